@@ -1,0 +1,1 @@
+"""Control plane: registers described once, the host link, telemetry and the latency probe."""

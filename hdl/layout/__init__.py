@@ -1,0 +1,1 @@
+"""Wire layouts: the only place in the project that knows a byte offset."""
