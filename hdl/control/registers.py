@@ -1,0 +1,320 @@
+"""The register map, described once.
+
+From this description come the gateware bank, the typed host proxy, the JSON map with its content hash and the
+documentation page. Addresses are 16-bit word addresses, words are 32 bits.
+
+======================  ===========================================================================================
+address                 what
+======================  ===========================================================================================
+``0x0000``..``0x0FFF``  global registers, in the order of :data:`REGISTERS`
+``0x1000``..``0x10FF``  :data:`SECURITY_ID` of instrument *n* at ``0x1000 + n`` (writable while DISARMED only)
+``0x2000``..``0x203F``  latency histogram, one bin per cycle
+``0x8000``..``0xFFFF``  parameter rows, SHADOW bank: word *w* of instrument *n* at ``0x8000 + 32 n + w``
+======================  ===========================================================================================
+
+Every limit resets to zero, and zero blocks.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+#: Written to ``ARM``; anything else is ignored, so that a stray write cannot arm.
+ARM_MAGIC = 0x41524D21
+HISTOGRAM_BINS = 64
+ROW_WORDS = 32
+GLOBAL_BASE, SECURITY_ID_BASE, HISTOGRAM_BASE, PARAM_BASE = 0x0000, 0x1000, 0x2000, 0x8000
+
+#: Values of ``STATE``.
+DISARMED, ACTIVE, REDUCING, HALTED = range(4)
+STATES = ("DISARMED", "ACTIVE", "REDUCING", "HALTED")
+
+#: Bits of ``HALT_CAUSE``.
+HALT_CAUSES = {"kill_register": 0, "kill_pin": 1, "deadman": 2, "session_lost": 3}
+
+#: Gates by bit of the reason bitmap (the gates' customary names, G0 to G22), with what each one says when it blocks.
+GATES = {
+    0: ("G0", "state", "not armed, or the side does not reduce the position while REDUCING"),
+    1: ("G1", "dead-man", "no host heartbeat within deadman_cycles, or no limit set"),
+    3: ("G3", "permission", "instrument or side not enabled"),
+    4: ("G4", "data", "book unknown, crossed, in mid-event or stale, or no stale limit set"),
+    5: ("G5", "sanity", "price or quantity outside its hard band, zero or unrepresentable"),
+    9: ("G9", "max quantity", "quantity above max_lots"),
+    10: ("G10", "max notional", "price times quantity above max_notional"),
+    11: ("G11", "position", "position, open and in-flight quantity would pass max_long or max_short, or unknown"),
+    14: ("G14", "rate", "session or instrument token bucket empty"),
+    22: ("G22", "kill", "kill latch set"),
+    24: ("S0", "session", "order session not established"),
+}
+GATE_COUNTERS = tuple(GATES)
+
+
+@dataclass(frozen=True)
+class Register:
+    """One register.
+
+    Attributes
+    ----------
+    name : lower-case name; 64-bit registers end in ``_lo`` and ``_hi`` (write lo first: hi takes effect for both).
+    access : ``"rw"`` (value held), ``"ro"`` (value supplied by the core), ``"wo"`` (strobe: a write is an action,
+        reads as zero), ``"count"`` (saturating event counter, read only).
+    doc : what it does, with units.
+    width : bits that are held or supplied, at most 32.
+    init : reset value.
+    section : heading in the documentation.
+    """
+
+    name: str
+    access: str
+    doc: str
+    width: int = 32
+    init: int = 0
+    section: str = ""
+    address: int = 0
+
+
+def _build():
+    registers = []
+
+    def section(name, *rows):
+        for row in rows:
+            reg_name, access, doc, *rest = row
+            width = rest[0] if rest else 32
+            if width == 64:
+                for half in ("lo", "hi"):
+                    registers.append(Register(f"{reg_name}_{half}", access, f"{doc} ({half} 32 bits)", 32, 0, name,
+                                              len(registers)))
+            else:
+                registers.append(Register(reg_name, access, doc, width, 0, name, len(registers)))
+
+    section("identity",
+            ("map_hash", "ro", "First 32 bits of the content hash of this map; the daemon refuses another one"),
+            ("instruments", "ro", "Number of instruments of this build"),
+            ("cycle", "ro", "Cycles since reset (reading lo latches hi)", 64),
+            ("scratch", "rw", "No effect: for link tests"))
+    section("state",
+            ("arm", "wo", "Write ARM_MAGIC: DISARMED -> ACTIVE; refused unless the session is up"),
+            ("disarm", "wo", "ACTIVE or REDUCING -> DISARMED; everything live is cancelled"),
+            ("reduce", "wo", "ACTIVE -> REDUCING"),
+            ("kill", "wo", "-> HALTED; everything live is cancelled"),
+            ("clear_halt", "wo", "Write the value of halt_nonce: HALTED -> DISARMED; positions must be written anew"),
+            ("state", "ro", "0 DISARMED, 1 ACTIVE, 2 REDUCING, 3 HALTED", 2),
+            ("halt_cause", "ro", "Causes of the halt: 0 kill register, 1 kill pin, 2 dead-man, 3 session lost", 8),
+            ("halt_nonce", "ro", "Number of the halt; clear_halt must repeat it", 32),
+            ("heartbeat", "rw", "Host dead-man: counts only if the value written differs by +1 from the last one"),
+            ("deadman_cycles", "rw", "G1 limit in cycles; 0 blocks"),
+            ("time_ns", "rw", "Wall time in ns since the epoch for sendTimeNs; advances by 8 a cycle; hi sets both", 64),
+            ("commit", "wo", "Flip parameter banks: all rows change in one cycle; every instrument is evaluated anew"),
+            ("bank", "ro", "Active parameter bank", 1))
+    section("feed",
+            ("line_a_ip", "rw", "Multicast group of line A, big endian number; 0 = line off"),
+            ("line_a_port", "rw", "UDP port of line A", 16),
+            ("line_b_ip", "rw", "Multicast group of line B; 0 = line off"),
+            ("line_b_port", "rw", "UDP port of line B", 16),
+            ("vlan", "rw", "0: untagged only; bit 16: any tag or none; bit 17: tag with VLAN id in bits 11..0", 18),
+            ("feed_mode", "rw", "Bit 0: verify, then quote (decisions wait for the FCS); 0 = cut through", 1),
+            ("feed_frames", "count", "Frames on the feed port"),
+            ("feed_bad_fcs", "count", "Frames with wrong FCS or rx_er, cut short, or too long"),
+            ("feed_not_ours", "count", "Frames of another MAC, EtherType, VLAN, protocol, group or port"),
+            ("feed_bad_header", "count", "IPv4 header with wrong checksum, version or length; UDP length inconsistent"),
+            ("feed_ip_options", "count", "IPv4 headers with options"),
+            ("feed_fragments", "count", "IPv4 fragments"),
+            ("line_a_packets", "count", "Packets of line A"),
+            ("line_b_packets", "count", "Packets of line B"),
+            ("accepted_packets", "count", "Packets that advanced the sequence"),
+            ("duplicate_packets", "count", "Packets already seen on the other line"),
+            ("gaps", "count", "Sequence gaps"),
+            ("gap_packets", "ro", "Packets missing in all gaps"),
+            ("poisoned_packets", "count", "Accepted packets that proved bad at their end: books were voided"),
+            ("short_packets", "count", "Packets too short for a packet header"),
+            ("messages", "count", "Messages walked"),
+            ("book_messages", "count", "Book messages walked (templates 32 and 46)"),
+            ("entries", "count", "Book entries applied"),
+            ("foreign_entries", "count", "Book entries of instruments that are not configured"),
+            ("ignored_entries", "count", "Entries of other types or actions, or at a level outside 1..10"),
+            ("px_errors", "count", "Entries whose price is no multiple of the tick, or out of range, or whose size is not > 0"),
+            ("channel_resets", "count", "ChannelReset messages"),
+            ("events", "count", "Ends of event"),
+            ("expected_seq", "ro", "Next sequence number"))
+    section("quoting",
+            ("session_interval", "rw", "G14: cycles per token of the session bucket; 0 = never refilled"),
+            ("session_burst", "rw", "G14: size of the session bucket; a quarter is kept for cancels", 16),
+            ("symbol_interval", "rw", "G14: cycles per token of every instrument's bucket; 0 = never refilled"),
+            ("symbol_burst", "rw", "G14: size of every instrument's bucket", 8),
+            ("session_tokens", "ro", "Tokens in the session bucket", 16),
+            ("quote_id", "rw", "Next quote id (hi sets both)", 64),
+            ("pos_value", "rw", "Position in lots, signed; used by pos_commit"),
+            ("pos_settled_bid", "rw", "Settled bid lots; open_bid = sent_bid_total - settled (mod 2^32)"),
+            ("pos_settled_ask", "rw", "Settled ask lots"),
+            ("pos_quote_id", "rw", "Low 32 bits of the quote id that a clear refers to"),
+            ("pos_commit", "wo", "Bits 7..0 instrument, 8 clear bid, 9 clear ask: applies the four words at once"),
+            ("quotes_sent", "count", "Frames with at least one new or changed side"),
+            ("quotes_pulled", "count", "Frames that only take sides away"),
+            ("mass_cancels", "count", "MassQuoteCancel frames"),
+            ("decisions_held", "count", "Direct evaluations that changed nothing"),
+            ("decisions_dropped", "count", "Direct evaluations blocked by gates with nothing left to do"),
+            ("decisions_deferred", "count", "Evaluations that had to wait for the order port"),
+            ("live_bids", "ro", "Instruments 0..31 with a live bid"),
+            ("live_asks", "ro", "Instruments 0..31 with a live ask"),
+            ("telemetry_overflow", "count", "Records lost because the host did not read"))
+    section("gate", *((f"drop_{GATES[g][0].lower()}", "count", f"{GATES[g][0]} {GATES[g][1]}: {GATES[g][2]}")
+                      for g in GATE_COUNTERS))
+    section("session",
+            ("session_enable", "wo", "1: the fabric takes the connection over with the values below; 0: gives it back"),
+            ("session_up", "ro", "1 while the fabric owns an established connection", 1),
+            ("local_mac", "rw", "Own Ethernet address (lo: low 32 bits, hi: high 16)", 64),
+            ("peer_mac", "rw", "Next hop's Ethernet address", 64),
+            ("local_ip", "rw", "Own IPv4 address, big endian number"),
+            ("peer_ip", "rw", "Gateway's IPv4 address"),
+            ("local_port", "rw", "Own TCP port", 16),
+            ("peer_port", "rw", "Gateway's TCP port", 16),
+            ("init_snd_nxt", "rw", "First TCP sequence number that the fabric sends"),
+            ("init_rcv_nxt", "rw", "Next TCP sequence number expected from the peer"),
+            ("init_peer_window", "rw", "Peer's receive window in bytes at hand-over", 16),
+            ("window", "rw", "Receive window that the fabric announces", 16),
+            ("init_app_seq", "rw", "First session sequence number that the fabric uses", 64),
+            ("last_processed", "rw", "lastProcessedSeqNo for outgoing headers (hi sets both)", 64),
+            ("mmp_group", "rw", "mmpGroupId", 64),
+            ("smp_id", "rw", "selfMatchPreventionId", 64),
+            ("quote_flags", "rw", "MassQuoteFlags", 8),
+            ("order_flags", "rw", "OrderFlags of both sides", 16),
+            ("snd_nxt", "ro", "Next TCP sequence number to be sent"),
+            ("snd_una", "ro", "Oldest unacknowledged TCP sequence number"),
+            ("rcv_nxt", "ro", "Next TCP sequence number expected"),
+            ("app_seq", "ro", "Next session sequence number", 64),
+            ("order_rx_frames", "count", "Frames on the order port"),
+            ("order_rx_bad", "count", "Frames with wrong FCS or checksum"),
+            ("order_rx_dropped", "count", "Frames dropped for want of room"),
+            ("order_rx_slow", "count", "Frames given to the host"),
+            ("segments_in_order", "count", "Session segments accepted"),
+            ("segments_duplicate", "count", "Session segments already received"),
+            ("segments_out_of_order", "count", "Session segments beyond the next expected byte"),
+            ("acks_sent", "count", "Pure acknowledgements"),
+            ("order_tx_frames", "count", "Frames sent"))
+    section("link",
+            ("link_rx_errors", "count", "Host packets dropped: CRC, length or type"),
+            ("link_rx_packets", "count", "Host packets accepted"),
+            ("write_refused", "count", "Writes to addresses that do not exist or are locked"))
+    section("latency",
+            ("latency_min", "ro", "Least trigger-to-quote in cycles (all ones: none yet)"),
+            ("latency_max", "ro", "Greatest trigger-to-quote in cycles"),
+            ("latency_count", "ro", "Direct quotes measured"),
+            ("latency_sum", "ro", "Sum of trigger-to-quote in cycles", 64))
+    return tuple(registers)
+
+
+REGISTERS = _build()
+BY_NAME = {r.name: r for r in REGISTERS}
+
+
+@dataclass(frozen=True)
+class Param:
+    """One word of an instrument's parameter row: ``name``, ``word`` (0..31), ``width`` used, ``signed``, ``doc``."""
+
+    name: str
+    word: int
+    width: int
+    signed: bool
+    doc: str
+
+
+def _params():
+    rows = (
+        ("sym_en", 1, False, "G3: instrument enabled"),
+        ("bid_en", 1, False, "G3: bids enabled"),
+        ("ask_en", 1, False, "G3: asks enabled"),
+        ("feed_tick_shift", 6, False, "s of feed tick mantissa = odd * 2^s"),
+        ("feed_tick_odd", 32, False, "odd of feed tick mantissa = odd * 2^s"),
+        ("feed_tick_inv", 32, False, "inverse of odd modulo 2^32: ticks = (mantissa >> s) * inv mod 2^32 where exact"),
+        ("ref_scale", 32, False, "round(feed tick / quote tick * 256 / 2 * 2^16): (bid + ask) ticks -> reference in "
+                                 "1/256 quote ticks, after >> 16"),
+        ("half_spread_sub", 24, False, "Half spread in 1/256 quote ticks; 0 blocks (G5)"),
+        ("skew_q8", 24, False, "Price skew in 1/256 quote ticks per lot of position, times 256"),
+        ("skew_max_sub", 31, False, "Clamp of the skew in 1/256 quote ticks"),
+        ("target_lots", 32, True, "Target position in lots"),
+        ("quote_lots", 24, False, "Quantity of each side in lots; 0 blocks (G5)"),
+        ("toward_ticks", 31, False, "Least move towards the market that replaces a live side, in quote ticks"),
+        ("away_ticks", 31, False, "Least move away from the market that replaces a live side, in quote ticks"),
+        ("px_min_ticks", 32, True, "G5: least price in quote ticks"),
+        ("px_max_ticks", 32, True, "G5: greatest price in quote ticks"),
+        ("q_min_lots", 24, False, "G5: least quantity"),
+        ("q_hard_lots", 24, False, "G5: greatest quantity"),
+        ("max_lots", 24, False, "G9: greatest quantity per order"),
+        ("max_notional_lo", 32, False, "G10: greatest price times quantity, in tick-lots, low word"),
+        ("max_notional_hi", 32, False, "G10: high word"),
+        ("max_long_lots", 31, False, "G11: greatest long position including open and in-flight bids"),
+        ("max_short_lots", 31, False, "G11: greatest short position including open and in-flight asks"),
+        ("stale_cycles", 32, False, "G4: greatest age of the feed in cycles; 0 blocks"),
+        ("lot_mult", 32, False, "Quantity mantissa per lot"),
+        ("lot_exp", 8, True, "Exponent of the quantity mantissa"),
+        ("tick_e9_lo", 32, False, "Quote tick as a price mantissa with exponent -9, low word"),
+        ("tick_e9_hi", 8, False, "Quote tick as a price mantissa, bits 39..32"),
+        ("instrument_id_lo", 32, False, "Quoted instrument's id at the venue, low word"),
+        ("instrument_id_hi", 32, False, "Quoted instrument's id at the venue, high word"),
+    )
+    return tuple(Param(name, word, width, signed, doc) for word, (name, width, signed, doc) in enumerate(rows))
+
+
+PARAMS = _params()
+PARAM_BY_NAME = {p.name: p for p in PARAMS}
+assert len(PARAMS) <= ROW_WORDS
+
+
+def param_address(instrument, name):
+    """Word address of one parameter of one instrument in the shadow bank."""
+    return PARAM_BASE + instrument * ROW_WORDS + PARAM_BY_NAME[name].word
+
+
+def security_id_address(instrument):
+    """Word address of the feed's SecurityID (int32; 0 = unused) of one instrument."""
+    return SECURITY_ID_BASE + instrument
+
+
+def as_dict():
+    """The whole map as plain data, without its hash."""
+    return {
+        "registers": [{"name": r.name, "address": r.address, "access": r.access, "width": r.width, "init": r.init,
+                       "section": r.section, "doc": r.doc} for r in REGISTERS],
+        "params": [{"name": p.name, "word": p.word, "width": p.width, "signed": p.signed, "doc": p.doc}
+                   for p in PARAMS],
+        "bases": {"global": GLOBAL_BASE, "security_id": SECURITY_ID_BASE, "histogram": HISTOGRAM_BASE,
+                  "param": PARAM_BASE},
+        "row_words": ROW_WORDS,
+        "histogram_bins": HISTOGRAM_BINS,
+        "arm_magic": ARM_MAGIC,
+        "states": list(STATES),
+        "halt_causes": HALT_CAUSES,
+        "gates": {str(g): list(v) for g, v in GATES.items()},
+    }
+
+
+def content_hash():
+    """SHA-256 (hex) of the canonical JSON of the map."""
+    return hashlib.sha256(json.dumps(as_dict(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+#: What the ``map_hash`` register holds.
+MAP_HASH = int(content_hash()[:8], 16)
+
+
+def to_json():
+    """The map with its hash, for tools outside the project."""
+    return json.dumps({"hash": content_hash(), **as_dict()}, indent=1)
+
+
+def to_markdown():
+    """Documentation page of the map."""
+    out = ["# Register map", "",
+           "Generated from `hdl/control/registers.py` by `make docs`. 16-bit word addresses, 32-bit words. "
+           "`rw` holds a value, `ro` shows one, `wo` acts on a write, `count` is a saturating counter.", "",
+           f"Content hash: `{content_hash()}`", ""]
+    for section in dict.fromkeys(r.section for r in REGISTERS):
+        out += [f"## {section}", "", "| address | name | access | bits | what |", "|---|---|---|---|---|"]
+        out += [f"| `0x{r.address:04x}` | `{r.name}` | {r.access} | {r.width} | {r.doc} |"
+                for r in REGISTERS if r.section == section]
+        out.append("")
+    out += ["## Parameter rows", "",
+            f"Word *w* of instrument *n* stands at `0x{PARAM_BASE:04x} + {ROW_WORDS} n + w` in the shadow bank; `commit` "
+            "makes all rows active in one cycle.", "", "| word | name | bits | signed | what |", "|---|---|---|---|---|"]
+    out += [f"| {p.word} | `{p.name}` | {p.width} | {'yes' if p.signed else 'no'} | {p.doc} |" for p in PARAMS]
+    return "\n".join(out) + "\n"
