@@ -1,0 +1,1 @@
+"""Ethernet: between GMII pins and bytes."""
