@@ -21,9 +21,8 @@ class MacTx(wiring.Component):
     and so on, one in every cycle without exception, up to and including the one with ``last``: nothing of the frame
     need be known before. Byte ``n`` is on the pins in the cycle after the one in which it was pulled.
 
-    Frames of fewer than 60 bytes are padded with zeros, the FCS is added, and 12 cycles of silence follow: a frame of
-    ``n`` bytes started in ``T`` holds ``idle`` at 0 from ``T + 1`` to ``T + 23 + max(n, 60)``, and the next one can start
-    in ``T + 24 + max(n, 60)``.
+    Frames of fewer than 60 bytes are padded with zeros, the FCS is added, and 12 cycles of silence follow: after
+    a frame of ``n`` bytes started in ``T`` the next one can start in ``T + 24 + max(n, 60)`` and not before.
 
     **Bad input**: ``start`` while ``idle`` is 0 is ignored. A source that has no byte when one is pulled breaks its
     contract: the frame ends there, padded if need be, with an inverted FCS so that every receiver drops it, and

@@ -9,7 +9,15 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.sim import Simulator
 
 from hdl.mac.crc import (
-    CRC16_INIT, CRC32_INIT, CRC32_RESIDUE, crc16_of, crc16_step, crc32_fcs, crc32_good, crc32_of, crc32_step,
+    CRC16_INIT,
+    CRC32_INIT,
+    CRC32_RESIDUE,
+    crc16_of,
+    crc16_step,
+    crc32_fcs,
+    crc32_good,
+    crc32_of,
+    crc32_step,
 )
 
 

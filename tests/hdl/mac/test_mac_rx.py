@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """MacRx against a naive model that looks at a whole trace of the pins at once."""
 
 import random
@@ -25,7 +26,7 @@ def on_pins(frame: bytes, *, preamble: int = 7, gap: int = 12, errors=()) -> lis
 
 def verdict(burst, max_frame):
     """What a receiver has to say of one carrier burst: (bytes shown, name of the strobe)."""
-    for start, (byte, _, error) in enumerate(burst):
+    for start, (byte, _, error) in enumerate(burst):    # noqa: B007
         if error or byte not in (0x55, 0xD5):
             return b"", "preamble_errors"
         if byte == 0xD5:
@@ -48,11 +49,9 @@ def verdict(burst, max_frame):
 
 def model(pins, max_frame):
     """Bursts of the trace, each as (cycle of the first frame byte on the pins or None, bytes, strobe)."""
-    result, burst, began = [], [], 0
+    result, burst = [], []
     for cycle, (byte, valid, error) in enumerate([*pins, IDLE]):
         if valid:
-            if not burst:
-                began = cycle
             burst.append((byte, valid, error))
         elif burst:
             frame, strobe = verdict(burst, max_frame)
@@ -89,7 +88,7 @@ def run(pins, *, max_frame=1522):
                 seen.append((began, frame, strobes[0]))
                 frame, began = b"", None
             else:
-                assert not ctx.get(out.eof) and not ctx.get(out.ok)
+                assert ctx.get(out.eof) == ctx.get(out.ok) == 0
             ended = ended or bool(ctx.get(out.eof))
             await ctx.tick()
 
@@ -97,7 +96,7 @@ def run(pins, *, max_frame=1522):
     sim.add_clock(8e-9)
     sim.add_testbench(testbench)
     sim.run()
-    assert not frame and ended
+    assert ended, "the last frame was never ended"
     return seen
 
 
@@ -131,7 +130,7 @@ def test_every_fault_has_its_name():
     ]
 
 
-@pytest.mark.parametrize("size, strobe", [(63, "runts"), (64, "frames"), (1522, "frames"), (1523, "oversize")])
+@pytest.mark.parametrize(("size", "strobe"), [(63, "runts"), (64, "frames"), (1522, "frames"), (1523, "oversize")])
 def test_limits_of_length(size, strobe):
     assert check([IDLE, *on_pins(with_fcs(bytes(size - 4)))]) == [strobe]
 
@@ -147,7 +146,7 @@ def test_frame_cut_at_every_position_does_not_touch_the_next():
     burst = on_pins(good, gap=0)
     pins = [IDLE]
     for cut in range(1, len(burst)):
-        pins += burst[:cut] + [IDLE] + burst + [IDLE]
+        pins += [*burst[:cut], IDLE, *burst, IDLE]
     strobes = check(pins)
     assert strobes[1::2] == ["frames"] * (len(burst) - 1)
     assert "frames" not in strobes[0::2]

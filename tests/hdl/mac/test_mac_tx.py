@@ -1,5 +1,6 @@
 """MacTx: what is on the pins, in which cycle, for frames of every length about the limits."""
 
+import itertools
 import random
 import zlib
 
@@ -79,9 +80,9 @@ def test_back_to_back_keeps_twelve_byte_times():
     frames = [rng.randbytes(rng.choice((1, 42, 58, 59, 60, 61, 62, 100))) for _ in range(12)]
     bursts, started, counts = run(frames)
     assert [data for _, data in bursts] == [on_wire(frame) for frame in frames]
-    for (cycle, data), (following, _) in zip(bursts, bursts[1:]):
+    for (cycle, data), (following, _) in itertools.pairwise(bursts):
         assert following - (cycle + len(data)) == 12
-    for frame, start, following in zip(frames, started, started[1:]):
+    for frame, (start, following) in zip(frames, itertools.pairwise(started), strict=False):
         assert following - start == 24 + max(len(frame), 60)
     assert counts == {"frames": len(frames), "underrun": 0}
 
