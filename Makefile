@@ -1,0 +1,69 @@
+# Every target sets up what it needs first; `make help` lists them.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup check lock run test sim waves verilog lint bench clean
+
+# need(command that succeeds where the tool is there, name, how to install it)
+need = $(1) >/dev/null 2>&1 || { echo "tick2quote: $(2) is missing; install it, e.g. with: apt-get install $(3)" >&2; exit 1; }
+
+help:  ## this list
+	@awk 'BEGIN {FS = ":.*?## "} /^[a-z]+:.*?## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  Options go in ARGS, e.g. make run ARGS="my.pcap" or make test ARGS="tests/host -x".'
+
+setup: $(STAMP)  ## make .venv with the exact versions of requirements.lock (again only when they change)
+
+check:
+	@$(call need,command -v $(PYTHON),Python 3.11 ($(PYTHON)),python3.11)
+	@$(call need,$(PYTHON) -c 'import ensurepip; import venv',the venv module of $(PYTHON),python3.11-venv)
+	@$(call need,command -v $(or $(CXX),g++),a C++ compiler ($(or $(CXX),g++)),g++)
+	@$(call need,command -v perl,perl,perl)
+
+$(STAMP): requirements.lock pyproject.toml | check
+	@echo "tick2quote: installing the pinned packages into $(VENV) (a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(call need,$(BIN)/python -c 'import find_libpython as f; assert f.find_libpython()',the shared library of $(PYTHON),libpython3.11)
+	@touch $@
+
+lock: | check
+	@rm -rf build/lock && $(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip install -qq --disable-pip-version-check setuptools
+	@build/lock/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	    print("\n".join(p["dependencies"] + p["optional-dependencies"]["dev"]))' > build/lock/direct.txt
+	@build/lock/bin/python -m pip install -qq --disable-pip-version-check -r build/lock/direct.txt
+	@{ sed '/^[^#]/,$$d' requirements.lock; build/lock/bin/python -m pip freeze --all | grep -vE '^(pip|wheel)=='; } \
+	    > build/lock/new && mv build/lock/new requirements.lock
+
+run: setup  ## replay market data through the gateware and show the table; results in out/
+	@$(BIN)/t2q replay $(ARGS)
+
+test: setup  ## every test: unit, cocotb, host, end to end
+	@$(BIN)/python -m pytest $(ARGS)
+
+sim: setup  ## only the tests that simulate the gateware (components, virtual board, cocotb)
+	@$(BIN)/python -m pytest tests/hdl tests/sim $(ARGS)
+
+verilog: setup  ## write the core as Verilog: build/core.v
+	@$(BIN)/python -m sim.board.verilate verilog --output build/core.v $(ARGS)
+
+lint: setup  ## ruff over the Python, Verilator's lint over the generated Verilog
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m sim.board.verilate lint $(ARGS)
+
+bench: setup  ## clock cycles of the core simulated in a second
+	@$(BIN)/python -m sim.board.verilate bench $(ARGS)
+
+waves: setup  ## out/core.vcd: the signals of one market data packet going through the core
+	@$(BIN)/python -m sim.board.verilate waves --output out/core.vcd $(ARGS)
+
+clean:  ## remove everything made by the other targets, .venv too
+	@rm -rf $(VENV) build out .pytest_cache .ruff_cache .hypothesis ./*.egg-info
+	@find hdl host sim boards tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,1 @@
+"""Host side: configuration, devices, the daemon and the t2q command line."""

@@ -1,0 +1,1 @@
+"""Everything that stands in for the outside world: virtual board, golden model, market, exchange."""
