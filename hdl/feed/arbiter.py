@@ -1,0 +1,46 @@
+"""Line arbitration: the first copy of a packet wins, whichever line brings it."""
+
+from amaranth import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+
+class SequenceArbiter(wiring.Component):
+    """Accepts each sequence number once and notices what is missing.
+
+    Members
+    -------
+    seq : in(32), seq_valid : in(1) sequence number of a packet of either line.
+    accept : out(1) this packet is new. Same cycle as ``seq_valid``.
+    duplicate : out(1) it has been seen, or was passed over by a gap. Same cycle.
+    gap : out(1) packets before it are missing. Same cycle, together with ``accept``.
+    missing : out(32) packets missing in all gaps so far, saturating.
+    expected : out(32) next sequence number.
+    last_seq : out(32) last accepted sequence number.
+
+    The first packet after reset sets the sequence. Comparison is modulo 2^32.
+    """
+
+    def __init__(self):
+        super().__init__({"seq": In(32), "seq_valid": In(1), "accept": Out(1), "duplicate": Out(1), "gap": Out(1),
+                          "missing": Out(32), "expected": Out(32), "last_seq": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+        started = Signal()
+        ahead = Signal(32)
+        m.d.comb += [
+            ahead.eq(self.seq - self.expected),
+            self.accept.eq(self.seq_valid & (~started | ~ahead[31])),
+            self.duplicate.eq(self.seq_valid & started & ahead[31]),
+            self.gap.eq(self.seq_valid & started & ~ahead[31] & (ahead != 0)),
+        ]
+        total = Signal(33)
+        m.d.comb += total.eq(self.missing + ahead)
+        with m.If(self.accept):
+            m.d.sync += [started.eq(1), self.expected.eq(self.seq + 1), self.last_seq.eq(self.seq)]
+        with m.If(self.gap):
+            m.d.sync += self.missing.eq(total[:32])
+            with m.If(total[32]):
+                m.d.sync += self.missing.eq(0xFFFFFFFF)
+        return m

@@ -1,0 +1,113 @@
+"""What is live at the venue and what could still trade: the memory behind G11."""
+
+from amaranth import Array, Cat, Module, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+
+class LiveQuote(data.Struct):
+    """What the venue was last told of an instrument, and how much was ever sent.
+
+    ``bid_px``, ``ask_px``: quote ticks. ``bid_lots``, ``ask_lots``. ``quote_id``: low 32 bits of the last quote.
+    ``sent_bid``, ``sent_ask``: lots of all quotes ever sent, modulo 2^32.
+    """
+
+    bid_px: signed(32)
+    ask_px: signed(32)
+    bid_lots: 24
+    ask_lots: 24
+    quote_id: 32
+    sent_bid: 32
+    sent_ask: 32
+
+
+class Position(data.Struct):
+    """What the host knows: ``lots`` held, and of the lots sent how many are settled (traded or gone), modulo 2^32."""
+
+    lots: signed(32)
+    settled_bid: 32
+    settled_ask: 32
+
+
+class Exposure(wiring.Component):
+    """Live quotes and positions of all instruments.
+
+    Parameters
+    ----------
+    instruments : number of instruments.
+
+    Members
+    -------
+    address : in(8) instrument whose rows are wanted; they stand on the outputs from the next cycle on, with every change up
+        to the cycle before.
+    emit : in(1) a quote of the instrument on the outputs leaves: ``bid_px``, ``ask_px`` : in(32, signed), ``bid_lots``,
+        ``ask_lots`` : in(24) what is live from now on (0 lots: nothing), ``add_bid``, ``add_ask`` : in(24) lots that can
+        trade in addition, ``quote_id`` : in(32).
+    clear_all : in(1) nothing is live any more (mass cancel). Excludes ``emit``.
+    settle : in(1) the host knows better about the instrument on the outputs: ``position`` : in(:class:`Position`);
+        ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote was ``settled_quote_id`` : in(32).
+    forget_positions : in(1) all positions are unknown.
+    live : out(:class:`LiveQuote`), bid_live, ask_live : out(1), known : out(:class:`Position`), position_known : out(1).
+    open_bid, open_ask : out(32) lots sent and not settled: resting or on their way. Modulo 2^32: a host that settles more
+        than was sent makes this huge, and G11 blocks.
+    live_bids, live_asks : out(instruments) one bit each.
+
+    Latency: one cycle.
+    """
+
+    def __init__(self, instruments):
+        self.instruments = instruments
+        super().__init__({
+            "address": In(8), "emit": In(1), "bid_px": In(signed(32)), "ask_px": In(signed(32)), "bid_lots": In(24),
+            "ask_lots": In(24), "add_bid": In(24), "add_ask": In(24), "quote_id": In(32), "clear_all": In(1),
+            "settle": In(1), "position": In(Position), "clear_bid": In(1), "clear_ask": In(1),
+            "settled_quote_id": In(32), "forget_positions": In(1),
+            "live": Out(LiveQuote), "bid_live": Out(1), "ask_live": Out(1), "known": Out(Position),
+            "position_known": Out(1), "open_bid": Out(32), "open_ask": Out(32), "live_bids": Out(instruments),
+            "live_asks": Out(instruments)})
+
+    def elaborate(self, platform):
+        m = Module()
+        held = Signal(range(max(2, self.instruments)))
+        m.d.sync += held.eq(self.address)
+
+        def rows(name, shape, write_en, row):
+            memory = Memory(shape=shape, depth=self.instruments, init=[])
+            m.submodules[name] = memory
+            write = memory.write_port()
+            read = memory.read_port(transparent_for=(write,))
+            m.d.comb += [read.addr.eq(self.address), read.en.eq(1), write.addr.eq(held), write.en.eq(write_en),
+                         write.data.eq(row)]
+            return read.data
+
+        after = Signal(LiveQuote)
+        m.d.comb += [
+            self.live.eq(rows("quotes", LiveQuote, self.emit, after)),
+            self.known.eq(rows("positions", Position, self.settle, self.position)),
+            after.bid_px.eq(self.bid_px), after.ask_px.eq(self.ask_px),
+            after.bid_lots.eq(self.bid_lots), after.ask_lots.eq(self.ask_lots),
+            after.quote_id.eq(self.quote_id),
+            after.sent_bid.eq(self.live.sent_bid + self.add_bid), after.sent_ask.eq(self.live.sent_ask + self.add_ask),
+            self.open_bid.eq(self.live.sent_bid - self.known.settled_bid),
+            self.open_ask.eq(self.live.sent_ask - self.known.settled_ask),
+        ]
+
+        bids, asks, known = (Array(Signal(name=f"{name}_{i}") for i in range(self.instruments))
+                             for name in ("bid_live", "ask_live", "position_known"))
+        m.d.comb += [self.live_bids.eq(Cat(*bids)), self.live_asks.eq(Cat(*asks)), self.bid_live.eq(bids[held]),
+                     self.ask_live.eq(asks[held]), self.position_known.eq(known[held])]
+        with m.If(self.emit):
+            m.d.sync += [bids[held].eq(self.bid_lots != 0), asks[held].eq(self.ask_lots != 0)]
+        with m.If(self.settle):
+            m.d.sync += known[held].eq(1)
+            with m.If(self.live.quote_id == self.settled_quote_id):
+                with m.If(self.clear_bid):
+                    m.d.sync += bids[held].eq(0)
+                with m.If(self.clear_ask):
+                    m.d.sync += asks[held].eq(0)
+        with m.If(self.forget_positions):
+            m.d.sync += Cat(*known).eq(0)
+        with m.If(self.clear_all):
+            m.d.sync += [Cat(*bids).eq(0), Cat(*asks).eq(0)]
+        return m

@@ -1,0 +1,1 @@
+"""Quote engine: from best prices to target quotes, and the scheduler that decides when to evaluate."""
