@@ -52,17 +52,17 @@ sim: setup  ## only the tests that simulate the gateware (components, virtual bo
 	@$(BIN)/python -m pytest tests/hdl tests/sim $(ARGS)
 
 verilog: setup  ## write the core as Verilog: build/core.v
-	@$(BIN)/python -m sim.board.verilate verilog --output build/core.v $(ARGS)
+	@$(BIN)/python -m sim.board verilog --output build/core.v $(ARGS)
 
 lint: setup  ## ruff over the Python, Verilator's lint over the generated Verilog
 	@$(BIN)/ruff check .
-	@$(BIN)/python -m sim.board.verilate lint $(ARGS)
+	@$(BIN)/python -m sim.board lint $(ARGS)
 
 bench: setup  ## clock cycles of the core simulated in a second
-	@$(BIN)/python -m sim.board.verilate bench $(ARGS)
+	@$(BIN)/python -m sim.board bench $(ARGS)
 
 waves: setup  ## out/core.vcd: the signals of one market data packet going through the core
-	@$(BIN)/python -m sim.board.verilate waves --output out/core.vcd $(ARGS)
+	@$(BIN)/python -m sim.board waves --output out/core.vcd $(ARGS)
 
 clean:  ## remove everything made by the other targets, .venv too
 	@rm -rf $(VENV) build out .pytest_cache .ruff_cache .hypothesis ./*.egg-info
