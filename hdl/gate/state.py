@@ -20,7 +20,7 @@ class TradingState(wiring.Component):
     state : out(2), halt_cause : out(8), halt_nonce : out(32).
     trading : out(1) ACTIVE or REDUCING.
     heartbeat_ok : out(1) G1: a heartbeat has been seen and is younger than a limit that is not zero.
-    armed : out(1) strobe: arming. arm_refused : out(1) strobe: the session is not up, the magic is wrong, or the state is
+    armed, reduced : out(1) strobes: trading begins; from now on positions are only reduced. arm_refused : out(1) strobe: the session is not up, the magic is wrong, or the state is
         not DISARMED.
     stopped : out(1) strobe: trading ends (disarm or halt): cancel what is live.
     cleared : out(1) strobe: a halt was cleared.
@@ -36,7 +36,7 @@ class TradingState(wiring.Component):
             "arm": In(1), "disarm": In(1), "reduce": In(1), "kill": In(1), "clear_halt": In(1), "data": In(32),
             "heartbeat": In(1), "deadman_cycles": In(32), "kill_pin": In(1), "session_up": In(1),
             "session_lost": In(1), "state": Out(2), "halt_cause": Out(8), "halt_nonce": Out(32), "trading": Out(1),
-            "heartbeat_ok": Out(1), "armed": Out(1), "arm_refused": Out(1), "stopped": Out(1), "cleared": Out(1),
+            "heartbeat_ok": Out(1), "armed": Out(1), "reduced": Out(1), "arm_refused": Out(1), "stopped": Out(1), "cleared": Out(1),
             "changed": Out(1)})
 
     def elaborate(self, platform):
@@ -74,6 +74,7 @@ class TradingState(wiring.Component):
             m.d.comb += self.stopped.eq(1)
         with m.Elif(self.reduce & (self.state == ACTIVE)):
             m.d.sync += self.state.eq(REDUCING)
+            m.d.comb += self.reduced.eq(1)
         with m.Elif(self.clear_halt & (self.state == HALTED) & (self.data == self.halt_nonce)):
             m.d.sync += [self.state.eq(DISARMED), self.halt_cause.eq(0)]
             m.d.comb += self.cleared.eq(1)

@@ -35,8 +35,8 @@ class Scheduler(wiring.Component):
     in(1), ``stale_limit_address`` : in(16), ``stale_limit`` : in(32): the words of G4 (index in the low bits, bank above).
     ``bank`` : in(1) active bank.
 
-    Order side: ``ready`` : in(1) the port would take a frame. ``hold`` : in(1) a mass cancel is outstanding. ``trading`` :
-    in(1). ``live`` : in(instruments) something is live. ``refill`` : in(1) tokens arrive.
+    Order side: ``ready`` : in(1) the port would take a frame. ``hold`` : in(1) a mass cancel is outstanding,
+    ``mass_cancel`` : in(1) it leaves. ``trading`` : in(1). ``live`` : in(instruments) something is live. ``refill`` : in(1) tokens arrive.
 
     Evaluation: ``address`` : out(8) whose rows are wanted (they are used from the next cycle on). ``start`` : out(1) an
     evaluation starts; ``stage`` : out(3) cycles since then, 0 = none in flight. ``current`` : out(8) its instrument.
@@ -59,7 +59,7 @@ class Scheduler(wiring.Component):
             "publish_entry": In(1), "accept": In(1), "invalidate": In(1), "frame_end": In(1),
             "settle": In(1), "settle_index": In(8), "settle_now": Out(1), "commit": In(1), "flip": Out(1),
             "evaluate_all": In(1), "stale_limit_write": In(1), "stale_limit_address": In(16), "stale_limit": In(32),
-            "bank": In(1),
+            "bank": In(1), "mass_cancel": In(1),
             "ready": In(1), "hold": In(1), "trading": In(1), "live": In(instruments), "refill": In(1),
             "address": Out(8), "start": Out(1), "stage": Out(3), "current": Out(8), "direct": Out(1),
             "mid_event": Out(1), "is_stale": Out(1), "due": Out(1), "deferred": In(1), "wait_tokens": In(1),
@@ -166,7 +166,7 @@ class Scheduler(wiring.Component):
             m.d.comb += again.eq(one)
         m.d.comb += now_pending.eq(
             (pending | Mux(self.publish, now_touched, 0) | Mux(self.accept, stale, 0) | Mux(self.refill, waiting, 0)
-             | (expired & self.live) | Mux(self.invalidate, self.live, 0)
+             | (expired & self.live) | Mux(self.invalidate | self.mass_cancel, self.live, 0)
              | Mux(self.settle_now, 1 << settle_index, 0)) & ~done | again
             | Mux(self.evaluate_all | self.flip, (1 << n) - 1, 0))
         m.d.sync += [
