@@ -1,0 +1,142 @@
+"""What the host sends on the order port: one packet at a time, summed while it is fetched."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import memory, wiring
+from amaranth.lib.data import StructLayout
+from amaranth.lib.wiring import In, Out
+
+from hdl.layout import net
+from hdl.mac.stream import Packet
+from hdl.order.templates import STARBASE_HEADER, header_patch_encoder
+
+__all__ = ["FRAME_TX", "SESSION_TX", "HostFrames"]
+
+FRAME_TX, SESSION_TX = 0, 1     #: values of ``kind``
+
+MTU = 1500
+#: Bytes of a frame without FCS, one 802.1Q tag included.
+FRAME_RANGE = (net.ETHERNET.size, net.ETHERNET.size + net.VLAN.size + MTU)
+#: Bytes of a Starbase message that fits one segment.
+MESSAGE_RANGE = (STARBASE_HEADER.size, MTU - net.IPV4.size - net.TCP.size)
+
+
+class HostFrames(wiring.Component):
+    """Fetches a packet of the host into a buffer, and holds it until it is released.
+
+    Of a SessionTx packet the ones-complement sum is formed on the way, without the header fields that are set when it
+    leaves (they count as zero); those are put in, and summed, when its frame is started. Packets of an impossible length (a frame of fewer than 14 or more than 1518 bytes, a
+    message shorter than its header or longer than a segment) are swallowed, and ``bad`` tells.
+
+    **Timing**: with the last byte of a packet taken from ``i`` in cycle ``C``, ``available`` is 1 from ``C + 4``. With
+    ``start`` in ``S`` the header fields are read in ``S + 1`` to ``S + 4``, their bytes may be asked for from ``S + 7``
+    on and ``patch_sum`` stands from ``S + 11``. The byte at ``position`` in cycle ``c`` is on ``byte`` in ``c + 2``. With ``release`` in ``R`` the next packet's first
+    byte may be taken in ``R + 1``.
+
+    Members
+    -------
+    i : In(Packet), i_kind : In(1)
+        Packets of the host; ``i_kind`` is :data:`FRAME_TX` or :data:`SESSION_TX` and holds for the whole packet.
+    available : Out(1), kind : Out(1), length : Out(11), sum : Out(16)
+        A packet is held: its kind, bytes and (of a message) folded sum, big-endian words from its first byte.
+    start : In(1), fields : In(StructLayout)
+        The frame is started with these header fields: ``app_seq``, ``last_processed``, ``time_ns``, 64 bits each.
+    patch_sum : Out(16)
+        Folded sum of the header fields at their places.
+    position : In(11), byte : Out(8)
+        Byte of the packet, header fields put in if it is a message.
+    release : In(1)
+        Let the packet go. Only while ``available``; the last byte may be asked for in the same cycle.
+    bad : Out(1)
+        Strobe: a packet was swallowed; its kind is ``kind``.
+    """
+
+    i: In(Packet)
+    i_kind: In(1)
+    available: Out(1)
+    kind: Out(1)
+    length: Out(11)
+    sum: Out(16)
+    start: In(1)
+    fields: In(StructLayout({"app_seq": 64, "last_processed": 64, "time_ns": 64}))
+    patch_sum: Out(16)
+    position: In(11)
+    byte: Out(8)
+    release: In(1)
+    bad: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        limit = (1 << len(self.length)) - 1     # a count that stopped here was too long
+
+        m.submodules.buffer = buffer = memory.Memory(shape=8, depth=limit + 1, init=[])
+        write, read = buffer.write_port(), buffer.read_port()
+        m.d.comb += [
+            write.addr.eq(self.length),
+            write.data.eq(self.i.data),
+            read.addr.eq(self.position),
+        ]
+
+        m.submodules.patch = patch = header_patch_encoder()
+        m.d.comb += [
+            patch.start.eq(self.start),
+            [patch.fields[name].eq(self.fields[name]) for name in ("app_seq", "last_processed", "time_ns")],
+            patch.position.eq(self.position),
+            self.patch_sum.eq(patch.sum),
+        ]
+
+        # The block memory's own delay is most of a cycle: its byte gets a register before anything is done with it.
+        stored = Signal(8)
+        use_patch = [Signal(name=f"use_patch_{n}") for n in range(2)]
+        m.d.sync += [stored.eq(read.data), use_patch[1].eq(use_patch[0]), use_patch[0].eq(0)]
+        with m.Switch(self.position):
+            with m.Case(*sorted(patch.live_positions)):
+                m.d.sync += use_patch[0].eq(self.kind == SESSION_TX)
+        m.d.comb += self.byte.eq(Mux(use_patch[1], patch.byte, stored))
+
+        patched = Signal()
+        with m.Switch(self.length):
+            with m.Case(*sorted(patch.live_positions)):
+                m.d.comb += patched.eq(1)
+        total = Signal(17)
+        folded = Signal(17)
+        term = Mux(self.length[0], self.i.data, Cat(Const(0, 8), self.i.data))
+        m.d.sync += [
+            folded.eq(total[:16] + total[16]),
+            self.sum.eq(folded[:16] + folded[16]),
+        ]
+
+        too_short = Signal()
+        too_long = Signal()
+        low = Mux(self.kind, MESSAGE_RANGE[0], FRAME_RANGE[0])
+        high = Mux(self.kind, MESSAGE_RANGE[1], FRAME_RANGE[1])
+        m.d.sync += [too_short.eq(self.length < low), too_long.eq(self.length > high)]
+
+        with m.FSM(init="fetching"):
+            with m.State("fetching"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid):
+                    m.d.comb += write.en.eq(1)
+                    m.d.sync += self.kind.eq(self.i_kind)
+                    with m.If(self.length != limit):
+                        m.d.sync += self.length.eq(self.length + 1)
+                    with m.If(~patched):
+                        m.d.sync += total.eq(total[:16] + total[16] + term)
+                    with m.If(self.i.last):
+                        m.next = "folding once"
+            with m.State("folding once"):
+                m.next = "folding twice"
+            with m.State("folding twice"):
+                m.next = "checking length"
+            with m.State("checking length"):
+                with m.If(too_short | too_long):
+                    m.d.comb += self.bad.eq(1)
+                    m.d.sync += [self.length.eq(0), total.eq(0)]
+                    m.next = "fetching"
+                with m.Else():
+                    m.next = "available"
+            with m.State("available"):
+                m.d.comb += self.available.eq(1)
+                with m.If(self.release):
+                    m.d.sync += [self.length.eq(0), total.eq(0)]
+                    m.next = "fetching"
+        return m

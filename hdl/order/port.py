@@ -1,0 +1,444 @@
+"""Order port: from the decision to the pins, and from the pins to the host."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import enum, wiring
+from amaranth.lib.wiring import In, Out, Signature, connect, flipped
+
+from hdl.layout import net
+from hdl.mac.rx import MacRx
+from hdl.mac.stream import Packet
+from hdl.mac.tx import MacTx
+from hdl.net.packet_fifo import PacketFifo
+from hdl.order import timing
+from hdl.order.encoder import PLAY_LATENCY
+from hdl.order.host_frames import FRAME_TX, SESSION_TX, HostFrames
+from hdl.order.receive import SegmentReceiver
+from hdl.order.scale import QuoteScaler
+from hdl.order.session import SessionConfig, SessionStatus, TcpSession
+from hdl.order.templates import (
+    BODY_OFFSET,
+    CANCEL_SIZE,
+    NULL_PRICE,
+    QUOTE_SIZE,
+    ethernet_encoder,
+    ipv4_encoder,
+    mass_cancel_encoder,
+    mass_quote_encoder,
+    tcp_encoder,
+)
+
+__all__ = ["FRAME_RX", "FRAME_TX", "KIND_MASS_CANCEL", "KIND_QUOTE", "SESSION_RX", "SESSION_TX", "OrderCounters",
+           "OrderPort", "Quote", "SentBytes"]
+
+KIND_QUOTE, KIND_MASS_CANCEL = 0, 1     #: values of ``OrderPort.kind``
+FRAME_RX, SESSION_RX = 0, 1             #: values of ``OrderPort.host_rx_kind``
+RX_PACKETS = 64                         # packets that the buffer to the host has room for
+
+#: What the decision stage wants quoted. Prices in ticks, quantities in lots; a side of zero lots is taken away.
+#:
+#: Members
+#: -------
+#: bid_ticks, ask_ticks : Out(signed(32))
+#: bid_lots, ask_lots : Out(24)
+#: tick_e9 : Out(40)
+#:     Price mantissa (exponent -9) of one tick. ``ticks * tick_e9`` must fit 64 bits signed; it is cut off if not.
+#: lot_mult : Out(32), lot_exp : Out(signed(8))
+#:     Quantity mantissa of one lot, and its exponent.
+#: instrument_id, quote_id : Out(64)
+#:     ``quote_id`` is the message's quoteId and correlationId. A mass cancel uses nothing else of this.
+Quote = Signature({
+    "bid_ticks": Out(signed(32)), "ask_ticks": Out(signed(32)), "bid_lots": Out(24), "ask_lots": Out(24),
+    "tick_e9": Out(40), "lot_mult": Out(32), "lot_exp": Out(signed(8)),
+    "instrument_id": Out(64), "quote_id": Out(64),
+})
+
+#: One-cycle strobes for the counters of the same names, and ``segments_refused``: session segments with SYN or
+#: without ACK, which are ignored.
+OrderCounters = Signature({name: Out(1) for name in (
+    "order_rx_frames", "order_rx_bad", "order_rx_dropped", "order_rx_slow", "segments_in_order", "segments_duplicate",
+    "segments_out_of_order", "segments_refused", "acks_sent", "order_tx_frames")})
+
+#: Every byte of payload that leaves in the session, with its TCP sequence number: the one place that they all pass,
+#: in order, each exactly once. A retransmission buffer hangs here.
+SentBytes = Signature({"valid": Out(1), "data": Out(8), "seq": Out(32)})
+
+
+class _Source(enum.Enum, shape=3):
+    """What the frame under way is."""
+
+    QUOTE = 0
+    MASS_CANCEL = 1
+    ACK = 2
+    SESSION_TX = 3
+    FRAME_TX = 4
+
+
+class _Section(enum.Enum, shape=3):
+    """Which part of it is being read."""
+
+    IDLE = 0
+    ETHERNET = 1
+    IPV4 = 2
+    TCP = 3
+    BODY = 4
+
+
+class OrderPort(wiring.Component):
+    """Everything between ``fire`` and the pins of the order port, in both directions.
+
+    **Transmit.** With ``fire`` in cycle ``T`` (only legal while ``ready``; ignored otherwise) the quote is taken as it
+    is in ``T`` and its frame's first preamble byte is on ``txd`` in ``T + 1``, always. The frame then runs to its end
+    without a gap and with right checksums, whatever happens meanwhile: products, messages and checksums are finished
+    in the shadow of preamble and headers. When the port is idle and neither ``fire`` nor ``hot_busy`` is 1, a pending
+    acknowledgement starts, else the host's packet, in the order in which the host gave them; a message waits for the
+    session's window and holds up what is behind it. A message that finds the session down is dropped.
+
+    **Receive.** As :class:`SegmentReceiver` and :class:`TcpSession` say. Accepted payload and slow-path frames go to
+    the host through one buffer, in order of arrival; what finds it full is dropped, a segment unacknowledged.
+
+    All cycle counts are in :mod:`hdl.order.timing`.
+
+    Parameters
+    ----------
+    rx_depth : int
+        Bytes of the buffer to the host, a power of two.
+
+    Members
+    -------
+    fire : In(1), kind : In(1), quote : In(Quote)
+        Send a quote (:data:`KIND_QUOTE`) or cancel all quotes of the group (:data:`KIND_MASS_CANCEL`).
+    ready : Out(1)
+        ``fire`` is legal: the port is idle, the session is up and the peer's window has room. From registers only.
+    hot_busy : In(1)
+        The decision stage has or is about to have something: nothing else may start.
+    time_ns : In(64)
+        Wall time; a message carries the value of its ``T``.
+    config : In(SessionConfig), status : Out(SessionStatus)
+    session_lost : Out(1)
+        Strobe: the peer has ended the session (FIN or RST).
+    counters : Out(OrderCounters)
+    host_tx : In(Packet), host_tx_kind : In(1)
+        Packets of the host: :data:`FRAME_TX`, a frame without FCS, or :data:`SESSION_TX`, a Starbase message.
+    host_rx : Out(Packet), host_rx_kind : Out(1), host_rx_length : Out(16)
+        Packets for the host: :data:`FRAME_RX`, a frame without FCS, or :data:`SESSION_RX`, payload in order. Kind and
+        length in bytes hold from a packet's first byte to its last one.
+    session_sent : Out(1), session_sent_seq : Out(64)
+        Strobe: a message of the host has started, under this sequenceNumber.
+    session_tx_refused : Out(1)
+        Strobe: a message of the host was dropped because the session is down or its length is impossible.
+    sent : Out(SentBytes)
+    dbg_host_tx_valid, dbg_host_tx_kind : Out(1)
+        Strobe: a packet of the host has become available to the transmit arbiter, and its kind. Observation only.
+    rxd : In(8), rx_dv : In(1), rx_er : In(1), txd : Out(8), tx_en : Out(1), tx_er : Out(1)
+        GMII pins.
+    """
+
+    def __init__(self, *, rx_depth=4096):
+        self.rx_depth = rx_depth
+        super().__init__({
+            "fire": In(1),
+            "kind": In(1),
+            "quote": In(Quote),
+            "ready": Out(1),
+            "hot_busy": In(1),
+            "time_ns": In(64),
+            "config": In(SessionConfig),
+            "status": Out(SessionStatus),
+            "session_lost": Out(1),
+            "counters": Out(OrderCounters),
+            "host_tx": In(Packet),
+            "host_tx_kind": In(1),
+            "host_rx": Out(Packet),
+            "host_rx_kind": Out(1),
+            "host_rx_length": Out(16),
+            "session_sent": Out(1),
+            "session_sent_seq": Out(64),
+            "session_tx_refused": Out(1),
+            "sent": Out(SentBytes),
+            "dbg_host_tx_valid": Out(1),
+            "dbg_host_tx_kind": Out(1),
+            "rxd": In(8),
+            "rx_dv": In(1),
+            "rx_er": In(1),
+            "txd": Out(8),
+            "tx_en": Out(1),
+            "tx_er": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.session = session = TcpSession(quote_size=QUOTE_SIZE)
+        connect(m, session.config, flipped(self.config))
+        connect(m, flipped(self.status), session.status)
+        self._elaborate_receive(m, session)
+        self._elaborate_transmit(m, session)
+        return m
+
+    def _elaborate_receive(self, m, session):
+        counters = self.counters
+        m.submodules.mac_rx = mac = MacRx()
+        m.submodules.receiver = receiver = SegmentReceiver()
+        m.submodules.to_host = to_host = PacketFifo(self.rx_depth, RX_PACKETS)
+        connect(m, mac.out, receiver.rx)
+        connect(m, receiver.connection, flipped(self.config.connection))
+        connect(m, receiver.segment, session.segment)
+        connect(m, flipped(self.host_rx), to_host.o)
+
+        verdict = Signal()
+        keep = Signal()
+        m.d.comb += [
+            mac.rxd.eq(self.rxd),
+            mac.rx_dv.eq(self.rx_dv),
+            mac.rx_er.eq(self.rx_er),
+            receiver.established.eq(self.status.session_up),
+            session.closing.eq(receiver.closing),
+            session.buffered.eq(~to_host.w_refused),
+            self.session_lost.eq(session.lost),
+            verdict.eq(receiver.segment.valid | receiver.frame | receiver.bad | receiver.ignored),
+            keep.eq(session.deliver | receiver.frame),
+            to_host.w_data.eq(receiver.data),
+            to_host.w_valid.eq(receiver.write),
+            to_host.w_commit.eq(keep),
+            to_host.w_discard.eq(receiver.restart | (verdict & ~keep)),
+            to_host.w_tag.eq(Mux(receiver.frame, FRAME_RX, SESSION_RX)),
+            self.host_rx_kind.eq(to_host.tag[0]),
+            self.host_rx_length.eq(to_host.length),
+            counters.order_rx_frames.eq(verdict | mac.preamble_errors),
+            counters.order_rx_bad.eq(receiver.bad | mac.preamble_errors),
+            counters.order_rx_dropped.eq(to_host.dropped | session.dropped),
+            counters.order_rx_slow.eq(receiver.frame & ~to_host.dropped),
+            counters.segments_in_order.eq(session.in_order),
+            counters.segments_duplicate.eq(session.duplicate),
+            counters.segments_out_of_order.eq(session.out_of_order),
+            counters.segments_refused.eq(session.refused),
+        ]
+
+    def _elaborate_transmit(self, m, session):
+        config, status = self.config, session.status
+        m.submodules.mac_tx = mac = MacTx()
+        m.submodules.host = host = HostFrames()
+        m.submodules.scaler = scaler = QuoteScaler(null_price=NULL_PRICE)
+        m.submodules.ethernet = ethernet = ethernet_encoder()
+        m.submodules.ipv4 = ipv4 = ipv4_encoder()
+        m.submodules.tcp = tcp = tcp_encoder()
+        m.submodules.mass_quote = mass_quote = mass_quote_encoder()
+        m.submodules.mass_cancel = mass_cancel = mass_cancel_encoder()
+        m.d.comb += [self.txd.eq(mac.txd), self.tx_en.eq(mac.tx_en), self.tx_er.eq(mac.tx_er)]
+
+        # Who may start. `ready` and all else here come from registers; `fire` alone arrives late in its cycle, and on
+        # its way to the pins there is nothing but the transmitter's first byte.
+        fired = Signal()
+        start_ack = Signal()
+        start_host = Signal()
+        start = Signal()
+        free = mac.idle & ~self.fire & ~self.hot_busy
+        sendable = (host.kind == FRAME_TX) | (status.session_up & session.host_room)
+        m.d.comb += [
+            self.ready.eq(mac.idle & status.session_up & session.room),
+            fired.eq(self.fire & self.ready),
+            start_ack.eq(free & session.ack_pending),
+            start_host.eq(free & ~session.ack_pending & host.available & sendable),
+            start.eq(fired | start_ack | start_host),
+            mac.start.eq(start),
+            session.acked.eq(fired | start_ack | (start_host & (host.kind == SESSION_TX))),
+            session.host_length.eq(host.length),
+            self.counters.acks_sent.eq(start_ack),
+            self.counters.order_tx_frames.eq(mac.frames),
+        ]
+
+        # Everything that the frame will say is taken in every idle cycle, and so stands as it was in `T`: `fire` need
+        # not reach some six hundred clock enables.
+        source = Signal(_Source)
+        length = Signal(11)             # of the body: payload, or a whole FrameTx
+        taken = {}
+
+        def take(name, value):
+            taken[name] = Signal(value.shape(), name=f"taken_{name}")
+            m.d.sync += taken[name].eq(value)
+            return taken[name]
+
+        with m.If(mac.idle):
+            for name in Quote.members:
+                take(name, getattr(self.quote, name))
+            take("seq", status.snd_nxt)
+            take("ack", status.rcv_nxt)
+            take("app_seq", status.app_seq)
+            take("time_ns", self.time_ns)
+            take("last_processed", config.last_processed)
+            with m.If(self.fire):
+                m.d.sync += [source.eq(Mux(self.kind, _Source.MASS_CANCEL, _Source.QUOTE)),
+                             length.eq(Mux(self.kind, CANCEL_SIZE, QUOTE_SIZE))]
+            with m.Elif(session.ack_pending):
+                m.d.sync += [source.eq(_Source.ACK), length.eq(0)]
+            with m.Else():
+                m.d.sync += [source.eq(Mux(host.kind, _Source.SESSION_TX, _Source.FRAME_TX)), length.eq(host.length)]
+        is_frame = source == _Source.FRAME_TX
+        is_host = is_frame | (source == _Source.SESSION_TX)
+        is_message = ~is_frame & (source != _Source.ACK)
+
+        # Cycles since the start: 1 in T + 1.
+        elapsed = Signal(range(64))
+        started = Signal()
+        m.d.sync += started.eq(start)
+        with m.If(start):
+            m.d.sync += elapsed.eq(1)
+        with m.Elif(elapsed.any() & ~elapsed.all()):
+            m.d.sync += elapsed.eq(elapsed + 1)
+        with m.If(mac.idle & ~start):
+            m.d.sync += elapsed.eq(0)
+
+        m.d.comb += [
+            session.sent.eq(started & is_message),
+            session.sent_length.eq(length),
+            self.session_sent.eq(started & (source == _Source.SESSION_TX)),
+            self.session_sent_seq.eq(taken["app_seq"]),
+        ]
+
+        # The timetable, counted from `T`. Each encoder reads its fields from the cycle after its start on.
+        headers_at = 1
+        scaled_at = headers_at + scaler.latency
+        bodies_at = scaled_at - 1
+        summed_at = bodies_at + max(mass_quote.sum_latency, mass_cancel.sum_latency)
+        checksum_at = summed_at + 3
+        first_position = timing.FIRST_BYTE_AFTER_START - 1 - PLAY_LATENCY
+        tcp_offset = net.ETHERNET.size + net.IPV4.size
+        checksum_read = first_position + tcp_offset + net.TCP["checksum"].offset + 1
+        assert checksum_at <= checksum_read, f"TCP checksum stands in T + {checksum_at}, is read in T + {checksum_read}"
+        assert headers_at + ethernet.beats + 2 <= first_position + ethernet.lanes
+        assert net.TCP.size % 2 == 0 and net.PSEUDO.size % 2 == 0   # else the sums of the bodies need a swap
+
+        total_length = Signal(16)
+        segment_length = Signal(16)
+        m.d.sync += [total_length.eq(length + (net.IPV4.size + net.TCP.size)), segment_length.eq(length + net.TCP.size)]
+        m.d.comb += [
+            [encoder.start.eq(started) for encoder in (ethernet, ipv4, tcp, host, scaler)],
+            [encoder.start.eq(elapsed == bodies_at) for encoder in (mass_quote, mass_cancel)],
+            ethernet.fields.peer_mac.eq(config.connection.peer_mac),
+            ethernet.fields.local_mac.eq(config.connection.local_mac),
+            ipv4.fields.total_length.eq(total_length),
+            ipv4.fields.local_ip.eq(config.connection.local_ip),
+            ipv4.fields.peer_ip.eq(config.connection.peer_ip),
+            ipv4.late.checksum.eq(~ipv4.sum),
+            tcp.fields.local_ip.eq(config.connection.local_ip),
+            tcp.fields.peer_ip.eq(config.connection.peer_ip),
+            tcp.fields.segment_length.eq(segment_length),
+            tcp.fields.local_port.eq(config.connection.local_port),
+            tcp.fields.peer_port.eq(config.connection.peer_port),
+            tcp.fields.seq.eq(taken["seq"]),
+            tcp.fields.ack.eq(taken["ack"]),
+            tcp.fields.flags.eq(Mux(source == _Source.ACK, net.TCP_ACK, net.TCP_ACK | net.TCP_PSH)),
+            tcp.fields.window.eq(config.window),
+        ]
+        for encoder in (mass_quote, mass_cancel, host):
+            m.d.comb += [encoder.fields[name].eq(taken[name]) for name in ("app_seq", "last_processed", "time_ns")]
+        for encoder in (mass_quote, mass_cancel):
+            m.d.comb += [encoder.fields.quote_id.eq(taken["quote_id"]), encoder.fields.mmp_group.eq(config.mmp_group)]
+        for name in ("bid_ticks", "ask_ticks", "bid_lots", "ask_lots", "tick_e9", "lot_mult"):
+            m.d.comb += getattr(scaler, name).eq(taken[name])
+        m.d.comb += [
+            mass_quote.fields.smp_id.eq(config.smp_id),
+            mass_quote.fields.quote_flags.eq(config.quote_flags),
+            mass_quote.fields.order_flags.eq(config.order_flags),
+            mass_quote.fields.instrument_id.eq(taken["instrument_id"]),
+            mass_quote.fields.lot_exp.eq(taken["lot_exp"]),
+            [mass_quote.fields[name].eq(getattr(scaler, name)) for name in (
+                "bid_price", "ask_price", "bid_qty", "ask_qty")],
+        ]
+
+        # TCP checksum: pseudo header and header, body, and what is put into a host message's header.
+        body_sum = Signal(16)
+        patch_sum = Signal(16)
+        with m.Switch(source):
+            with m.Case(_Source.QUOTE):
+                m.d.comb += body_sum.eq(mass_quote.sum)
+            with m.Case(_Source.MASS_CANCEL):
+                m.d.comb += body_sum.eq(mass_cancel.sum)
+            with m.Case(_Source.SESSION_TX):
+                m.d.comb += [body_sum.eq(host.sum), patch_sum.eq(host.patch_sum)]
+        total = Signal(18)
+        folded = Signal(17)
+        checksum = Signal(16)
+        m.d.sync += [
+            total.eq(tcp.sum + body_sum + patch_sum),
+            folded.eq(total[:16] + total[16:]),
+            checksum.eq(~(folded[:16] + folded[16])),
+        ]
+        m.d.comb += tcp.late.checksum.eq(checksum)
+
+        # Walk through the sections, a byte a cycle.
+        section = Signal(_Section)
+        offset = Signal(11)
+        last_offset = Signal(11)
+        body_last = Signal(11)
+        m.d.sync += body_last.eq(length - 1)
+        at_end = offset == last_offset
+        last = Signal()
+        m.d.comb += last.eq(at_end & ((section == _Section.BODY) | ((section == _Section.TCP) & (length == 0))))
+
+        def enter(which, first, final):
+            return [section.eq(which), offset.eq(first), last_offset.eq(final)]
+
+        m.d.sync += offset.eq(offset + 1)
+        with m.If(elapsed == first_position - 1):
+            with m.If(is_frame):
+                m.d.sync += enter(_Section.BODY, 0, body_last)
+            with m.Else():
+                m.d.sync += enter(_Section.ETHERNET, 0, net.ETHERNET.size - 1)
+        with m.Elif(at_end):
+            with m.Switch(section):
+                with m.Case(_Section.ETHERNET):
+                    m.d.sync += enter(_Section.IPV4, 0, net.IPV4.size - 1)
+                with m.Case(_Section.IPV4):
+                    m.d.sync += enter(_Section.TCP, net.PSEUDO.size, net.PSEUDO.size + net.TCP.size - 1)
+                with m.Case(_Section.TCP):
+                    m.d.sync += enter(_Section.BODY, 0, body_last)
+            with m.If(last):
+                m.d.sync += section.eq(_Section.IDLE)
+        m.d.comb += [encoder.position.eq(offset) for encoder in (ethernet, ipv4, tcp, mass_quote, mass_cancel, host)]
+
+        # Select the byte, with a register on either side: block memory and encoders before, CRC and pins behind.
+        sections = [section] + [Signal(_Section, name=f"section_{n}") for n in range(PLAY_LATENCY)]
+        lasts = [last] + [Signal(name=f"last_{n}") for n in range(PLAY_LATENCY)]
+        for chain in (sections, lasts):
+            m.d.sync += [later.eq(earlier) for earlier, later in zip(chain, chain[1:])]
+        m.d.sync += [mac.i.valid.eq(sections[-1] != _Section.IDLE), mac.i.last.eq(lasts[-1])]
+        with m.Switch(sections[-1]):
+            with m.Case(_Section.ETHERNET):
+                m.d.sync += mac.i.data.eq(ethernet.byte)
+            with m.Case(_Section.IPV4):
+                m.d.sync += mac.i.data.eq(ipv4.byte)
+            with m.Case(_Section.TCP):
+                m.d.sync += mac.i.data.eq(tcp.byte)
+            with m.Case(_Section.BODY):
+                with m.Switch(source):
+                    with m.Case(_Source.QUOTE):
+                        m.d.sync += mac.i.data.eq(mass_quote.byte)
+                    with m.Case(_Source.MASS_CANCEL):
+                        m.d.sync += mac.i.data.eq(mass_cancel.byte)
+                    with m.Default():
+                        m.d.sync += mac.i.data.eq(host.byte)
+        m.d.sync += self.sent.valid.eq((sections[-1] == _Section.BODY) & is_message)
+        m.d.comb += self.sent.data.eq(mac.i.data)
+        with m.If(started):
+            m.d.sync += self.sent.seq.eq(taken["seq"])
+        with m.Elif(self.sent.valid):
+            m.d.sync += self.sent.seq.eq(self.sent.seq + 1)
+
+        # The host's packets: one is held until its last byte has been read, or thrown away if the session is gone.
+        sending = Signal()
+        was_available = Signal()
+        refuse = Signal()
+        m.d.sync += was_available.eq(host.available)
+        with m.If(start_host):
+            m.d.sync += sending.eq(1)
+        with m.Elif(host.release):
+            m.d.sync += sending.eq(0)
+        m.d.comb += [
+            refuse.eq(host.available & ~sending & (host.kind == SESSION_TX) & ~status.session_up),
+            host.release.eq(refuse | (last & (section == _Section.BODY) & is_host)),
+            self.session_tx_refused.eq(refuse | (host.bad & (host.kind == SESSION_TX))),
+            self.dbg_host_tx_valid.eq(host.available & ~was_available),
+            self.dbg_host_tx_kind.eq(host.kind),
+            host.i_kind.eq(self.host_tx_kind),
+        ]
+        connect(m, flipped(self.host_tx), host.i)

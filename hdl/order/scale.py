@@ -1,0 +1,139 @@
+"""Ticks and lots to the venue's mantissas with one narrow multiplier."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["QuoteScaler"]
+
+LIMB = 16
+LIMBS = 4       # of a 64-bit result
+
+
+class QuoteScaler(wiring.Component):
+    """Prices and quantities of a two-sided quote, as 64-bit mantissas.
+
+    ``price = ticks * tick_e9`` (two's complement, modulo 2**64) and ``qty = lots * lot_mult``. A side of zero lots is
+    absent: its price is ``null_price``, its quantity 0. One signed 17 by 17 bit multiplier forms the limb products
+    column by column, so that no adder is wider than the accumulator of a column.
+
+    **Timing**: with ``start`` in cycle ``S`` the inputs are read in ``S + 1`` to ``S + len(schedule)`` and must hold
+    still until the results are used; the results stand from ``S + latency`` until the next ``start``.
+
+    Parameters
+    ----------
+    null_price : int
+        Price mantissa that the venue reads as "no price".
+
+    Members
+    -------
+    start : In(1)
+    bid_ticks, ask_ticks : In(signed(32))
+    bid_lots, ask_lots : In(24)
+    tick_e9 : In(40)
+        Price mantissa of one tick.
+    lot_mult : In(32)
+        Quantity mantissa of one lot.
+    bid_price, ask_price, bid_qty, ask_qty : Out(64)
+
+    Attributes
+    ----------
+    latency : int
+    """
+
+    bid_ticks: In(signed(32))
+    ask_ticks: In(signed(32))
+    bid_lots: In(24)
+    ask_lots: In(24)
+    tick_e9: In(40)
+    lot_mult: In(32)
+    start: In(1)
+    bid_price: Out(64)
+    ask_price: Out(64)
+    bid_qty: Out(64)
+    ask_qty: Out(64)
+
+    #: One entry for each product: (result, column, limb of the multiplicand, limb of the multiplier); ``None`` for a
+    #: column that only takes the carry of the one before.
+    schedule = tuple(
+        (job, column, a, column - a if a is not None else None)
+        for job, limbs in ((0, 3), (1, 3), (2, 2), (3, 2))
+        for column in range(LIMBS)
+        for a in ([a for a in range(2) if 0 <= column - a < limbs] or [None]))
+    #: Operand, product and accumulator registers, and the result register.
+    latency = len(schedule) + 5
+
+    def __init__(self, *, null_price):
+        self.null_price = null_price
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        schedule = self.schedule
+        factors = (
+            (self._limbs(self.bid_ticks, 2), self._limbs(self.tick_e9, 3)),
+            (self._limbs(self.ask_ticks, 2), self._limbs(self.tick_e9, 3)),
+            (self._limbs(self.bid_lots, 2), self._limbs(self.lot_mult, 2)),
+            (self._limbs(self.ask_lots, 2), self._limbs(self.lot_mult, 2)),
+        )
+
+        step = Signal(range(len(schedule) + 1), init=len(schedule))
+        with m.If(self.start):
+            m.d.sync += step.eq(0)
+        with m.Elif(step != len(schedule)):
+            m.d.sync += step.eq(step + 1)
+
+        a = Signal(signed(LIMB + 1))
+        b = Signal(signed(LIMB + 1))
+        product = Signal(signed(2 * LIMB + 2))
+        column_sum = Signal(signed(2 * LIMB + 5))
+        first = [Signal(name=f"first_{n}") for n in range(2)]       # of a result: nothing to carry in
+        shift = [Signal(name=f"shift_{n}") for n in range(2)]       # of a column: carry what is above a limb
+        done = [Signal(name=f"done_{n}") for n in range(3)]         # last of a column
+        target = [Signal(range(4 * LIMBS), name=f"target_{n}") for n in range(3)]
+        m.d.sync += done[0].eq(0)
+        with m.Switch(step):
+            for n, (job, column, i, j) in enumerate(schedule):
+                new_column = n == 0 or schedule[n - 1][:2] != (job, column)
+                with m.Case(n):
+                    m.d.sync += [
+                        a.eq(factors[job][0][i] if i is not None else 0),
+                        b.eq(factors[job][1][j] if i is not None else 0),
+                        first[0].eq(new_column and column == 0),
+                        shift[0].eq(new_column),
+                        done[0].eq(n + 1 == len(schedule) or schedule[n + 1][:2] != (job, column)),
+                        target[0].eq(job * LIMBS + column),
+                    ]
+        for stages in (first, shift, done, target):
+            for earlier, later in zip(stages, stages[1:]):
+                m.d.sync += later.eq(earlier)
+        m.d.sync += [
+            product.eq(a * b),
+            column_sum.eq(Mux(first[1], 0, Mux(shift[1], column_sum >> LIMB, column_sum)) + product),
+        ]
+
+        limbs = [Signal(LIMB, name=f"limb_{n}") for n in range(4 * LIMBS)]
+        with m.If(done[2]):
+            with m.Switch(target[2]):
+                for n, limb in enumerate(limbs):
+                    with m.Case(n):
+                        m.d.sync += limb.eq(column_sum[:LIMB])
+        bid_off = Signal()
+        ask_off = Signal()
+        m.d.sync += [bid_off.eq(self.bid_lots == 0), ask_off.eq(self.ask_lots == 0)]
+        null = Const(self.null_price, 64)
+        results = [Cat(limbs[n * LIMBS:(n + 1) * LIMBS]) for n in range(4)]
+        m.d.comb += [
+            self.bid_price.eq(Mux(bid_off, null, results[0])),
+            self.ask_price.eq(Mux(ask_off, null, results[1])),
+            self.bid_qty.eq(results[2]),
+            self.ask_qty.eq(results[3]),
+        ]
+        return m
+
+    @staticmethod
+    def _limbs(value, count):
+        """Signed limbs of a value, least significant first; only the top one carries its sign."""
+        limbs = [Cat(value[n * LIMB:(n + 1) * LIMB], Const(0, 1)).as_signed() for n in range(count - 1)]
+        top = value[(count - 1) * LIMB:]
+        return [*limbs, top.as_signed() if value.shape().signed else Cat(top, Const(0, 1)).as_signed()]

@@ -1,0 +1,195 @@
+"""TCP session: the state of an established connection that the host has handed over."""
+
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, Signature
+
+from hdl.order.receive import Connection, Segment
+
+__all__ = ["SessionConfig", "SessionStatus", "TcpSession"]
+
+#: Registers of section "session", as they stand. All but ``last_processed`` are constant while the session is up.
+#:
+#: Members
+#: -------
+#: session_enable : Out(1)
+#:     Strobe of a write; ``session_enable_value`` 1 takes the connection over with the ``init_`` values, 0 gives it
+#:     back.
+#: connection : Out(Connection)
+#:     ``local_mac`` to ``peer_port``.
+#: init_snd_nxt, init_rcv_nxt : Out(32), init_peer_window : Out(16), init_app_seq : Out(64)
+#: window : Out(16)
+#:     Receive window to announce, in bytes (the connection has no window scaling).
+#: last_processed, mmp_group, smp_id : Out(64), quote_flags : Out(8), order_flags : Out(16)
+SessionConfig = Signature({
+    "session_enable": Out(1), "session_enable_value": Out(1),
+    "connection": Out(Connection),
+    "init_snd_nxt": Out(32), "init_rcv_nxt": Out(32), "init_peer_window": Out(16), "init_app_seq": Out(64),
+    "window": Out(16),
+    "last_processed": Out(64), "mmp_group": Out(64), "smp_id": Out(64), "quote_flags": Out(8), "order_flags": Out(16),
+})
+
+#: What the host may read: ``session_up`` 1, ``snd_nxt``, ``snd_una``, ``rcv_nxt`` 32 (TCP sequence numbers),
+#: ``app_seq`` 64 (the next message's sequenceNumber). They keep their last values when the session ends.
+SessionStatus = Signature({
+    "session_up": Out(1), "snd_nxt": Out(32), "snd_una": Out(32), "rcv_nxt": Out(32), "app_seq": Out(64),
+})
+
+
+class TcpSession(wiring.Component):
+    """Sequence numbers, windows and acknowledgements of one connection.
+
+    **Receive.** A segment is *in order* if its sequence number is ``rcv_nxt``, *duplicate* if it is before and
+    *out of order* if it is beyond (differences modulo 2**32, signed). In order with payload: ``deliver`` if the
+    buffer took it, and ``rcv_nxt`` moves on, else it is dropped unacknowledged for the peer to send again. A segment
+    that starts before ``rcv_nxt`` is a duplicate even if it ends beyond: the peer learns from the acknowledgement
+    where to go on. Every accepted payload and every segment not in order asks for an acknowledgement; an
+    acknowledgement without payload asks for none. An acknowledgement number from ``snd_una`` to ``snd_nxt`` moves
+    ``snd_una`` and sets the peer's window, in whatever segment it comes; one beyond ``snd_nxt`` makes the segment
+    out of order. Segments with SYN or without ACK are refused. FIN and RST end the session.
+
+    **Transmit.** The sender says how many bytes leave (``sent``), and each message takes one ``app_seq``. Only what
+    fits the peer's window may be sent: ``room`` for ``quote_size`` bytes, ``host_room`` for ``host_length``.
+    Nothing here is kept for retransmission; the bytes and their sequence numbers pass by on the port's ``sent``.
+
+    **Timing**: with the verdict of a frame in cycle ``V``, sequence numbers, ``session_up`` and ``ack_pending`` have
+    their new values in ``V + 1``, ``room`` and ``host_room`` in ``V + 4``. When the session ends, both fall a cycle
+    after ``session_up``. With ``session_enable`` in ``W``,
+    ``session_up`` is 1 from ``W + 1`` and there is room from ``W + 4``. With ``sent`` in ``T`` the sequence numbers
+    have moved in ``T + 1`` and ``room`` is right in ``T + 4``.
+
+    Parameters
+    ----------
+    quote_size : int
+        Bytes of payload for which ``room`` speaks.
+
+    Members
+    -------
+    config : In(SessionConfig)
+    segment : In(Segment)
+    closing : In(1)
+        Verdict of the receiver: FIN or RST.
+    buffered : In(1)
+        With ``segment.valid``: the receive buffer holds all of the payload.
+    deliver : Out(1)
+        With ``segment.valid``: give the payload to the host.
+    status : Out(SessionStatus)
+    lost : Out(1)
+        Strobe, with ``closing`` while up: the peer has ended the session.
+    ack_pending : Out(1)
+        The peer waits for an acknowledgement.
+    acked : In(1)
+        A segment with ``rcv_nxt`` as of this cycle starts in this cycle.
+    room : Out(1), host_room : Out(1)
+    host_length : In(16)
+        Bytes of payload that the host wants to send.
+    sent : In(1), sent_length : In(16)
+        So many bytes of payload were sent under ``snd_nxt``, one message under ``app_seq``.
+    in_order, duplicate, out_of_order, dropped, refused : Out(1)
+        Strobes for counters, with ``segment.valid``; at most one of them. ``in_order`` counts accepted payloads.
+    """
+
+    def __init__(self, *, quote_size):
+        self.quote_size = quote_size
+        super().__init__({
+            "config": In(SessionConfig),
+            "segment": In(Segment),
+            "closing": In(1),
+            "buffered": In(1),
+            "deliver": Out(1),
+            "status": Out(SessionStatus),
+            "lost": Out(1),
+            "ack_pending": Out(1),
+            "acked": In(1),
+            "room": Out(1),
+            "host_room": Out(1),
+            "host_length": In(16),
+            "sent": In(1),
+            "sent_length": In(16),
+            "in_order": Out(1),
+            "duplicate": Out(1),
+            "out_of_order": Out(1),
+            "dropped": Out(1),
+            "refused": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, segment, status = self.config, self.segment, self.status
+        peer_window = Signal(16)
+
+        # Distances, a register ahead of their use: the receiver holds a segment's numbers long before its verdict.
+        ahead = Signal(signed(32))          # of what we expect
+        acked_bytes = Signal(signed(32))    # newly acknowledged
+        unsent = Signal(signed(32))         # what we have sent and this does not acknowledge
+        m.d.sync += [
+            ahead.eq(segment.seq - status.rcv_nxt),
+            acked_bytes.eq(segment.ack - status.snd_una),
+            unsent.eq(status.snd_nxt - segment.ack),
+        ]
+        before = Signal()
+        beyond = Signal()
+        ack_old = Signal()
+        ack_unsent = Signal()
+        has_payload = Signal()
+        m.d.sync += [
+            before.eq(ahead < 0),
+            beyond.eq(ahead > 0),
+            ack_old.eq(acked_bytes < 0),
+            ack_unsent.eq(unsent < 0),
+            has_payload.eq(segment.length != 0),
+        ]
+
+        usable = segment.valid & status.session_up
+        wanted = Signal()
+        m.d.comb += wanted.eq(usable & ~segment.syn & segment.has_ack)
+        m.d.comb += [
+            self.refused.eq(usable & (segment.syn | ~segment.has_ack)),
+            self.duplicate.eq(wanted & ~ack_unsent & before),
+            self.out_of_order.eq(wanted & (ack_unsent | beyond)),
+            self.deliver.eq(wanted & ~ack_unsent & ~before & ~beyond & has_payload & self.buffered),
+            self.dropped.eq(wanted & ~ack_unsent & ~before & ~beyond & has_payload & ~self.buffered),
+            self.in_order.eq(self.deliver),
+            self.lost.eq(self.closing & status.session_up),
+        ]
+
+        with m.If(self.acked):
+            m.d.sync += self.ack_pending.eq(0)
+        # After the clearing: a segment accepted in the cycle in which a frame starts is not in that frame's number.
+        with m.If(self.deliver | self.duplicate | self.out_of_order):
+            m.d.sync += self.ack_pending.eq(1)
+        with m.If(self.deliver):
+            m.d.sync += status.rcv_nxt.eq(status.rcv_nxt + segment.length)
+        with m.If(wanted & ~ack_unsent & ~ack_old):
+            m.d.sync += [status.snd_una.eq(segment.ack), peer_window.eq(segment.window)]
+        with m.If(self.sent):
+            m.d.sync += [status.snd_nxt.eq(status.snd_nxt + self.sent_length), status.app_seq.eq(status.app_seq + 1)]
+
+        with m.If(self.lost):
+            m.d.sync += [status.session_up.eq(0), self.ack_pending.eq(0)]
+        with m.If(config.session_enable):
+            m.d.sync += [status.session_up.eq(config.session_enable_value), self.ack_pending.eq(0)]
+            with m.If(config.session_enable_value):
+                m.d.sync += [
+                    status.snd_nxt.eq(config.init_snd_nxt),
+                    status.snd_una.eq(config.init_snd_nxt),
+                    status.rcv_nxt.eq(config.init_rcv_nxt),
+                    status.app_seq.eq(config.init_app_seq),
+                    peer_window.eq(config.init_peer_window),
+                ]
+
+        # Room in the peer's window, in three registers. After a hand-over they are not believed before they have
+        # seen the new numbers.
+        right_edge = Signal(32)
+        credit = Signal(signed(32))
+        settling = Signal(2)
+        m.d.sync += [
+            right_edge.eq(status.snd_una + peer_window),
+            credit.eq(right_edge - status.snd_nxt),
+            self.room.eq((credit >= self.quote_size) & (settling == 0) & status.session_up),
+            self.host_room.eq((credit >= self.host_length) & (settling == 0) & status.session_up),
+            settling.eq(settling >> 1),
+        ]
+        with m.If(config.session_enable | ~status.session_up):
+            m.d.sync += [settling.eq(~0), self.room.eq(0), self.host_room.eq(0)]
+        return m

@@ -1,0 +1,280 @@
+"""Test bench of the order port: a script of stimuli by cycle in, everything that happened with its cycle out."""
+
+import zlib
+from dataclasses import dataclass, field
+
+from amaranth.hdl import Cat
+from amaranth.sim import Simulator
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from hdl.order.port import OrderPort
+from hdl.order.templates import STARBASE, STARBASE_HEADER
+
+LOCAL_MAC, PEER_MAC = "02:74:32:71:00:01", "02:00:00:00:12:fe"
+LOCAL_IP, PEER_IP = "10.77.3.2", "192.168.200.9"
+LOCAL_PORT, PEER_PORT = 49321, 4210
+
+CONFIG = {
+    "connection.local_mac": int(LOCAL_MAC.replace(":", ""), 16),
+    "connection.peer_mac": int(PEER_MAC.replace(":", ""), 16),
+    "connection.local_ip": int.from_bytes(bytes(map(int, LOCAL_IP.split("."))), "big"),
+    "connection.peer_ip": int.from_bytes(bytes(map(int, PEER_IP.split("."))), "big"),
+    "connection.local_port": LOCAL_PORT,
+    "connection.peer_port": PEER_PORT,
+    "init_snd_nxt": 0xFFFF_FF80,        # wraps within the first two quotes
+    "init_rcv_nxt": 0xFFFF_FFF0,        # and with the first segment
+    "init_peer_window": 60000,
+    "init_app_seq": 0x1_FFFF_FFFF,
+    "window": 0x7A31,
+    "last_processed": 0x0123_4567_89AB_CDEF,
+    "mmp_group": 77_000_000_001,
+    "smp_id": -(1 << 63) & (1 << 64) - 1,
+    "quote_flags": 0x01,
+    "order_flags": 0x0013,
+}
+TIME_ZERO = 1_790_000_000_000_000_003
+UP = 2              # cycle in which `session_enable` is written by default
+READY = 8           # cycle in which a script may count on `ready`
+
+QUOTE = {
+    "bid_ticks": 124_320, "ask_ticks": 124_345, "bid_lots": 10, "ask_lots": 25, "tick_e9": 500_000_000,
+    "lot_mult": 1000, "lot_exp": -2, "instrument_id": 210_838, "quote_id": 0xA5A5_0000_1234_5678,
+}
+
+STROBES = ("session_lost", "session_sent", "session_tx_refused", "dbg_host_tx_valid")
+STATE = ("session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq")
+
+
+def with_fcs(frame: bytes) -> bytes:
+    """The frame padded to the least length, with its FCS."""
+    frame = bytes(frame).ljust(60, b"\0")
+    return frame + zlib.crc32(frame).to_bytes(4, "little")
+
+
+def peer_segment(seq=CONFIG["init_rcv_nxt"], ack=CONFIG["init_snd_nxt"], payload=b"", flags="PA", window=60000, *,
+                 dst=LOCAL_MAC, ip=None, tcp=None, fcs=True):
+    """A segment as the peer sends it."""
+    frame = (Ether(dst=dst, src=PEER_MAC) / IP(src=PEER_IP, dst=LOCAL_IP, flags="DF", id=4711, **(ip or {}))
+             / TCP(**{"sport": PEER_PORT, "dport": LOCAL_PORT, "seq": seq & 0xFFFFFFFF, "ack": ack & 0xFFFFFFFF,
+                      "flags": flags, "window": window, **(tcp or {})}))
+    if payload:
+        frame = frame / Raw(payload)
+    return with_fcs(bytes(frame)) if fcs else bytes(frame)
+
+
+@dataclass
+class Log:
+    """What happened. Cycles are those in which a value stands on its wire."""
+
+    frames: list = field(default_factory=list)      # (cycle of the first preamble byte, bytes without preamble)
+    to_host: list = field(default_factory=list)     # (cycle of the last byte, kind, bytes)
+    strobes: list = field(default_factory=list)     # (cycle, name, value)
+    states: list = field(default_factory=list)      # (cycle, name, new value)
+    ready: list = field(default_factory=list)       # one bool per cycle
+    sent: dict = field(default_factory=dict)        # TCP sequence number -> payload byte
+    final: dict = field(default_factory=dict)
+
+    def strobe(self, name):
+        """Cycles of one strobe."""
+        return [cycle for cycle, which, _ in self.strobes if which == name]
+
+    def count(self, name):
+        return len(self.strobe(name))
+
+    def starts(self):
+        """Start cycles of the frames: the first preamble byte is one later."""
+        return [cycle - 1 for cycle, _ in self.frames]
+
+
+def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), config=None, writes=None, enable=(UP,), disable=(),
+        host_ready=lambda cycle: True, early=None, rx_depth=4096, done=None):
+    """Run a script on an :class:`OrderPort`.
+
+    fires : {cycle: (kind, quote)}; a kind of "ready" waits for the first ready cycle from there on
+    rx : [(cycle of the first preamble byte on the pins, frame with FCS)]
+    host : [(first cycle, kind, bytes)], in order
+    hot_busy : cycles in which it is 1
+    config : changes to CONFIG from reset; writes : {cycle: changes}
+    enable, disable : cycles of writes to `session_enable`
+    early : function (log, cycle) -> bool, ends the run
+    """
+    dut = OrderPort(rx_depth=rx_depth)
+    log = Log()
+    fires, writes = dict(fires or {}), dict(writes or {})
+    pins = {}
+    for start, frame in rx:
+        for n, byte in enumerate(bytes([0x55] * 7 + [0xD5]) + bytes(frame)):
+            assert start + n not in pins, "script lets two frames overlap"
+            pins[start + n] = byte
+    counters = list(type(dut.counters).__name__ and dut.counters.signature.members)
+    watched = [dut.tx_en, dut.txd, dut.tx_er, dut.ready, dut.host_rx.valid, dut.host_rx.last, dut.host_rx.data,
+               dut.host_rx_kind, dut.sent.valid, dut.sent.data, dut.sent.seq, dut.host_tx.ready]
+    strobes = [(name, getattr(dut, name)) for name in STROBES] + [(n, getattr(dut.counters, n)) for n in counters]
+    values = {"session_sent": dut.session_sent_seq, "dbg_host_tx_valid": dut.dbg_host_tx_kind}
+    everything = Cat(watched)
+    all_strobes = Cat(signal for _, signal in strobes)
+    all_state = Cat(getattr(dut.status, name) for name in STATE)
+
+    def setting(ctx, changes):
+        for name, value in changes.items():
+            target = dut.config
+            for part in name.split("."):
+                target = getattr(target, part)
+            ctx.set(target, value)
+
+    async def testbench(ctx):
+        setting(ctx, {**CONFIG, **(config or {})})
+        queue = [(first, kind, bytes(data)) for first, kind, data in host]
+        sending, burst, packet, waiting, state = None, None, bytearray(), [], None
+        for cycle in range(cycles):
+            ctx.set(dut.time_ns, TIME_ZERO + 8 * cycle)
+            if cycle in writes:
+                setting(ctx, writes[cycle])
+            ctx.set(dut.config.session_enable, cycle in enable or cycle in disable)
+            ctx.set(dut.config.session_enable_value, cycle in enable)
+            ctx.set(dut.hot_busy, cycle in hot_busy)
+            ctx.set(dut.rx_dv, cycle in pins)
+            ctx.set(dut.rxd, pins.get(cycle, 0))
+            ready = ctx.get(dut.ready)
+            fire = None
+            if cycle in fires:
+                waiting.append(fires[cycle])
+            if waiting and (waiting[0][0] != "ready" or ready):
+                fire = waiting.pop(0)
+            ctx.set(dut.fire, fire is not None)
+            if fire is not None:
+                kind, quote = fire[-2:]
+                ctx.set(dut.kind, kind)
+                for name, value in quote.items():
+                    ctx.set(getattr(dut.quote, name), value)
+            else:   # what stands there without `fire` means nothing
+                ctx.set(dut.quote.bid_ticks, cycle * 0x9E37)
+                ctx.set(dut.quote.quote_id, cycle * 0x9E3779B97F4A7C15 & (1 << 64) - 1)
+            if sending is None and queue and cycle >= queue[0][0]:
+                _, kind, data = queue.pop(0)
+                sending = [kind, data, 0]
+            ctx.set(dut.host_tx.valid, sending is not None)
+            if sending is not None:
+                ctx.set(dut.host_tx_kind, sending[0])
+                ctx.set(dut.host_tx.data, sending[1][sending[2]])
+                ctx.set(dut.host_tx.last, sending[2] == len(sending[1]) - 1)
+            take = host_ready(cycle)
+            ctx.set(dut.host_rx.ready, take)
+
+            bits, fields = ctx.get(everything), []
+            for signal in watched:
+                fields.append(bits & (1 << len(signal)) - 1)
+                bits >>= len(signal)
+            tx_en, txd, tx_er, ready, rx_valid, rx_last, rx_data, rx_kind, s_valid, s_data, s_seq, tx_ready = fields
+            assert not tx_er
+            log.ready.append(bool(ready))
+            if tx_en:
+                if burst is None:
+                    burst = (cycle, bytearray())
+                burst[1].append(txd)
+            elif burst is not None:
+                assert burst[1][:8] == bytes([0x55] * 7 + [0xD5]), burst[1][:8].hex()
+                log.frames.append((burst[0], bytes(burst[1][8:])))
+                burst = None
+            if rx_valid and take:
+                packet.append(rx_data)
+                if rx_last:
+                    assert ctx.get(dut.host_rx_length) == len(packet)
+                    log.to_host.append((cycle, rx_kind, bytes(packet)))
+                    packet.clear()
+            if s_valid:
+                assert s_seq not in log.sent
+                log.sent[s_seq] = s_data
+            if sending is not None and tx_ready:
+                sending[2] += 1
+                if sending[2] == len(sending[1]):
+                    log.strobes.append((cycle, "host_tx_taken", sending[0]))
+                    sending = None
+            risen = ctx.get(all_strobes)
+            if risen:
+                for n, (name, _) in enumerate(strobes):
+                    if risen >> n & 1:
+                        log.strobes.append((cycle, name, ctx.get(values[name]) if name in values else 1))
+            new_state = ctx.get(all_state)
+            if new_state != state:
+                for name in STATE:
+                    value = ctx.get(getattr(dut.status, name))
+                    if log.final.get(name) != value:
+                        log.states.append((cycle, name, value))
+                    log.final[name] = value
+                state = new_state
+            await ctx.tick()
+            if early is not None and burst is None and early(log, cycle):
+                return
+        assert burst is None, "a frame was under way at the end of the run"
+
+    sim = Simulator(dut)
+    sim.add_clock(8e-9)
+    sim.add_testbench(testbench)
+    sim.run()
+    return log
+
+
+def check_frame(frame, *, flags="PA", seq, ack, payload_size, window=CONFIG["window"]):
+    """Everything below the payload, by scapy and by recomputation; returns the payload."""
+    body, fcs = frame[:-4], frame[-4:]
+    assert zlib.crc32(body).to_bytes(4, "little") == fcs
+    assert len(body) == max(60, 54 + payload_size)
+    parsed = Ether(body)
+    assert (parsed.dst, parsed.src, parsed.type) == (PEER_MAC, LOCAL_MAC, 0x0800)
+    ip, tcp = parsed[IP], parsed[TCP]
+    assert (ip.version, ip.ihl, ip.tos, ip.len, ip.id, int(ip.flags), ip.frag, ip.ttl, ip.proto) == (
+        4, 5, 0, 40 + payload_size, 0, 2, 0, 64, 6)
+    assert (ip.src, ip.dst, tcp.sport, tcp.dport) == (LOCAL_IP, PEER_IP, LOCAL_PORT, PEER_PORT)
+    assert (tcp.seq, tcp.ack) == (seq & 0xFFFFFFFF, ack & 0xFFFFFFFF)
+    assert (tcp.dataofs, str(tcp.flags), tcp.window, tcp.urgptr) == (5, flags, window, 0)
+    again = Ether(body[:14 + ip.len])
+    del again[IP].chksum
+    del again[TCP].chksum
+    again = Ether(bytes(again))
+    assert (ip.chksum, tcp.chksum) == (again[IP].chksum, again[TCP].chksum)
+    assert not any(body[54 + payload_size:])
+    return body[54:54 + payload_size]
+
+
+def header_of(message, size, *, app_seq, start, config=CONFIG):
+    """The Starbase header that a message started in cycle ``start`` has to carry."""
+    return STARBASE_HEADER.pack(
+        protocolId=0xDB, flags=0, messageLength=size, messageTypeId=message.id, version=16, sequenceNumber=app_seq,
+        lastProcessedSeqNo=signed64(config["last_processed"]), sendTimeNs=TIME_ZERO + 8 * start)
+
+
+def signed64(value):
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+def quote_message(quote, *, app_seq, start, config=CONFIG):
+    """A mass quote by the layout codec alone: the bytes that have to be on the wire."""
+    message = STARBASE["MassQuoteRequest"]
+
+    def side(name):
+        lots = quote[f"{name}_lots"]
+        return {
+            f"{name}Price": signed64(quote[f"{name}_ticks"] * quote["tick_e9"]) if lots else None,
+            f"{name}Qty.mantissa": lots * quote["lot_mult"],
+            f"{name}Qty.exponent": quote["lot_exp"],
+            f"{name}Flags": config["order_flags"],
+        }
+
+    body = message.encode({
+        "quoteId": signed64(quote["quote_id"]), "correlationId": signed64(quote["quote_id"]),
+        "mmpGroupId": signed64(config["mmp_group"]), "selfMatchPreventionId": signed64(config["smp_id"]),
+        "flags": config["quote_flags"],
+    }, {"quotes": [{"instrumentId": signed64(quote["instrument_id"]), **side("bid"), **side("ask")}]})
+    return header_of(message, 32 + len(body), app_seq=app_seq, start=start, config=config) + body
+
+
+def cancel_message(quote, *, app_seq, start, config=CONFIG):
+    """A mass quote cancel by the layout codec alone."""
+    message = STARBASE["MassQuoteCancelRequest"]
+    body = message.encode({"correlationId": signed64(quote["quote_id"]),
+                           "mmpGroupId": signed64(config["mmp_group"]), "side": 0})
+    return header_of(message, 32 + len(body), app_seq=app_seq, start=start, config=config) + body
