@@ -1,0 +1,266 @@
+"""From human units to register words, in exact arithmetic.
+
+Whatever has to be rounded is rounded to the safe side: spreads outwards, price bands inwards, limits and ages down,
+token intervals up. A value that its register cannot hold is refused with what would fit.
+"""
+
+from decimal import Decimal
+from fractions import Fraction
+
+from hdl.control import registers as regmap
+
+CLOCK_HZ = 125_000_000  #: cycles a second of the fabric
+SUB = 256  #: subticks in a tick
+
+
+class ParameterError(ValueError):
+    """A value is impossible: ``key`` names it, ``value`` is what was given, the message says what would be right."""
+
+    def __init__(self, key, value, wanted):
+        self.key, self.value, self.wanted = key, value, wanted
+        super().__init__(f"{key} = {value}: {wanted}")
+
+
+def plain(number):
+    """A number for people: no exponent, no trailing zeros, fractions to 12 digits."""
+    if isinstance(number, Fraction):
+        number = Decimal(number.numerator) / Decimal(number.denominator)
+        number = number.quantize(Decimal("1e-12")) if abs(number) < 10 ** 15 else number
+    text = f"{Decimal(number):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def floor(value):
+    """Greatest integer not above a Fraction."""
+    return value.numerator // value.denominator
+
+
+def ceil(value):
+    """Least integer not below a Fraction."""
+    return -(-value.numerator // value.denominator)
+
+
+def nearest(value):
+    """Nearest integer, halves upwards."""
+    return floor(value + Fraction(1, 2))
+
+
+def cycles(milliseconds):
+    """Whole cycles in a time, rounded down."""
+    return floor(Fraction(milliseconds) * CLOCK_HZ / 1000)
+
+
+def tick_words(mantissa):
+    """(shift, odd, inverse) of a feed tick's mantissa: ``mantissa = odd * 2**shift`` and
+    ``odd * inverse = 1 (mod 2**32)``, so that ``ticks = (px >> shift) * inverse mod 2**32`` for exact multiples."""
+    if mantissa <= 0:
+        raise ValueError(f"a tick must be positive, got mantissa {mantissa}")
+    shift = (mantissa & -mantissa).bit_length() - 1
+    odd = mantissa >> shift
+    return shift, odd, pow(odd, -1, 1 << 32)
+
+
+def ref_scale(feed_tick, quote_tick):
+    """``(bid + ask) * ref_scale >> 16`` is the mid in 1/256 quote ticks, for bid and ask in feed ticks."""
+    return nearest(Fraction(feed_tick) / Fraction(quote_tick) * SUB / 2 * (1 << 16))
+
+
+def lot_words(lot):
+    """(mantissa, exponent) of a lot as a decimal quantity, exponent at most 0."""
+    _, digits, exponent = Decimal(lot).normalize().as_tuple()
+    mantissa = int("".join(map(str, digits)))
+    return (mantissa * 10 ** exponent, 0) if exponent > 0 else (mantissa, exponent)
+
+
+def lots(key, quantity, lot):
+    """Whole lots of a quantity; raises :class:`ParameterError` if it is not a multiple of the lot."""
+    count = Fraction(quantity) / Fraction(lot)
+    if count.denominator != 1:
+        below = floor(count) * Fraction(lot)
+        raise ParameterError(key, plain(quantity), f"must be a multiple of the lot {plain(lot)}; near it are "
+                             f"{plain(below)} and {plain(below + Fraction(lot))}")
+    return int(count)
+
+
+def _fit(key, given, word, width, unit, signed=False, per_word=None):
+    """``word``, or :class:`ParameterError` saying what the register holds (in units of the file if known)."""
+    low, high = (-(1 << width - 1), (1 << width - 1) - 1) if signed else (0, (1 << width) - 1)
+    if low <= word <= high:
+        return word
+    limit = high if word > high else low
+    human = f" = {plain(limit * Fraction(per_word))}" if per_word is not None else ""
+    raise ParameterError(key, plain(given), f"{word} {unit} do not fit the register's {width} bits; "
+                         f"{'at most' if word > high else 'at least'} {limit} {unit}{human}")
+
+
+def _param(name, key, given, word, unit, per_word=None):
+    p = regmap.PARAM_BY_NAME[name]
+    return _fit(key, given, word, p.width, unit, p.signed, per_word)
+
+
+def _global(name, key, given, word, unit, per_word=None):
+    return _fit(key, given, word, regmap.BY_NAME[name].width, unit, False, per_word)
+
+
+def feed_tick_mantissa(tick, exponent):
+    """A feed tick as the wire's price mantissa."""
+    mantissa = Fraction(tick) / Fraction(10) ** exponent
+    if mantissa.denominator != 1 or mantissa <= 0:
+        raise ParameterError("feed_tick", plain(tick), f"must be a positive multiple of 1e{exponent}, the wire's "
+                             f"price_exponent")
+    return int(mantissa)
+
+
+def values(instrument, feed_exponent):
+    """The parameter row of one instrument as a mapping of the names of :data:`hdl.control.registers.PARAMS`.
+
+    ``instrument`` is a :class:`host.config.Instrument`; ``feed_exponent`` the exponent of prices on the feed's wire.
+    Raises :class:`ParameterError` with the instrument's key.
+    """
+    i = instrument
+    tick, lot = Fraction(i.tick), Fraction(i.lot)
+    for key, value in (("tick", i.tick), ("lot", i.lot)):
+        if value <= 0:
+            raise ParameterError(key, plain(value), "must be above 0")
+    out = {"sym_en": int(i.enabled), "bid_en": int(i.bid_enabled), "ask_en": int(i.ask_enabled)}
+
+    mantissa = feed_tick_mantissa(i.feed_tick, feed_exponent)
+    shift, odd, inverse = tick_words(mantissa)
+    out["feed_tick_shift"] = shift
+    out["feed_tick_odd"] = _param("feed_tick_odd", "feed_tick", i.feed_tick, odd, "(odd part of the mantissa)")
+    out["feed_tick_inv"] = inverse
+
+    scale = ref_scale(i.feed_tick, i.tick)
+    if scale >> regmap.PARAM_BY_NAME["ref_scale"].width:
+        raise ParameterError("tick", plain(i.tick), f"is too fine for feed_tick {plain(i.feed_tick)}; must be above "
+                             f"{plain(Fraction(i.feed_tick) / 512)}")
+    out["ref_scale"] = scale
+    exact = Fraction(i.feed_tick) / tick * SUB / 2 * (1 << 16)
+    if abs(scale - exact) * 100_000 > exact:
+        raise ParameterError("tick", plain(i.tick), f"is too coarse for feed_tick {plain(i.feed_tick)}: the reference "
+                             f"would be off by more than 0.1 bps; at most {plain(Fraction(i.feed_tick) * 128)}")
+
+    if (i.half_spread_bps is None) == (i.half_spread_ticks is None):
+        raise ParameterError("half_spread_bps", i.half_spread_bps, "give either half_spread_bps or half_spread_ticks")
+    if i.half_spread_bps is not None:
+        key, given = "half_spread_bps", i.half_spread_bps
+        half = Fraction(given) / 10_000 * Fraction(i.reference_price) / tick
+        per_sub = tick / SUB / Fraction(i.reference_price) * 10_000
+    else:
+        key, given, half, per_sub = "half_spread_ticks", i.half_spread_ticks, Fraction(i.half_spread_ticks), \
+            Fraction(1, SUB)
+    if half <= 0:
+        raise ParameterError(key, plain(given), "must be above 0 (0 would block every quote)")
+    out["half_spread_sub"] = _param("half_spread_sub", key, given, ceil(half * SUB), "subticks", per_sub)
+
+    out["skew_q8"] = _param("skew_q8", "skew_ticks_per_lot", i.skew_ticks_per_lot,
+                            nearest(Fraction(i.skew_ticks_per_lot) * SUB * 256), "1/65536 ticks per lot",
+                            Fraction(1, SUB * 256))
+    out["skew_max_sub"] = _param("skew_max_sub", "skew_max_ticks", i.skew_max_ticks,
+                                 floor(Fraction(i.skew_max_ticks) * SUB), "subticks", Fraction(1, SUB))
+    out["target_lots"] = _param("target_lots", "target_position", i.target_position,
+                                lots("target_position", i.target_position, lot), "lots", lot)
+
+    def quantity(name, key):
+        given = getattr(i, key)
+        return _param(name, key, given, lots(key, given, lot), "lots", lot)
+
+    out["quote_lots"] = quantity("quote_lots", "quote_quantity")
+    for name in ("toward_ticks", "away_ticks"):
+        out[name] = _param(name, name, getattr(i, name), getattr(i, name), "ticks", 1)
+
+    if i.min_price > i.max_price:
+        raise ParameterError("min_price", plain(i.min_price), f"must not exceed max_price ({plain(i.max_price)})")
+    out["px_min_ticks"] = _param("px_min_ticks", "min_price", i.min_price, ceil(Fraction(i.min_price) / tick), "ticks",
+                                 tick)
+    out["px_max_ticks"] = _param("px_max_ticks", "max_price", i.max_price, floor(Fraction(i.max_price) / tick), "ticks",
+                                 tick)
+    if not i.min_price <= i.reference_price <= i.max_price:
+        raise ParameterError("reference_price", plain(i.reference_price), f"must lie in min_price..max_price "
+                             f"({plain(i.min_price)}..{plain(i.max_price)})")
+
+    out["q_min_lots"] = quantity("q_min_lots", "min_quantity")
+    out["q_hard_lots"] = quantity("q_hard_lots", "hard_quantity")
+    out["max_lots"] = quantity("max_lots", "max_quantity")
+    out["max_long_lots"] = quantity("max_long_lots", "max_long")
+    out["max_short_lots"] = quantity("max_short_lots", "max_short")
+    q = i.quote_quantity
+    if not max(i.min_quantity, lot) <= q <= i.hard_quantity:
+        raise ParameterError("quote_quantity", plain(q), f"must be above 0 and lie in min_quantity..hard_quantity "
+                             f"({plain(i.min_quantity)}..{plain(i.hard_quantity)})")
+    if q > i.max_quantity:
+        raise ParameterError("max_quantity", plain(i.max_quantity), f"would block every quote; at least quote_quantity "
+                             f"({plain(q)})")
+    for key in ("max_long", "max_short"):
+        if 0 < getattr(i, key) < q:
+            raise ParameterError(key, plain(getattr(i, key)), f"would block every quote of this side; 0 to mean that, "
+                                 f"or at least quote_quantity ({plain(q)})")
+    notional = floor(Fraction(i.max_notional) / (tick * lot))
+    _fit("max_notional", i.max_notional, notional, 64, "tick-lots", False, tick * lot)
+    least = Fraction(i.reference_price) * Fraction(q)
+    if Fraction(i.max_notional) < least:
+        raise ParameterError("max_notional", plain(i.max_notional), f"would block every quote near reference_price; at "
+                             f"least reference_price x quote_quantity = {plain(least)}")
+    out["max_notional_lo"], out["max_notional_hi"] = notional & 0xFFFF_FFFF, notional >> 32
+
+    out["stale_cycles"] = _param("stale_cycles", "stale_ms", i.stale_ms, cycles(i.stale_ms), "cycles",
+                                 Fraction(1000, CLOCK_HZ))
+    if not out["stale_cycles"]:
+        raise ParameterError("stale_ms", plain(i.stale_ms), "must be above 0 (0 would block every quote)")
+
+    mult, exponent = lot_words(i.lot)
+    out["lot_mult"] = _param("lot_mult", "lot", i.lot, mult, "(mantissa of the lot)")
+    out["lot_exp"] = _param("lot_exp", "lot", i.lot, exponent, "(exponent of the lot)")
+    tick_e9 = tick * 10 ** 9
+    if tick_e9.denominator != 1:
+        raise ParameterError("tick", plain(i.tick), "must be a multiple of 1e-9, the venue's price exponent")
+    tick_e9 = int(tick_e9)
+    width = regmap.PARAM_BY_NAME["tick_e9_lo"].width + regmap.PARAM_BY_NAME["tick_e9_hi"].width
+    _fit("tick", i.tick, tick_e9, width, "x 1e-9", False, Fraction(1, 10 ** 9))
+    out["tick_e9_lo"], out["tick_e9_hi"] = tick_e9 & 0xFFFF_FFFF, tick_e9 >> 32
+    for key in ("min_price", "max_price"):
+        if abs(Fraction(getattr(i, key))) * 10 ** 9 >= 1 << 63:
+            raise ParameterError(key, plain(getattr(i, key)), "must lie within +-9223372036, what the venue's price "
+                                 "field holds")
+    out["instrument_id_lo"] = i.instrument_id & 0xFFFF_FFFF
+    out["instrument_id_hi"] = i.instrument_id >> 32
+    return out
+
+
+def row(instrument, feed_exponent):
+    """The parameter row as register words (two's complement where signed), in the order of the map."""
+    named = values(instrument, feed_exponent)
+    return tuple(named[p.name] & 0xFFFF_FFFF for p in regmap.PARAMS)
+
+
+def risk_words(risk):
+    """Register values of a :class:`host.config.Risk`: dead-man and token buckets."""
+    def interval(name, key):
+        rate = getattr(risk, key)
+        if rate <= 0:
+            raise ParameterError(key, plain(rate), "must be above 0")
+        return _global(name, key, rate, ceil(Fraction(CLOCK_HZ) / Fraction(rate)), "cycles per token")
+
+    out = {
+        "deadman_cycles": _global("deadman_cycles", "deadman_ms", risk.deadman_ms, cycles(risk.deadman_ms), "cycles",
+                                  Fraction(1000, CLOCK_HZ)),
+        "session_interval": interval("session_interval", "session_rate_per_s"),
+        "session_burst": _global("session_burst", "session_burst", risk.session_burst, risk.session_burst, "tokens", 1),
+        "symbol_interval": interval("symbol_interval", "symbol_rate_per_s"),
+        "symbol_burst": _global("symbol_burst", "symbol_burst", risk.symbol_burst, risk.symbol_burst, "tokens", 1),
+    }
+    if not out["deadman_cycles"]:
+        raise ParameterError("deadman_ms", plain(risk.deadman_ms), "must be above 0 (0 would block every quote)")
+    return out
+
+
+def feed_words(feed):
+    """Register values of a :class:`host.config.Feed`."""
+    a, b = feed.line_a, feed.line_b
+    vlan = {"none": 0, "any": 1 << 16}.get(feed.vlan, None)
+    return {
+        "line_a_ip": a.ip, "line_a_port": a.port,
+        "line_b_ip": b.ip if b else 0, "line_b_port": b.port if b else 0,
+        "vlan": 1 << 17 | feed.vlan if vlan is None else vlan,
+        "feed_mode": 0 if feed.cut_through else 1,
+    }
