@@ -24,13 +24,14 @@ class HostFrames(wiring.Component):
     """Fetches a packet of the host into a buffer, and holds it until it is released.
 
     Of a SessionTx packet the ones-complement sum is formed on the way, without the header fields that are set when it
-    leaves (they count as zero); those are put in, and summed, when its frame is started. Packets of an impossible length (a frame of fewer than 14 or more than 1518 bytes, a
-    message shorter than its header or longer than a segment) are swallowed, and ``bad`` tells.
+    leaves (they count as zero); those are put in, and summed, when its frame is started. Packets of an impossible
+    length (a frame of fewer than 14 or more than 1518 bytes, a message shorter than its header or longer than a
+    segment) are swallowed, and ``bad`` tells.
 
     **Timing**: with the last byte of a packet taken from ``i`` in cycle ``C``, ``available`` is 1 from ``C + 4``. With
     ``start`` in ``S`` the header fields are read in ``S + 1`` to ``S + 4``, their bytes may be asked for from ``S + 7``
-    on and ``patch_sum`` stands from ``S + 11``. The byte at ``position`` in cycle ``c`` is on ``byte`` in ``c + 2``. With ``release`` in ``R`` the next packet's first
-    byte may be taken in ``R + 1``.
+    on and ``patch_sum`` stands from ``S + 11``. The byte at ``position`` in cycle ``c`` is on ``byte`` in ``c + 2``.
+    With ``release`` in ``R`` the next packet's first byte may be taken in ``R + 1``.
 
     Members
     -------

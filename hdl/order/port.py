@@ -1,5 +1,7 @@
 """Order port: from the decision to the pins, and from the pins to the host."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out, Signature, connect, flipped
@@ -16,7 +18,6 @@ from hdl.order.receive import SegmentReceiver
 from hdl.order.scale import QuoteScaler
 from hdl.order.session import SessionConfig, SessionStatus, TcpSession
 from hdl.order.templates import (
-    BODY_OFFSET,
     CANCEL_SIZE,
     NULL_PRICE,
     QUOTE_SIZE,
@@ -305,7 +306,7 @@ class OrderPort(wiring.Component):
         checksum_read = first_position + tcp_offset + net.TCP["checksum"].offset + 1
         assert checksum_at <= checksum_read, f"TCP checksum stands in T + {checksum_at}, is read in T + {checksum_read}"
         assert headers_at + ethernet.beats + 2 <= first_position + ethernet.lanes
-        assert net.TCP.size % 2 == 0 and net.PSEUDO.size % 2 == 0   # else the sums of the bodies need a swap
+        assert (net.PSEUDO.size + net.TCP.size) % 2 == 0    # else the sums of the bodies would need a swap
 
         total_length = Signal(16)
         segment_length = Signal(16)
@@ -400,7 +401,7 @@ class OrderPort(wiring.Component):
         sections = [section] + [Signal(_Section, name=f"section_{n}") for n in range(PLAY_LATENCY)]
         lasts = [last] + [Signal(name=f"last_{n}") for n in range(PLAY_LATENCY)]
         for chain in (sections, lasts):
-            m.d.sync += [later.eq(earlier) for earlier, later in zip(chain, chain[1:])]
+            m.d.sync += [later.eq(earlier) for earlier, later in pairwise(chain)]
         m.d.sync += [mac.i.valid.eq(sections[-1] != _Section.IDLE), mac.i.last.eq(lasts[-1])]
         with m.Switch(sections[-1]):
             with m.Case(_Section.ETHERNET):

@@ -1,5 +1,7 @@
 """Receive side of the order port: is this frame a segment of our connection, and is it whole?"""
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
@@ -250,7 +252,7 @@ class SegmentReceiver(wiring.Component):
         filled = Signal(range(FCS_DELAY + 1))
         with m.If(rx.valid):
             m.d.sync += delay[0].eq(Cat(rx.data, payload))
-            m.d.sync += [later.eq(earlier) for earlier, later in zip(delay, delay[1:])]
+            m.d.sync += [later.eq(earlier) for earlier, later in pairwise(delay)]
         with m.If(rx.eof):
             m.d.sync += [filled.eq(0), decided.eq(0), tagged.eq(0), closes.eq(0), self.session.eq(0),
                          header_left.eq(0), left.eq(0)]

@@ -1,5 +1,7 @@
 """Ticks and lots to the venue's mantissas with one narrow multiplier."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -105,7 +107,7 @@ class QuoteScaler(wiring.Component):
                         target[0].eq(job * LIMBS + column),
                     ]
         for stages in (first, shift, done, target):
-            for earlier, later in zip(stages, stages[1:]):
+            for earlier, later in pairwise(stages):
                 m.d.sync += later.eq(earlier)
         m.d.sync += [
             product.eq(a * b),

@@ -8,9 +8,9 @@ from hdl.layout import net
 from hdl.order.templates import BODY_OFFSET, CANCEL_SIZE, QUOTE_SIZE
 
 __all__ = [
-    "CANCEL_FRAME", "HOST_LAST_TO_AVAILABLE", "HOST_RELEASE", "PREAMBLE_AFTER_START", "QUOTE_FRAME", "RX_EOF_TO_ACK_START",
-    "RX_EOF_TO_ROOM", "RX_EOF_TO_STATE", "SENT_AFTER_START", "SESSION_ENABLE_TO_READY", "SESSION_ENABLE_TO_UP",
-    "busy_cycles", "byte_cycle",
+    "CANCEL_FRAME", "FIRST_BYTE_AFTER_START", "HOST_LAST_TO_AVAILABLE", "HOST_RELEASE", "PREAMBLE_AFTER_START",
+    "QUOTE_FRAME", "RX_EOF_TO_ACK_START", "RX_EOF_TO_ROOM", "RX_EOF_TO_STATE", "SENT_AFTER_START",
+    "SESSION_ENABLE_TO_READY", "SESSION_ENABLE_TO_UP", "busy_cycles", "byte_cycle",
 ]
 
 #: Bytes of the two frames of the hot path.
