@@ -1,0 +1,279 @@
+# amaranth: UnusedElaboratable=no
+"""RegisterBank against the description it is made from, and against a model of the banked rows."""
+
+import random
+
+import pytest
+from amaranth.back import verilog
+from amaranth.hdl import ResetInserter, Signal
+from amaranth.sim import Simulator
+
+from hdl.control import registers
+from hdl.control.bank import LIVE, OWN, RegisterBank
+from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS, param_address, security_id_address
+
+INSTRUMENTS = 5
+
+
+def simulate(testbench, instruments=INSTRUMENTS):
+    dut = RegisterBank(instruments)
+
+    async def ready(ctx):
+        for _ in range(16 * 2):
+            if ctx.get(dut.bus.ready):
+                break
+            await ctx.tick()
+        assert ctx.get(dut.bus.ready), "rows are never cleared"
+        await testbench(ctx, dut)
+
+    sim = Simulator(dut)
+    sim.add_clock(8e-9)
+    sim.add_testbench(ready)
+    sim.run()
+
+
+def set_write(ctx, dut, address, data):
+    ctx.set(dut.bus.we, 1)
+    ctx.set(dut.bus.addr, address)
+    ctx.set(dut.bus.data, data)
+
+
+async def write(ctx, dut, address, data):
+    """Write a register; returns whether it was refused."""
+    set_write(ctx, dut, address, data)
+    refused = ctx.get(dut.refused)
+    await ctx.tick()
+    ctx.set(dut.bus.we, 0)
+    return bool(refused)
+
+
+async def read(ctx, dut, address):
+    ctx.set(dut.bus.re, 1)
+    ctx.set(dut.bus.addr, address)
+    await ctx.tick()
+    ctx.set(dut.bus.re, 0)
+    ctx.set(dut.bus.addr, 0xAAAA)       # the answer must not depend on the address any more
+    return ctx.get(dut.bus.read_data)
+
+
+def is_pair(register):
+    return register.name[:-3] + "_lo" in BY_NAME and register.name[:-3] + "_hi" in BY_NAME
+
+
+def test_converts():
+    verilog.convert(RegisterBank(INSTRUMENTS))
+    verilog.convert(RegisterBank(1))
+
+
+def test_every_register_is_zero_after_reset_and_keeps_only_its_bits():
+    async def testbench(ctx, dut):
+        for register in REGISTERS:
+            expected = {"map_hash": MAP_HASH, "instruments": INSTRUMENTS}.get(register.name, 0)
+            assert await read(ctx, dut, register.address) == expected, register.name
+        for register in REGISTERS:
+            if register.access == "rw" and not is_pair(register):
+                assert not await write(ctx, dut, register.address, 0xFFFFFFFF)
+                value = (1 << register.width) - 1
+                assert ctx.get(getattr(dut.rw, register.name)) == value, register.name
+                assert await read(ctx, dut, register.address) == value
+
+    simulate(testbench)
+
+
+def test_strobes_come_with_the_write_and_with_the_value():
+    async def testbench(ctx, dut):
+        for register in REGISTERS:
+            if register.access not in ("rw", "wo") or is_pair(register):
+                continue
+            set_write(ctx, dut, register.address, 0x5A5A5A5A)
+            strobes = [name for name in dut.write.signature.members if ctx.get(getattr(dut.write, name))]
+            assert strobes == [register.name]
+            await ctx.tick()
+            ctx.set(dut.bus.we, 0)
+            assert not ctx.get(getattr(dut.write, register.name))
+            written = [name for name in dut.written.signature.members if ctx.get(getattr(dut.written, name))]
+            assert written == ([register.name] if register.access == "rw" else [])
+            if register.access == "rw":
+                assert ctx.get(getattr(dut.rw, register.name)) == 0x5A5A5A5A & (1 << register.width) - 1
+            await ctx.tick()
+            assert not any(ctx.get(getattr(dut.written, name)) for name in dut.written.signature.members)
+
+    simulate(testbench)
+
+
+def test_pairs_change_at_once():
+    async def testbench(ctx, dut):
+        lows = [r for r in REGISTERS if r.name.endswith("_lo") and is_pair(r)]
+        for register in lows:
+            name, high = register.name[:-3], BY_NAME[register.name[:-3] + "_hi"]
+            if register.access != "rw":
+                continue
+            assert not await write(ctx, dut, register.address, 0x11223344)
+            assert ctx.get(getattr(dut.rw, name)) == 0
+            assert not ctx.get(getattr(dut.written, name))
+            set_write(ctx, dut, high.address, 0x55667788)
+            assert ctx.get(getattr(dut.write, name))
+            await ctx.tick()
+            ctx.set(dut.bus.we, 0)
+            assert ctx.get(getattr(dut.written, name))
+            assert ctx.get(getattr(dut.rw, name)) == 0x5566778811223344
+            if name in LIVE:
+                ctx.set(getattr(dut.now, name), 0xAABBCCDD00000001)
+                assert await read(ctx, dut, register.address) == 0x00000001
+                assert await read(ctx, dut, high.address) == 0xAABBCCDD
+            else:
+                assert await read(ctx, dut, register.address) == 0x11223344
+                assert await read(ctx, dut, high.address) == 0x55667788
+        for register in lows:
+            if register.access == "ro":
+                port, high = getattr(dut.ro, register.name[:-3]), BY_NAME[register.name[:-3] + "_hi"]
+                ctx.set(port, 0x00000001_FFFFFFFF)
+                assert await read(ctx, dut, register.address) == 0xFFFFFFFF
+                ctx.set(port, 0x00000002_00000000)      # a carry between the two reads must not show
+                assert await read(ctx, dut, high.address) == 1
+
+    simulate(testbench)
+
+
+def test_values_and_counters_are_read():
+    async def testbench(ctx, dut):
+        for n, register in enumerate(REGISTERS, 1):
+            if register.access == "ro" and register.name not in OWN and not is_pair(register):
+                ctx.set(getattr(dut.ro, register.name), n & (1 << register.width) - 1)
+                assert await read(ctx, dut, register.address) == n & (1 << register.width) - 1, register.name
+        for n, register in enumerate(r for r in REGISTERS if r.access == "count" and r.name not in OWN):
+            ctx.set(getattr(dut.count, register.name), 1)
+            await ctx.tick().repeat(n % 5 + 1)
+            ctx.set(getattr(dut.count, register.name), 0)
+            assert await read(ctx, dut, register.address) == n % 5 + 1, register.name
+
+    simulate(testbench)
+
+
+def test_refused_writes_change_nothing_and_are_counted():
+    async def testbench(ctx, dut):
+        ctx.set(dut.ro.state, registers.ACTIVE)
+        last = max(register.address for register in REGISTERS)
+        bad = [r.address for r in REGISTERS if r.access in ("ro", "count")]
+        bad += [last + 1, 0x0FFF, 0x1000, 0x1000 + INSTRUMENTS, 0x1100, 0x2000, 0x2040, 0x7FFF,
+                param_address(INSTRUMENTS, "sym_en"), 0xFFFF, param_address(0, PARAMS[-1].name) + 1]
+        for address in bad:
+            assert await write(ctx, dut, address, 0xFFFFFFFF), hex(address)
+        assert await read(ctx, dut, BY_NAME["write_refused"].address) == len(bad)
+        for name in dut.rw.signature.members:
+            assert ctx.get(getattr(dut.rw, name)) == 0
+        assert await read(ctx, dut, param_address(0, PARAMS[-1].name) + 1) == 0
+        assert await read(ctx, dut, last + 1) == 0
+        assert await read(ctx, dut, 0x7000) == 0
+
+    simulate(testbench)
+
+
+def test_security_ids_only_while_disarmed():
+    async def testbench(ctx, dut):
+        for instrument in range(INSTRUMENTS):
+            assert await read(ctx, dut, security_id_address(instrument)) == 0
+            set_write(ctx, dut, security_id_address(instrument), 0x1000 + instrument)
+            assert ctx.get(dut.security_write)
+            assert ctx.get(dut.security_index) == instrument
+            await ctx.tick()
+            ctx.set(dut.bus.we, 0)
+        for state in (registers.ACTIVE, registers.REDUCING, registers.HALTED):
+            ctx.set(dut.ro.state, state)
+            set_write(ctx, dut, security_id_address(0), 1)
+            assert not ctx.get(dut.security_write)
+            assert ctx.get(dut.refused)
+            await ctx.tick()
+            ctx.set(dut.bus.we, 0)
+        assert await read(ctx, dut, security_id_address(0)) == 0x1000
+        assert await read(ctx, dut, security_id_address(INSTRUMENTS)) == 0
+
+    simulate(testbench)
+
+
+def test_histogram_is_read_through_its_port():
+    async def testbench(ctx, dut):
+        ctx.set(dut.histogram_data, 77)
+        assert await read(ctx, dut, registers.HISTOGRAM_BASE + 63) == 77
+        ctx.set(dut.bus.addr, registers.HISTOGRAM_BASE + 41)
+        assert ctx.get(dut.histogram_addr) == 41
+        assert await read(ctx, dut, registers.HISTOGRAM_BASE + 64) == 0
+
+    simulate(testbench)
+
+
+def test_rows_are_cleared_by_reset():
+    """A row written before reset blocks after it: all limits are zero again, in both banks."""
+    dut, reset = RegisterBank(2), Signal()
+
+    async def testbench(ctx):
+        for _ in range(2):
+            while not ctx.get(dut.bus.ready):
+                await ctx.tick()
+            ctx.set(dut.row_addr, 1)
+            for before in (0, 1000):
+                await ctx.tick()
+                assert ctx.get(dut.row["max_lots"]) == before
+                await write(ctx, dut, param_address(1, "max_lots"), 1000)
+                await write(ctx, dut, security_id_address(1), 4711)
+                ctx.set(dut.flip, 1)
+                await ctx.tick()
+                ctx.set(dut.flip, 0)
+                assert ctx.get(dut.row["max_lots"]) == 1000
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+            while not ctx.get(dut.bus.ready):
+                await ctx.tick()
+            assert await read(ctx, dut, security_id_address(1)) == 0
+            assert not ctx.get(dut.bank)
+
+    sim = Simulator(ResetInserter(reset)(dut))
+    sim.add_clock(8e-9)
+    sim.add_testbench(testbench)
+    sim.run()
+
+
+@pytest.mark.parametrize("instruments", [1, 5, 16])
+def test_rows_against_a_model(instruments):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+
+    async def testbench(ctx, dut):
+        banks = [[{p.name: 0 for p in PARAMS} for _ in range(instruments)] for _ in range(2)]
+        active = 0
+        for _ in range(800):
+            instrument, param, value = rng.randrange(instruments), rng.choice(PARAMS), rng.getrandbits(32)
+            flip, row = rng.random() < 0.1, rng.randrange(instruments)
+            if rng.random() < 0.7:
+                set_write(ctx, dut, param_address(instrument, param.name), value)
+                value &= (1 << param.width) - 1
+                banks[1 - active][instrument][param.name] = value - (
+                    1 << param.width if param.signed and value >> param.width - 1 else 0)
+                assert ctx.get(dut.param_write)
+                assert ctx.get(dut.param_write_word) == param.word
+                rounded = 1 << (instruments - 1).bit_length() if instruments > 1 else 2
+                assert ctx.get(dut.param_write_row) == instrument + (1 - active) * rounded
+            else:
+                assert not ctx.get(dut.param_write)
+            ctx.set(dut.flip, flip)
+            ctx.set(dut.row_addr, row)
+            await ctx.tick()
+            ctx.set(dut.bus.we, 0)
+            ctx.set(dut.flip, 0)
+            active ^= flip
+            assert ctx.get(dut.bank) == active
+            shown = {p.name: ctx.get(dut.row[p.name]) for p in PARAMS}
+            assert shown == banks[active][row]
+        for instrument in range(instruments):
+            for param in PARAMS:
+                value = banks[1 - active][instrument][param.name] & (1 << param.width) - 1
+                assert await read(ctx, dut, param_address(instrument, param.name)) == value
+
+    simulate(testbench, instruments)
+
+
+def test_number_of_instruments_is_checked():
+    with pytest.raises(ValueError, match="instruments is 256, must be 1 to 255"):
+        RegisterBank(256)

@@ -1,0 +1,88 @@
+"""LatencyProbe against statistics made in Python."""
+
+import random
+
+from amaranth.back import verilog
+from amaranth.sim import Simulator
+
+from hdl.control.probe import LatencyProbe
+from hdl.control.registers import HISTOGRAM_BINS
+
+
+def test_statistics_of_random_frames():
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    verilog.convert(LatencyProbe())
+    dut = LatencyProbe()
+
+    async def testbench(ctx):
+        cycle = 0
+
+        async def tick(count=1):
+            nonlocal cycle
+            for _ in range(count):
+                await ctx.tick()
+                cycle += 1
+                ctx.set(dut.cycle, cycle)
+
+        await tick(HISTOGRAM_BINS)
+        assert ctx.get(dut.minimum) == 0xFFFFFFFF
+        latencies = []
+        for _ in range(120):
+            direct = rng.random() < 0.7
+            wait = rng.choice((2, 8, 8, 8, rng.randrange(2, 80)))
+            trigger = cycle
+            if direct:
+                fire_after = rng.randrange(1, wait)
+                await tick(fire_after)
+                ctx.set(dut.fire, 1)
+                ctx.set(dut.trigger_cycle, trigger)
+                await tick()
+                ctx.set(dut.fire, 0)
+                await tick(wait - fire_after - 1)
+            ctx.set(dut.tx_en, 1)
+            assert ctx.get(dut.measured) == direct
+            if direct:
+                assert ctx.get(dut.latency) == wait
+                latencies.append(wait)
+            await tick()
+            if latencies:
+                assert ctx.get(dut.minimum) == min(latencies)
+                assert ctx.get(dut.maximum) == max(latencies)
+                assert ctx.get(dut.sum) == sum(latencies)
+            assert ctx.get(dut.count) == len(latencies)
+            assert not ctx.get(dut.measured), "a frame is measured once"
+            await tick(rng.randrange(3, 10))
+            ctx.set(dut.tx_en, 0)
+            await tick(rng.randrange(1, 4))
+        for bin_ in range(HISTOGRAM_BINS):
+            ctx.set(dut.histogram_addr, bin_)
+            await tick()
+            expected = sum(min(latency, HISTOGRAM_BINS - 1) == bin_ for latency in latencies)
+            assert ctx.get(dut.histogram_data) == expected
+
+    sim = Simulator(dut)
+    sim.add_clock(8e-9)
+    sim.add_testbench(testbench)
+    sim.run()
+
+
+def test_a_latency_beyond_32_bits_shows_as_the_largest():
+    dut = LatencyProbe()
+
+    async def testbench(ctx):
+        ctx.set(dut.fire, 1)
+        ctx.set(dut.trigger_cycle, 5)
+        await ctx.tick()
+        ctx.set(dut.fire, 0)
+        ctx.set(dut.cycle, 5 + (1 << 32))
+        ctx.set(dut.tx_en, 1)
+        assert ctx.get(dut.latency) == 0xFFFFFFFF
+        await ctx.tick()
+        assert ctx.get(dut.maximum) == 0xFFFFFFFF
+
+    sim = Simulator(dut)
+    sim.add_clock(8e-9)
+    sim.add_testbench(testbench)
+    sim.run()
