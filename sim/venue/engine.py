@@ -117,7 +117,7 @@ class TokenBucket:
     """Rate limiter over passed-in time; ``rate`` 0 never refuses."""
 
     def __init__(self, rate, burst):
-        self.rate, self.burst, self.tokens, self.at_ns = Fraction(rate), burst, Fraction(burst), None
+        self.rate, self.burst, self.tokens, self.at_ns = Fraction(str(rate)), burst, Fraction(burst), None
 
     def take(self, now_ns, force=False):
         """Take one token. With ``force`` the bucket goes below zero rather than refuse."""
@@ -223,7 +223,7 @@ class Engine:
         new one arrives, trading with every client order that it crosses.
         """
         self.advance(now_ns)
-        book = self._book(instrument_id)
+        book = self.book(instrument_id)
         arriving = []
         for side, level in ((BUY, bid), (SELL, ask)):
             if level is not None and level[1] <= 0:
@@ -259,13 +259,14 @@ class Engine:
         """A trade of the market: ``aggressor`` (BUY or SELL) takes ``lots`` at ``price_e9`` or better from whoever is
         first in the queue, the mirrored market included; what is not found evaporates."""
         self.advance(now_ns)
-        self._book(instrument_id)
+        self.book(instrument_id)
         self._market_id -= 1
         order = Order(self._market_id, None, instrument_id, aggressor, price_e9, lots)
         self._match(order, price_e9, market_trades=True)
         self._publish()
 
-    def _book(self, instrument_id):
+    def book(self, instrument_id):
+        """:class:`Book` of a listed instrument; raises ValueError for others."""
         if instrument_id not in self.books:
             raise ValueError(f"instrument {instrument_id} is not listed; listed are "
                              f"{', '.join(str(i) for i in self.books)}")
@@ -281,7 +282,7 @@ class Engine:
 
         Returns (fills of the taker as (match id, price_e9, lots), ``True`` if self-match prevention stopped it).
         """
-        opposite = self._book(taker.instrument_id).sides[-taker.side]
+        opposite = self.book(taker.instrument_id).sides[-taker.side]
         fills, index = [], 0
         while taker.lots and index < len(opposite):
             maker = opposite[index]
@@ -338,7 +339,7 @@ class Engine:
         if self.now_ns >= state.window_end_ns:
             state.window_end_ns, state.traded = self.now_ns + state.spec.interval_ns, Fraction(0)
         state.traded += lots * spec.lot_mult * Fraction(10) ** spec.lot_exp
-        if state.traded >= Fraction(state.spec.quantity_limit):
+        if state.traded >= Fraction(str(state.spec.quantity_limit)):  # as written, not as a binary fraction
             frozen = state.spec.frozen_ns
             state.frozen_since_ns = self.now_ns
             state.frozen_until_ns = self.now_ns + frozen if frozen else FOREVER

@@ -272,8 +272,7 @@ class Connection:
             elif self.state == "fin-wait":
                 self.state = "closing"
             elif self.state == "fin-wait-2":
-                self.pump(now_ns)
-                self.send(net.TCP_ACK, now_ns=now_ns)
+                self.pump(now_ns)  # acknowledges the FIN
                 self.end(now_ns, "closed by both sides")
 
 
