@@ -1,0 +1,92 @@
+"""The gate as a pure function: which limits a candidate breaks, side by side.
+
+Every gate is evaluated on every candidate; none hides another. A limit of zero blocks. The result is one bitmap of
+reasons per side, bit *g* for gate G*g* (bit 24: no order session); a gate that concerns the whole candidate sets its
+bit on both.
+"""
+
+from dataclasses import dataclass
+
+from hdl.control.registers import ACTIVE, REDUCING
+
+__all__ = ["Context", "G0", "G1", "G3", "G4", "G5", "G9", "G10", "G11", "G14", "G22", "S0", "gate", "rate_blocked"]
+
+G0, G1, G3, G4, G5, G9, G10, G11, G14, G22, S0 = (1 << bit for bit in (0, 1, 3, 4, 5, 9, 10, 11, 14, 22, 24))
+
+
+@dataclass(slots=True)
+class Context:
+    """What a decision depends on besides the instrument's row and state.
+
+    The defaults are the state after reset: everything blocks.
+
+    ``state``: as register ``state``. ``deadman_ok``: a heartbeat was seen and its time is not over. ``killed``: the
+    kill latch or the pin. ``session_up``: the fabric owns an established session. ``session_tokens``,
+    ``session_burst``, ``symbol_tokens``: token buckets of G14.
+    """
+
+    state: int = 0
+    deadman_ok: bool = False
+    killed: bool = True
+    session_up: bool = False
+    session_tokens: int = 0
+    session_burst: int = 0
+    symbol_tokens: int = 0
+
+
+def gate(p, s, candidate, book_ok, context):
+    """(bid reasons, ask reasons) of a candidate.
+
+    Parameters
+    ----------
+    p : parameter row (:class:`sim.golden.quote.Params`).
+    s : instrument state (:class:`sim.golden.quote.State`).
+    candidate : :class:`sim.golden.quote.Candidate`.
+    book_ok : both bests known, not crossed, fresh, outside an event.
+    context : :class:`Context`.
+    """
+    whole = 0
+    if context.state not in (ACTIVE, REDUCING):
+        whole |= G0
+    if not context.deadman_ok:
+        whole |= G1
+    if not p.sym_en:
+        whole |= G3
+    if not book_ok:
+        whole |= G4
+    if context.killed:
+        whole |= G22
+    if not context.session_up:
+        whole |= S0
+    q = p.quote_lots
+    if not (p.q_min_lots <= q <= p.q_hard_lots) or q == 0 or p.half_spread_sub == 0:
+        whole |= G5
+    if q > p.max_lots:
+        whole |= G9
+    if not s.pos_valid:
+        whole |= G11
+    max_notional = p.max_notional_hi << 32 | p.max_notional_lo
+    reducing = context.state == REDUCING
+
+    def side(enabled, ticks, fits, held, other, cap):
+        """``held``: position in the direction of the side; ``other``: lots of the side that may still fill."""
+        reasons = whole
+        if reducing and not (held < 0 and other + q <= -held):
+            reasons |= G0
+        if not enabled:
+            reasons |= G3
+        if not fits or ticks == 0 or not p.px_min_ticks <= ticks <= p.px_max_ticks:
+            reasons |= G5
+        if abs(ticks) * q > max_notional:
+            reasons |= G10
+        if held + other + q > cap:
+            reasons |= G11
+        return reasons
+
+    return (side(p.bid_en, candidate.bid_ticks, candidate.bid_fits, s.position, s.open_bid, p.max_long_lots),
+            side(p.ask_en, candidate.ask_ticks, candidate.ask_fits, -s.position, s.open_ask, p.max_short_lots))
+
+
+def rate_blocked(context):
+    """G14: no new quote while the session bucket is down to its reserve for cancels, or the instrument's is empty."""
+    return context.session_tokens <= context.session_burst >> 2 or context.symbol_tokens == 0

@@ -1,0 +1,921 @@
+"""The golden model: everything that the fabric does, to the byte and to the cycle, in plain Python.
+
+:class:`GoldenModel` takes what goes into the fabric (frames on both ports, register writes, host packets, the kill pin),
+each with its cycle, and tells what comes out: every frame on the order port with the cycle of its first preamble byte,
+every decision, every event, the counters and the latency. It is written from what the fabric promises, stage by stage
+in the order of the data's way (:mod:`~sim.golden.feed`, :mod:`~sim.golden.book`, :mod:`~sim.golden.quote`,
+:mod:`~sim.golden.gate`, :mod:`~sim.golden.session`, :mod:`~sim.golden.port`); cycle counts that follow from the
+implementation stand in :mod:`~sim.golden.timing`.
+
+It does not step through cycles. It visits those in which something arrives, those right after, and those for which
+something was put down (an evaluation's stages, the port becoming idle, a dead-man running out), in order. A visit first
+works out what the registers of that moment cause, then changes them, as a clock edge does.
+
+Not modelled: a host that does not read its link (dropped segments, lost telemetry), registers that are read back, and
+configuration of the feed's groups and ports changed while a frame passes.
+"""
+
+import heapq
+from collections import Counter
+from copy import copy
+from dataclasses import asdict, dataclass, field
+
+from hdl.control import registers as map_
+from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING
+from hdl.layout import net, sbe
+from sim.golden import feed, session
+from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
+from sim.golden.gate import Context
+from sim.golden.port import OrderPort
+from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, REPLACE, SENT, Params, State, evaluate
+from sim.golden.timing import Timing
+
+__all__ = ["Event", "GoldenModel", "Latency", "Record"]
+
+_LINK = sbe.load("t2q_link")
+_FLAG = {name: 1 << bit for name, bit in _LINK.sets["DecisionFlags"].items()}
+_EVENT = _LINK.enums["EventCode"]
+_FOREVER = 1 << 62
+_U32, _U64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
+
+
+@dataclass(slots=True)
+class Record:
+    """One decision, fields as in the link's Decision message (without its sequence number)."""
+
+    outcome: int
+    instrument: int
+    flags: int
+    state: int
+    reasons: int
+    quoteId: int
+    triggerCycle: int
+    fireCycle: int
+    feedSeq: int
+    bestBidTicks: int = 0
+    bestAskTicks: int = 0
+    bidTicks: int = 0
+    askTicks: int = 0
+    bidLots: int = 0
+    askLots: int = 0
+    candidateBidTicks: int = 0
+    candidateAskTicks: int = 0
+    positionLots: int = 0
+
+    def as_dict(self):
+        """Mapping of field names to values."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Event:
+    """One event: ``code`` as in the link's EventCode, by name, and the ``cycle`` in which it was noticed."""
+
+    code: str
+    cycle: int
+    data: int = 0
+
+
+@dataclass(slots=True)
+class Latency:
+    """Trigger-to-quote of direct quotes, in cycles from pin to pin."""
+
+    count: int = 0
+    total: int = 0
+    minimum: int = _U32
+    maximum: int = 0
+    bins: Counter = field(default_factory=Counter)
+
+    def add(self, cycles):
+        """Take one measurement in."""
+        self.count += 1
+        self.total += cycles
+        self.minimum, self.maximum = min(self.minimum, cycles), max(self.maximum, cycles)
+        self.bins[min(cycles, map_.HISTOGRAM_BINS - 1)] += 1
+
+
+class _Flight:
+    """An evaluation between its start and its decision."""
+
+    __slots__ = ("bests", "direct", "fresh", "instrument", "limits", "start")
+
+    def __init__(self, instrument, start, direct):
+        self.instrument, self.start, self.direct = instrument, start, direct
+        self.bests = self.fresh = self.limits = None
+
+
+class _Strobes:
+    """What happens in one cycle from outside; see :meth:`GoldenModel._visit`."""
+
+    __slots__ = ("accept", "arm", "clear_halt", "commit", "disarm", "enabled", "entry", "frame_end", "gap", "heartbeat",
+                 "identified", "kill", "lost", "poisoned", "pos_commit", "publish", "publish_entry", "reduce", "reset",
+                 "restart")
+
+    def __init__(self):
+        for name in _Strobes.__slots__:
+            setattr(self, name, None)
+
+
+#: From the byte that settles the line of a packet (with the destination port) to the first one of the payload, less one.
+_PORT_TO_PAYLOAD = net.UDP.size - net.UDP["dst_port"].end
+#: Registers of 64 bits that are written in halves, and all others that hold a value.
+_PAIRS = {r.name[:-3] for r in map_.REGISTERS if r.name.endswith("_hi") and r.name[:-3] + "_lo" in map_.BY_NAME}
+_BY_ADDRESS = {r.address: r for r in map_.REGISTERS}
+
+
+class _Bucket:
+    """Tokens that arrive on ticks of a common clock; brought up to date when looked at."""
+
+    __slots__ = ("seen", "tokens")
+
+    def __init__(self):
+        self.tokens = self.seen = 0
+
+
+class _Ticker:
+    """A tick every ``interval`` cycles, counted from ``base``, the cycle in which counting was restarted."""
+
+    __slots__ = ("base", "interval")
+
+    def __init__(self):
+        self.base = self.interval = 0
+
+    def ticks_before(self, cycle):
+        """Ticks in the cycles after ``base`` and before ``cycle``."""
+        return (cycle - 1 - self.base) // self.interval if self.interval and cycle > self.base else 0
+
+    def is_tick(self, cycle):
+        return bool(self.interval) and cycle > self.base and (cycle - self.base) % self.interval == 0
+
+    def next_from(self, cycle):
+        """First tick in ``cycle`` or later."""
+        if not self.interval:
+            return _FOREVER
+        steps = max(1, -(-(cycle - self.base) // self.interval))
+        return self.base + steps * self.interval
+
+
+class GoldenModel:
+    """The fabric, as far as it can be seen from outside.
+
+    Parameters
+    ----------
+    instruments : as in the gateware.
+    depth : levels a side.
+    timing : :class:`~sim.golden.timing.Timing`.
+
+    Attributes
+    ----------
+    cycle : everything before this cycle is settled. Inputs must not be older.
+    tx : list of :class:`~sim.golden.port.TxFrame`, in order.
+    decisions : list of :class:`Record`.
+    events : list of :class:`Event`.
+    counters : mapping of counter register names (``hdl.control.registers``, access ``count``, and ``gap_packets``) to
+        values; those of the link and of telemetry are not kept.
+    latency : :class:`Latency`.
+    books : list of :class:`~sim.golden.book.Book` by instrument number.
+    host_frames, host_payloads : what the host is given by the order port: lists of (cycle, bytes).
+    session_sent : list of (cycle, sequence number given to a SessionTx).
+    state : trading state as in register ``state``.
+    on_publish : ``None`` or a function called as ``on_publish(cycle, touched)`` at every end of event, with the set of
+        instruments that it concerns, when the books stand as they are after it.
+    """
+
+    def __init__(self, instruments=16, depth=10, timing=None):
+        self.timing = timing or Timing()
+        self.instruments, self.depth = instruments, depth
+        self.cycle = 0
+        self.decisions, self.events, self.counters, self.latency = [], [], Counter(), Latency()
+        self.host_frames, self.host_payloads, self.session_sent = [], [], []
+        self.on_publish = None
+        self._queue, self._order = [], 0
+
+        # Registers.
+        self._held = {}
+        self._rw = {r.name: 0 for r in map_.REGISTERS if r.access == "rw"} | dict.fromkeys(_PAIRS, 0)
+        self._security = [0] * instruments
+        self._rows = [[Params() for _ in range(instruments)] for _ in range(2)]
+        self._bank = 0
+        self._bank_changed = -1
+        self._time = (0, 0)         # (cycle, ns at that cycle)
+
+        # Feed.
+        self._arbiter = feed.Arbiter()
+        self._last_seq = 0
+        self._line = [(0, 0)]       # (cycle, line) of the latest packets of a line
+        self.books = [Book(depth) for _ in range(instruments)]
+        self._lookup = {}
+
+        # Scheduler, one bit an instrument.
+        self._all = (1 << instruments) - 1
+        self._touched = self._pending = self._waiting = 0
+        self._stale = self._all
+        self._accepted = None       # cycle of the last accepted packet
+        self._stale_check = _FOREVER
+        self._claim = None          # instrument
+        self._flight = None
+        self._last = 0
+        self._settling = None
+        self._settle_now = None
+        self._committing = False
+
+        # Decision.
+        self.states = [State() for _ in range(instruments)]
+        self._live = 0
+        self._hold = False
+        self._quote_id = 0
+        self._settle_word = 0
+        self.state, self.halt_cause, self.halt_nonce = DISARMED, 0, 0
+        self._heartbeat = None      # (last value, cycle of the last one that counted)
+        self._kill_pin = False
+        self._session_ticks, self._symbol_ticks = _Ticker(), _Ticker()
+        self._session_tokens, self._symbol_tokens = _Bucket(), [_Bucket() for _ in range(instruments)]
+        self._port = OrderPort(self.timing, self.counters)
+        self._woken = 0             # when the port becomes idle, as already put down
+
+    # ================================================================== inputs
+
+    def _at(self, cycle, what, *arguments):
+        if cycle < self.cycle:
+            raise ValueError(f"{what.__name__.strip('_')} at cycle {cycle} comes too late: the model stands at cycle "
+                             f"{self.cycle}")
+        self._order += 1
+        heapq.heappush(self._queue, (cycle, self._order, what, arguments))
+
+    def _wake(self, cycle):
+        if cycle < _FOREVER:
+            self._at(cycle, self._nothing)
+
+    def feed_frame(self, frame):
+        """A frame (:class:`~sim.golden.feed.WireFrame`) on the feed port."""
+        seen = frame.first + self.timing.rx_register
+        self._at(seen, self._feed_headers, frame, seen)
+        self._at(seen + len(frame.data), self._feed_end, frame)
+
+    def order_frame(self, frame):
+        """A frame on the order port's receive pins."""
+        seen = frame.first + self.timing.rx_register
+        if len(frame.data) > session.DECIDED_AT:
+            established = []
+            self._at(seen + session.DECIDED_AT, self._order_headers, established)
+        else:
+            established = [False]
+        self._at(seen + len(frame.data) + self.timing.verdict, self._order_end, frame, established)
+
+    def write(self, cycle, address, data):
+        """A register write that executes in ``cycle``."""
+        self._at(cycle + self.timing.register, self._write, address, data)
+
+    def host_packet(self, cycle, kind, data):
+        """A host packet (kind 0: FrameTx, 1: SessionTx; ``data`` without link framing) is available to the port."""
+        self._at(cycle, self._host_packet, kind, bytes(data))
+
+    def kill_pin(self, cycle, level):
+        """The kill pin has ``level`` from ``cycle`` on."""
+        self._at(cycle + self.timing.kill_pin, self._set_kill_pin, bool(level))
+
+    # ================================================================== output
+
+    @property
+    def tx(self):
+        """Frames on the order port's transmit pins so far."""
+        return self._port.tx
+
+    @property
+    def session_up(self):
+        """The fabric owns an established session."""
+        return self._port.up
+
+    def best(self, instrument):
+        """((px_ticks, size) or None, same for the offer): what is known of the best prices."""
+        book = self.books[instrument]
+        return tuple((level[1], level[2]) if level[0] else None for level in (book.best_bid, book.best_ask))
+
+    # ================================================================== time
+
+    def advance(self, until):
+        """Work through every cycle before ``until``, with the inputs known so far."""
+        queue = self._queue
+        while queue and queue[0][0] < until:
+            cycle = queue[0][0]
+            strobes = _Strobes()
+            late = []
+            while queue and queue[0][0] == cycle:
+                _, _, what, arguments = heapq.heappop(queue)
+                # What the outside does to plain registers shows from the next cycle on.
+                later = what(cycle, strobes, *arguments)
+                if later is not None:
+                    late.append(later)
+            self.cycle = cycle
+            if self._visit(cycle, strobes, late):
+                self._wake(cycle + 1)
+        self.cycle = max(self.cycle, until)
+
+    def _nothing(self, cycle, s):
+        pass
+
+    # ================================================================== what arrives
+
+    def _feed_headers(self, cycle, s, frame, seen):
+        """First byte of a feed frame. All that its headers decide is put down for its own cycle."""
+        rw = self._rw
+        found = feed.match(frame.data, ((rw["line_a_ip"], rw["line_a_port"]), (rw["line_b_ip"], rw["line_b_port"])),
+                           rw["vlan"])
+        good = feed.receive(frame)
+        if found.verdict != "line":
+            if good:
+                self.counters["short_packets" if found.verdict == "empty" else found.verdict] += 1
+            return
+        available = len(frame.data) - found.payload
+        if available <= 0:
+            return
+        whole = available >= found.length + 4   # the FCS stands behind the payload
+        payload = frame.data[found.payload:found.payload + found.length]
+        if good and not whole:
+            self.counters["feed_bad_header"] += 1
+        self.counters["line_b_packets" if found.line else "line_a_packets"] += 1
+        self._line.append((seen + found.payload - _PORT_TO_PAYLOAD, found.line))
+        end = seen + len(frame.data)
+        if len(payload) <= feed.SEQ_AT:
+            self._at(end, self._short_packet)
+            return
+        self._at(seen + found.payload + feed.SEQ_AT, self._sequence, payload, found.length, seen + found.payload, end,
+                 good and whole)
+
+    def _short_packet(self, cycle, s):
+        self.counters["short_packets"] += 1
+
+    def _feed_end(self, cycle, s, frame):
+        self.counters["feed_frames"] += 1
+        if not feed.receive(frame):
+            self.counters["feed_bad_fcs"] += 1
+
+    def _sequence(self, cycle, s, payload, length, first, end, good):
+        seq = feed.sequence_number(payload)
+        accepted, missing = self._arbiter.offer(seq)
+        if not accepted:
+            self.counters["duplicate_packets"] += 1
+            return
+        s.accept = True
+        self._last_seq = seq
+        self.counters["accepted_packets"] += 1
+        if missing:
+            s.gap = True
+            self.counters["gaps"] += 1
+            self.counters["gap_packets"] = min(_U32, self.counters["gap_packets"] + missing)
+            self.events.append(Event("GAP", cycle, missing))
+        happenings, malformed = feed.walk(payload, length)
+        for at, kind, a, b in happenings:
+            self._at(first + at, self._happening, kind, a, b)
+        self._at(end, self._packet_end, malformed or not good)
+
+    def _happening(self, cycle, s, kind, a, b):
+        counters = self.counters
+        if kind == "message":
+            counters["messages"] += 1
+            counters["book_messages"] += a
+        elif kind == "claim":
+            s.identified = self._lookup.get(a)
+        elif kind == "entry":
+            s.entry = b
+        elif kind == "publish":
+            counters["events"] += 1
+            s.publish, s.publish_entry = True, a
+        elif kind == "reset":
+            counters["channel_resets"] += 1
+            self.events.append(Event("CHANNEL_RESET", cycle))
+            s.reset = True
+
+    def _packet_end(self, cycle, s, poisoned):
+        s.frame_end = True
+        if poisoned:
+            s.poisoned = True
+            self.counters["poisoned_packets"] += 1
+            self.events.append(Event("POISONED", cycle, self._last_seq))
+
+    def _order_headers(self, cycle, s, established):
+        established.append(self._port.up)
+
+    def _order_end(self, cycle, s, frame, established):
+        segment = session.classify(frame.data, feed.receive(frame), self._port.connection, established[0])
+
+        def settle():
+            given, lost = self._port.verdict(cycle, segment)
+            if given == "frame":
+                self.host_frames.append((cycle, frame.data[:-4]))
+            elif given == "payload":
+                self.host_payloads.append((cycle, segment.payload))
+            if segment.kind == "segment":
+                self._wake(cycle + self.timing.room - self.timing.verdict)
+            return lost
+        if segment.kind == "closing" and self._port.up:
+            s.lost = True
+        return settle
+
+    def _host_packet(self, cycle, s, kind, data):
+        self._port.host.append((cycle, kind, data))
+
+    def _set_kill_pin(self, cycle, s, level):
+        self._kill_pin = level
+
+    # ------------------------------------------------------------------ registers
+
+    def _write(self, cycle, s, address, data):
+        data &= _U32
+        if address >= map_.PARAM_BASE:
+            return self._write_row(cycle, *divmod(address - map_.PARAM_BASE, map_.ROW_WORDS), data)
+        if map_.SECURITY_ID_BASE <= address < map_.SECURITY_ID_BASE + 0x100:
+            index = address - map_.SECURITY_ID_BASE
+            if index >= self.instruments or self.state != DISARMED:
+                self.counters["write_refused"] += 1
+                return None
+            return lambda: self._write_security(index, data)
+        register = _BY_ADDRESS.get(address)
+        if register is None or register.access not in ("rw", "wo"):
+            self.counters["write_refused"] += 1
+            return None
+        name = register.name
+        if register.access == "wo":
+            return self._command(cycle, s, name, data)
+        if name.endswith("_lo") and name[:-3] in _PAIRS:
+            self._held[name[:-3]] = data
+            return None
+        if name.endswith("_hi") and name[:-3] in _PAIRS:
+            name, data = name[:-3], data << 32 | self._held.get(name[:-3], 0)
+        else:
+            data &= (1 << register.width) - 1
+        if name == "heartbeat":
+            s.heartbeat = data
+        return lambda: self._hold_value(cycle, name, data)
+
+    def _command(self, cycle, s, name, data):
+        if name == "session_enable":
+            s.enabled = True if data & 1 else None
+            self._wake(cycle + self.timing.hand_over)
+            return lambda: self._port.enable(cycle, data & 1, self._rw)
+        if name == "pos_commit":
+            s.pos_commit = data
+        else:
+            setattr(s, {"arm": "arm", "disarm": "disarm", "reduce": "reduce", "kill": "kill",
+                        "clear_halt": "clear_halt", "commit": "commit"}[name], data if name in ("arm", "clear_halt")
+                    else True)
+        return None
+
+    def _hold_value(self, cycle, name, value):
+        """A register has its new value from ``cycle`` + 1 on."""
+        if name in ("session_burst", "symbol_burst"):
+            self._look_at_tokens(cycle + 1, None)
+        self._rw[name] = value
+        if name in session.Connection.__dataclass_fields__:
+            setattr(self._port.connection, name, value)
+        elif name == "time_ns":
+            self._at(cycle + 1, self._set_time, value)
+        elif name == "quote_id":
+            self._at(cycle + 1, self._set_quote_id, value)
+        elif name in ("session_interval", "symbol_interval"):
+            self._at(cycle + 1, self._restart, name, value)
+        elif name in ("session_burst", "symbol_burst"):
+            self._at(cycle + 2, self._look_at_tokens)
+        elif name == "deadman_cycles":
+            self._wake_deadman(cycle + 1)
+
+    def _set_time(self, cycle, s, value):
+        return lambda: setattr(self, "_time", (cycle + 1, value))
+
+    def _set_quote_id(self, cycle, s, value):
+        return lambda: setattr(self, "_quote_id", value)
+
+    def _restart(self, cycle, s, name, value):
+        ticker = self._session_ticks if name == "session_interval" else self._symbol_ticks
+        count = (cycle - 1 - ticker.base) % ticker.interval if ticker.interval else 0
+        s.restart = (name, value, bool(value) and count >= value - 1)
+
+    def _write_row(self, cycle, instrument, word, data):
+        if instrument >= self.instruments or word >= len(map_.PARAMS):
+            self.counters["write_refused"] += 1
+            return
+        self._rows[1 - self._bank][instrument].write(word, data)
+
+    def _write_security(self, index, data):
+        self._security[index] = data
+        self._lookup = {}
+        for number in reversed(range(self.instruments)):
+            if self._security[number]:
+                signed = self._security[number] - ((self._security[number] & 0x8000_0000) << 1)
+                self._lookup[signed] = number
+
+    # ------------------------------------------------------------------ values that change by themselves
+
+    def time_ns(self, cycle):
+        """Wall time that a message started in ``cycle`` carries."""
+        since, value = self._time
+        return (value + 8 * (cycle - since)) & _U64
+
+    def _tokens(self, bucket, ticker, burst, cycle):
+        """Tokens as they show in ``cycle``."""
+        ticks = ticker.ticks_before(cycle)
+        bucket.tokens = min(burst, bucket.tokens + ticks - bucket.seen)
+        bucket.seen = ticks
+        return bucket.tokens
+
+    def session_tokens(self, cycle):
+        """Tokens in the session's bucket in ``cycle``."""
+        return self._tokens(self._session_tokens, self._session_ticks, self._rw["session_burst"], cycle)
+
+    def _symbol(self, instrument, cycle):
+        return self._tokens(self._symbol_tokens[instrument], self._symbol_ticks, self._rw["symbol_burst"], cycle)
+
+    def _deadman_ok(self, cycle):
+        return self._heartbeat is not None and cycle - self._heartbeat[1] < self._rw["deadman_cycles"]
+
+    def _wake_deadman(self, cycle):
+        if self._heartbeat is not None:
+            self._wake(max(cycle, self._heartbeat[1] + self._rw["deadman_cycles"]))
+
+    def _stale_limit(self, instrument, cycle):
+        # The sweep reads the limit a cycle ahead, in the bank that was active then.
+        bank = 1 - self._bank if cycle == self._bank_changed else self._bank
+        return self._rows[bank][instrument].stale_cycles
+
+    def _next_stale(self, cycle):
+        """First cycle from ``cycle`` on in which an instrument is found stale, if no packet comes."""
+        if self._accepted is None:
+            return _FOREVER
+        first = _FOREVER
+        for i in range(self.instruments):
+            if not self._stale >> i & 1:
+                limit = self._stale_limit(i, cycle)
+                if limit < _U32:
+                    at = max(cycle, self._accepted + limit + 1)
+                    first = min(first, at + (i - at) % self.instruments)
+        return first
+
+    # ================================================================== one cycle
+
+    def _visit(self, c, s, late):
+        """One cycle: ``s`` are its strobes, ``late`` what becomes of plain registers at its end.
+
+        Returns whether the next cycle has to be looked at too.
+        """
+        rw, port, counters = self._rw, self._port, self.counters
+        n_all = self._all
+        live = self._live
+        trading = self.state in (ACTIVE, REDUCING)
+        void = s.gap or s.reset or s.poisoned
+        ready = port.ready(c)
+
+        # -------------------------------------------------------------- entry of the claimed instrument
+        claim, flight = self._claim, self._flight
+        kept = False
+        if s.entry is not None:
+            if claim is None:
+                counters["foreign_entries"] += 1
+            else:
+                kept = self._apply(c, claim, s.entry)
+        direct_start = claim is not None and kept and bool(s.publish_entry)
+
+        # -------------------------------------------------------------- host actions wait for a gap in the feed's claims
+        idle = claim is None and flight is None and s.identified is None
+        fetch_settle = self._settling is not None and idle and self._settle_now is None
+        flip = self._committing and idle and self._settling is None and self._settle_now is None
+
+        # -------------------------------------------------------------- background
+        eligible = self._pending & (~self._touched | (0 if trading else n_all))
+        background = None
+        if (eligible and idle and self._settling is None and not self._committing and self._settle_now is None
+                and ready and not self._hold):
+            background = self._next_of(eligible)
+        busy = (claim is not None or s.identified is not None or flight is not None or direct_start
+                or background is not None or bool(eligible and ready and not self._hold))
+
+        # -------------------------------------------------------------- the evaluation in flight
+        stage = c - flight.start if flight is not None else 0
+        squash = flight is not None and (claim is not None or void)
+        due = flight is not None and stage == self.timing.decision and not squash
+        if flight is not None and not squash:
+            if stage == self.timing.book_sample:
+                self._sample_book(flight)
+            if stage == self.timing.limit_sample:
+                st = self.states[flight.instrument]
+                flight.limits = (st.live_bid, st.live_ask, st.pos_valid)
+
+        mass_cancel = self._hold and ready and self.session_tokens(c) > 0
+        emit = deferred = wait_tokens = False
+        if due:
+            emit, deferred, wait_tokens = self._decide(c, flight, ready and not self._hold)
+        fire = emit or mass_cancel
+        if mass_cancel:
+            self._fire_mass_cancel(c)
+
+        # -------------------------------------------------------------- other frames
+        if not fire and not busy and not self._hold and (port.ack_pending or port.host):
+            app_seq = port.start_other(c, rw["window"], rw["last_processed"], self.time_ns(c))
+            if app_seq is not None:
+                self.session_sent.append((c, app_seq))
+        if port.host and port.refuse(c):
+            self.events.append(Event("SESSION_TX_REFUSED", c))
+
+        # ============================================================== the clock edge
+        before = self._pending
+        if s.restart is None:
+            refill = self._session_ticks.is_tick(c) or self._symbol_ticks.is_tick(c)
+        else:
+            other = self._symbol_ticks if s.restart[0] == "session_interval" else self._session_ticks
+            refill = s.restart[2] or other.is_tick(c)
+        now_touched = self._touched | (1 << claim if kept else 0)
+        expired = self._expire(c, s.accept)
+        done = 1 << claim if direct_start else 1 << background if background is not None else 0
+        again = 1 << flight.instrument if squash or (due and deferred) else 0
+
+        armed, stopped, cleared = self._edge_state(c, s, trading)
+
+        pending = self._pending
+        if s.publish:
+            pending |= now_touched
+        if s.accept:
+            pending |= self._stale
+        if refill:
+            pending |= self._waiting
+        pending |= expired & live
+        if void:
+            pending |= live
+        if self._settle_now is not None:
+            pending |= 1 << self._settle_now
+        pending = pending & ~done | again
+        if armed or flip:
+            pending |= n_all
+        self._pending = pending
+        if s.publish and self.on_publish is not None:
+            self.on_publish(c, {i for i in range(self.instruments) if now_touched >> i & 1})
+        self._touched = 0 if s.publish or void else now_touched & ~(expired & live)
+        waiting = 0 if refill else self._waiting
+        if due and wait_tokens:
+            waiting |= 1 << flight.instrument
+        self._waiting = waiting & ~done
+
+        if s.accept:
+            was_stale = self._stale
+            self._stale, self._accepted = 0, c
+            if was_stale or self._stale_check == _FOREVER:
+                self._stale_check = self._next_stale(c + 1)
+                self._wake(self._stale_check)
+        elif expired:
+            self._stale |= expired
+        if c >= self._stale_check or flip:
+            self._stale_check = self._next_stale(c + 1)
+            self._wake(self._stale_check)
+
+        # -------------------------------------------------------------- claims and flights
+        if s.identified is not None:
+            self._claim = s.identified
+        elif claim is not None and (s.entry is not None or s.frame_end):
+            self._claim = None
+        if squash or (flight is not None and stage == self.timing.decision):
+            self._flight = None
+        if direct_start:
+            self._launch(claim, c, True)
+        elif background is not None:
+            self._last = background
+            self._launch(background, c, False)
+
+        # -------------------------------------------------------------- host actions
+        if self._settle_now is not None:
+            self._settle(self._settle_now)
+        self._settle_now = self._settling[0] if fetch_settle else None
+        if fetch_settle and s.pos_commit is None:
+            self._settling = None
+        if s.pos_commit is not None:
+            self._settling = (s.pos_commit & 0xFF, s.pos_commit)
+            self._settle_word = s.pos_commit
+        if flip:
+            self._committing = False
+            self._bank = 1 - self._bank
+            self._bank_changed = c + 1
+        if s.commit:
+            self._committing = True
+
+        # -------------------------------------------------------------- mass cancel, voided books, tokens
+        if (void or stopped) and (live or emit):
+            self._hold = True
+        elif mass_cancel or s.enabled:
+            self._hold = False
+        if mass_cancel or s.enabled:
+            for st in self.states:
+                st.live_bid = st.live_ask = False
+            self._live = 0
+        if void:
+            for book in self.books:
+                book.clear()
+        if cleared:
+            for st in self.states:
+                st.pos_valid = False
+        if armed:
+            self._fill(c)
+        if s.restart is not None:
+            self._restart_tickers(c, *s.restart)
+        for settle in late:
+            if settle():
+                self.events.append(Event("SESSION_LOST", c))
+
+        if port.free != self._woken:
+            self._woken = port.free
+            self._wake(port.free)
+        if self._waiting or (self._hold and not self._session_tokens.tokens):
+            self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
+        return bool(late or fire or due or squash or expired or background is not None or stopped or self._pending != before
+                    or any(getattr(s, name) is not None for name in _Strobes.__slots__))
+
+    # ------------------------------------------------------------------ parts of a cycle
+
+    def _apply(self, c, instrument, entry):
+        """An entry of a configured instrument. Returns whether the book took it."""
+        px, size, level, action, kind = entry
+        if kind != RESET and (kind not in (BID, OFFER) or not 1 <= level <= self.depth or action not in ACTIONS):
+            self.counters["ignored_entries"] += 1
+            return False
+        p = self._rows[self._bank][instrument]
+        ticks, exact = price_ticks(px, p.feed_tick_shift, p.feed_tick_odd, p.feed_tick_inv)
+        known = exact and 0 < size < SIZE_LIMIT
+        self.counters["entries"] += 1
+        if not known and kind != RESET:
+            self.counters["px_errors"] += 1
+        return self.books[instrument].apply(kind, action, level, ticks, size, known)
+
+    def _next_of(self, eligible):
+        """Round robin: the lowest bit above the last one, else the lowest."""
+        above = eligible >> self._last + 1
+        if above:
+            return self._last + (above & -above).bit_length()
+        return (eligible & -eligible).bit_length() - 1
+
+    def _launch(self, instrument, c, direct):
+        self._flight = _Flight(instrument, c, direct)
+        for stage in (self.timing.book_sample, self.timing.limit_sample, self.timing.decision):
+            self._wake(c + stage)
+
+    def _sample_book(self, flight):
+        i = flight.instrument
+        book = self.books[i]
+        flight.bests = book.best_bid, book.best_ask
+        flight.fresh = not (self._stale | self._touched) >> i & 1
+
+    def _decide(self, c, flight, can_send):
+        """The decision of an evaluation. Returns (a frame starts, it has to wait for the port, ... for tokens)."""
+        i = flight.instrument
+        p, st = self._rows[self._bank][i], self.states[i]
+        seen = copy(st)
+        seen.live_bid, seen.live_ask, seen.pos_valid = flight.limits
+        tokens = self.session_tokens(c)
+        context = Context(self.state, self._deadman_ok(c), self.state == HALTED or self._kill_pin, self._port.up, tokens,
+                          self._rw["session_burst"], self._symbol(i, c))
+        d = evaluate(p, seen, *flight.bests, flight.fresh, context)
+        is_new = d.outcome == SENT
+        deferred = d.emits and not can_send
+        no_token = d.emits and not is_new and tokens == 0
+        emit = d.emits and can_send and not no_token
+        wait_tokens = d.rate_blocked and not deferred or can_send and no_token
+        if deferred or no_token:
+            self.counters["decisions_deferred"] += 1
+        elif flight.direct or emit:
+            self._record(c, flight, d, emit, st)
+        if emit:
+            self._fire(c, p, st, d, flight.direct, flight.start)
+        return emit, deferred, wait_tokens
+
+    def _record(self, c, flight, d, emit, st):
+        bid, ask = flight.bests
+        flags = 0
+        for name, value in (("direct", flight.direct), ("bidKnown", bid[0]), ("askKnown", ask[0]), ("bidSideOk", d.bid_ok),
+                            ("askSideOk", d.ask_ok), ("lineB", self._line_at(c))):
+            flags |= _FLAG[name] if value else 0
+        record = Record(d.outcome, flight.instrument, flags, self.state, d.reasons, self._quote_id if emit else 0,
+                        flight.start - self.timing.rx_register if flight.direct else 0, c, self._last_seq, bid[1], ask[1],
+                        candidateBidTicks=d.candidate.bid_ticks, candidateAskTicks=d.candidate.ask_ticks,
+                        positionLots=st.position)
+        if emit:
+            record.bidTicks, record.bidLots, record.askTicks, record.askLots = d.bid_ticks, d.bid_lots, d.ask_ticks, d.ask_lots
+        self.decisions.append(record)
+        for bit in map_.GATE_COUNTERS:
+            if d.reasons >> bit & 1:
+                self.counters[f"drop_{map_.GATES[bit][0].lower()}"] += 1
+        if d.outcome in _OUTCOME_COUNTER:
+            self.counters[_OUTCOME_COUNTER[d.outcome]] += 1
+
+    def _fire(self, c, p, st, d, direct, start):
+        rw, port = self._rw, self._port
+        message = session.quote_message(p, d, self._quote_id, rw, port.app_seq, rw["last_processed"], self.time_ns(c))
+        port.start_message(c, message, rw["window"], "quote")
+        if direct:
+            self.latency.add(port.tx[-1].cycle - (start - self.timing.rx_register))
+        self._session_tokens.tokens -= 1
+        if d.outcome == SENT:
+            self._symbol_tokens[self.states.index(st)].tokens -= 1
+        if d.bid == REPLACE:
+            st.sent_bid = st.sent_bid + d.bid_lots & _U32
+        if d.ask == REPLACE:
+            st.sent_ask = st.sent_ask + d.ask_lots & _U32
+        st.live_bid, st.live_bid_ticks, st.live_bid_lots = d.bid_lots != 0, d.bid_ticks, d.bid_lots
+        st.live_ask, st.live_ask_ticks, st.live_ask_lots = d.ask_lots != 0, d.ask_ticks, d.ask_lots
+        st.last_quote_id = self._quote_id & _U32
+        self._quote_id = self._quote_id + 1 & _U64
+        self._look_live()
+
+    def _fire_mass_cancel(self, c):
+        rw, port = self._rw, self._port
+        self.decisions.append(Record(MASS_CANCEL, map_.MASS_CANCEL_INSTRUMENT, 0, self.state, 0, self._quote_id, 0, c,
+                                     self._last_seq))
+        self.counters["mass_cancels"] += 1
+        message = session.cancel_message(self._quote_id, rw, port.app_seq, rw["last_processed"], self.time_ns(c))
+        port.start_message(c, message, rw["window"], "mass_cancel")
+        self._session_tokens.tokens -= 1
+        self._quote_id = self._quote_id + 1 & _U64
+
+    def _line_at(self, c):
+        """Line of the latest packet whose headers had passed before ``c``."""
+        line = self._line
+        while len(line) > 1 and line[1][0] <= c:
+            line.pop(0)
+        return line[0][1]
+
+    def _look_live(self):
+        self._live = sum(1 << i for i, st in enumerate(self.states) if st.live_bid or st.live_ask)
+
+    def _expire(self, c, accept):
+        """Staleness is looked at in one instrument a cycle."""
+        i = c % self.instruments
+        if accept or self._accepted is None or self._stale >> i & 1:
+            return 0
+        return 1 << i if c - self._accepted > self._stale_limit(i, c) else 0
+
+    def _edge_state(self, c, s, trading):
+        """Trading state. Returns (armed, stopped, cleared)."""
+        causes = 0
+        for name, cause in (("kill_register", s.kill), ("kill_pin", self._kill_pin),
+                            ("deadman", trading and not self._deadman_ok(c)), ("session_lost", s.lost)):
+            causes |= 1 << HALT_CAUSES[name] if cause else 0
+        before, armed, stopped, cleared = self.state, False, False, False
+        if causes:
+            self.halt_cause |= causes
+            stopped = trading
+            if self.state != HALTED:
+                self.halt_nonce = self.halt_nonce + 1 & _U32
+            self.state = HALTED
+        elif s.disarm and trading:
+            self.state, stopped = DISARMED, True
+        elif s.reduce and self.state == ACTIVE:
+            self.state = REDUCING
+        elif s.clear_halt is not None and self.state == HALTED and s.clear_halt == self.halt_nonce:
+            self.state, self.halt_cause, cleared = DISARMED, 0, True
+        elif s.arm is not None:
+            if self.state == DISARMED and self._port.up and s.arm == ARM_MAGIC:
+                self.state, armed = ACTIVE, True
+            else:
+                self.events.append(Event("ARM_REFUSED", c))
+        if self.state != before:
+            self.events.append(Event("STATE_CHANGED", c + 1, self.state))
+        if s.heartbeat is not None:
+            last = self._heartbeat
+            counts = last is None or s.heartbeat == last[0] + 1 & _U32
+            self._heartbeat = (s.heartbeat, c if counts else last[1])
+            if counts:
+                self._wake_deadman(c + 1)
+        return armed, stopped, cleared
+
+    def _settle(self, instrument):
+        """The host's word on a position takes effect."""
+        if instrument >= self.instruments:
+            return
+        rw, st = self._rw, self.states[instrument]
+        st.position = rw["pos_value"] - ((rw["pos_value"] & 0x8000_0000) << 1)
+        st.settled_bid, st.settled_ask, st.pos_valid = rw["pos_settled_bid"], rw["pos_settled_ask"], True
+        if st.last_quote_id == rw["pos_quote_id"]:
+            st.live_bid = st.live_bid and not self._settle_word >> 8 & 1
+            st.live_ask = st.live_ask and not self._settle_word >> 9 & 1
+        self._look_live()
+
+    def _fill(self, c):
+        for bucket, ticker, burst in self._buckets():
+            bucket.tokens, bucket.seen = burst, ticker.ticks_before(c + 1)
+
+    def _buckets(self):
+        yield self._session_tokens, self._session_ticks, self._rw["session_burst"]
+        for bucket in self._symbol_tokens:
+            yield bucket, self._symbol_ticks, self._rw["symbol_burst"]
+
+    def _look_at_tokens(self, cycle, s):
+        for bucket, ticker, burst in self._buckets():
+            self._tokens(bucket, ticker, burst, cycle)
+
+    def _restart_tickers(self, c, name, interval, tick):
+        """Both intervals are counted from the end of ``c`` on; ``tick``: the new interval was over at once."""
+        changed = {"session_interval": self._session_ticks, "symbol_interval": self._symbol_ticks}[name]
+        for bucket, ticker, burst in self._buckets():
+            self._tokens(bucket, ticker, burst, c if ticker is changed else c + 1)
+            if ticker is changed and tick:
+                bucket.tokens = min(burst, bucket.tokens + 1)
+            bucket.seen = 0
+        changed.interval = interval
+        self._session_ticks.base = self._symbol_ticks.base = c
+
+
+_OUTCOME_COUNTER = {SENT: "quotes_sent", PULLED: "quotes_pulled", HELD: "decisions_held", DROPPED: "decisions_dropped"}

@@ -1,0 +1,49 @@
+"""Cycle counts of the fabric that follow from how it is built, not from what it must do.
+
+All of them in one place, so that a re-timed stage is one changed number. "Seen" means behind the input register: a byte
+is seen ``rx_register`` cycles after it was on the pins.
+"""
+
+from dataclasses import dataclass
+
+from hdl.order import timing as port
+
+__all__ = ["Timing"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Delays in cycles.
+
+    Attributes
+    ----------
+    rx_register : from a byte on the receive pins to the same byte seen.
+    decision : from the start of an evaluation (direct: its trigger byte is seen) to the cycle in which its frame may
+        start.
+    book_sample : from that start to the cycle in which the best prices are taken.
+    limit_sample : to the cycle in which live quotes and positions are held against the limits. Trading state, kill,
+        dead-man, tokens, session and port are those of the cycle in which the frame starts.
+    tx_register : from the start of a frame to its first preamble byte on the pins.
+    register : from the execution of a register write (``dbg_reg_we``) to the cycle in which it acts.
+    kill_pin : from the pin to the cycle in which the gate sees it.
+    verdict : from the end of a frame on the order port (the cycle after its last byte is seen) to the session's
+        verdict on it; what follows from it stands one cycle later.
+    room : from the same end to the cycle in which a larger peer window can make the port ready.
+    hand_over : from the action of ``session_enable`` to the same.
+    """
+
+    rx_register: int = 1
+    decision: int = 6
+    book_sample: int = 1
+    limit_sample: int = 5
+    tx_register: int = port.PREAMBLE_AFTER_START
+    register: int = 0
+    kill_pin: int = 0
+    verdict: int = port.RX_EOF_TO_STATE - 1
+    room: int = port.RX_EOF_TO_ROOM
+    hand_over: int = port.SESSION_ENABLE_TO_READY
+
+    @staticmethod
+    def busy(length):
+        """Cycles from the start of a frame of ``length`` bytes (without padding and FCS) to the next possible start."""
+        return port.busy_cycles(length)

@@ -1,0 +1,1 @@
+"""Market data for simulations: captures, their timing on the wire, and a generator."""
