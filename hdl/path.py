@@ -37,8 +37,8 @@ PathControl = Signature({
         ("symbol_burst", 8), ("pos_value", 32), ("pos_settled_bid", 32), ("pos_settled_ask", 32),
         ("pos_quote_id", 32))},
     **{name: Out(1) for name in (
-        "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "rate_written",
-        "quote_id_written", "security_id_written", "stale_limit_written", "kill_pin")},
+        "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit",
+        "session_interval_written", "symbol_interval_written", "quote_id_written", "security_id_written", "stale_limit_written", "kill_pin")},
     "data": Out(32), "quote_id": Out(64), "security_index": Out(8), "stale_limit_address": Out(16),
 })
 
@@ -81,7 +81,8 @@ class TickPath(wiring.Component):
     fire : out(1), kind : out(1), quote : out(Quote), ready : in(1), hot_busy : out(1) to the order port.
     record : out(DecisionRecord), record_valid : out(1) a decision was taken.
     direct_quote : out(1) a quote caused by a trigger byte starts; ``trigger_cycle`` : out(64) when that byte was on the pins.
-    state_changed, arm_refused, gap, poisoned, channel_reset : out(1) events.
+    state_changed, arm_refused, gap, poisoned, channel_reset : out(1) events; ``gap_size`` : out(32) packets missing in this
+        gap; ``last_seq`` : out(32) last accepted sequence number.
 
     Latency: the trigger byte on the pins in cycle *k* fires in *k* + 1 + :data:`hdl.quote.scheduler.DECISION_CYCLES`.
     """
@@ -94,8 +95,8 @@ class TickPath(wiring.Component):
             "flip": Out(1), "bank": In(1), "session_up": In(1), "session_lost": In(1), "session_enabled": In(1),
             "fire": Out(1), "kind": Out(1), "quote": Out(Quote), "ready": In(1), "hot_busy": Out(1),
             "record": Out(DecisionRecord), "record_valid": Out(1), "direct_quote": Out(1), "trigger_cycle": Out(64),
-            "state_changed": Out(1), "arm_refused": Out(1), "gap": Out(1), "poisoned": Out(1),
-            "channel_reset": Out(1)})
+            "state_changed": Out(1), "arm_refused": Out(1), "gap": Out(1), "gap_size": Out(32),
+            "poisoned": Out(1), "channel_reset": Out(1), "last_seq": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
@@ -166,7 +167,8 @@ class TickPath(wiring.Component):
             scheduler.stale_limit_address.eq(control.stale_limit_address), scheduler.stale_limit.eq(control.data),
             scheduler.bank.eq(self.bank), scheduler.ready.eq(self.ready), scheduler.hold.eq(hold),
             scheduler.trading.eq(state.trading), scheduler.live.eq(live), scheduler.refill.eq(buckets.refill),
-            self.flip.eq(scheduler.flip), self.row_address.eq(scheduler.address), self.hot_busy.eq(scheduler.busy | hold),
+            self.flip.eq(scheduler.flip), self.row_address.eq(scheduler.address), 
+            self.hot_busy.eq(scheduler.busy | (hold & self.ready & buckets.cancel_ok)),
             exposure.address.eq(scheduler.address),
         ]
         settle_words = Signal(32)
@@ -251,7 +253,8 @@ class TickPath(wiring.Component):
             state.session_up.eq(self.session_up), state.session_lost.eq(self.session_lost),
             *(getattr(buckets, name).eq(getattr(control, name)) for name in (
                 "session_interval", "session_burst", "symbol_interval", "symbol_burst")),
-            buckets.restart.eq(control.rate_written), buckets.fill.eq(state.armed),
+            buckets.restart_session.eq(control.session_interval_written),
+            buckets.restart_symbol.eq(control.symbol_interval_written), buckets.fill.eq(state.armed),
         ]
         with m.If((void | state.stopped) & ((live != 0) | emit)):
             m.d.sync += hold.eq(1)
@@ -295,6 +298,7 @@ class TickPath(wiring.Component):
             self.drops.eq(Mux(self.record_valid & ~mass_cancel, gate.reasons, 0)),
             self.direct_quote.eq(emit & scheduler.direct), self.trigger_cycle.eq(trigger),
             self.state_changed.eq(state.changed), self.arm_refused.eq(state.arm_refused), self.gap.eq(arbiter.gap),
+            self.gap_size.eq(arbiter.ahead), self.last_seq.eq(arbiter.last_seq),
             self.poisoned.eq(walker.poisoned), self.channel_reset.eq(walker.reset_channel),
             self.status.state.eq(state.state), self.status.halt_cause.eq(state.halt_cause),
             self.status.halt_nonce.eq(state.halt_nonce), self.status.gap_packets.eq(arbiter.missing),

@@ -14,6 +14,7 @@ class SequenceArbiter(wiring.Component):
     accept : out(1) this packet is new. Same cycle as ``seq_valid``.
     duplicate : out(1) it has been seen, or was passed over by a gap. Same cycle.
     gap : out(1) packets before it are missing. Same cycle, together with ``accept``.
+    ahead : out(32) packets that are missing before this one. Same cycle as ``gap``.
     missing : out(32) packets missing in all gaps so far, saturating.
     expected : out(32) next sequence number.
     last_seq : out(32) last accepted sequence number.
@@ -22,13 +23,13 @@ class SequenceArbiter(wiring.Component):
     """
 
     def __init__(self):
-        super().__init__({"seq": In(32), "seq_valid": In(1), "accept": Out(1), "duplicate": Out(1), "gap": Out(1),
+        super().__init__({"seq": In(32), "seq_valid": In(1), "accept": Out(1), "duplicate": Out(1), "gap": Out(1), "ahead": Out(32),
                           "missing": Out(32), "expected": Out(32), "last_seq": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
         started = Signal()
-        ahead = Signal(32)
+        ahead = self.ahead
         m.d.comb += [
             ahead.eq(self.seq - self.expected),
             self.accept.eq(self.seq_valid & (~started | ~ahead[31])),

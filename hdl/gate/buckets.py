@@ -16,7 +16,7 @@ class TokenBuckets(wiring.Component):
     -------
     session_interval, symbol_interval : in(32) cycles per token; 0 = never refilled.
     session_burst : in(16), symbol_burst : in(8) sizes; 0 = no tokens.
-    restart : in(1) the intervals were written: count from here.
+    restart_session, restart_symbol : in(1) that interval was written: count from here.
     fill : in(1) fill every bucket (arming).
     spend_session : in(1) take one session token. The session bucket must hold one.
     spend_symbol : in(1) take one token of instrument ``index`` too.
@@ -35,23 +35,23 @@ class TokenBuckets(wiring.Component):
         self.instruments = instruments
         super().__init__({
             "session_interval": In(32), "session_burst": In(16), "symbol_interval": In(32), "symbol_burst": In(8),
-            "restart": In(1), "fill": In(1), "spend_session": In(1), "spend_symbol": In(1), "index": In(8),
+            "restart_session": In(1), "restart_symbol": In(1), "fill": In(1), "spend_session": In(1), "spend_symbol": In(1), "index": In(8),
             "new_ok": Out(1), "cancel_ok": Out(1), "tokens": Out(16), "refill": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
 
-        def ticker(name, interval):
+        def ticker(name, interval, restart):
             count, tick = Signal(32, name=f"{name}_count"), Signal(name=f"{name}_tick")
             m.d.comb += tick.eq((interval != 0) & (count >= interval - 1))
-            with m.If(self.restart | tick | (interval == 0)):
+            with m.If(restart | tick | (interval == 0)):
                 m.d.sync += count.eq(0)
             with m.Else():
                 m.d.sync += count.eq(count + 1)
             return tick
 
-        session_tick = ticker("session", self.session_interval)
-        symbol_tick = ticker("symbol", self.symbol_interval)
+        session_tick = ticker("session", self.session_interval, self.restart_session)
+        symbol_tick = ticker("symbol", self.symbol_interval, self.restart_symbol)
 
         def bucket(tokens, burst, tick, spend):
             left = Signal.like(tokens, name_suffix="_left")

@@ -1,0 +1,174 @@
+"""The core: feed port in, order port out, one host link. Vendor-neutral; boards add pads and clocks around it."""
+
+from amaranth import Cat, Const, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect
+
+from hdl.control.bank import RegisterBank
+from hdl.control.link import Link
+from hdl.control.probe import LatencyProbe
+from hdl.control.registers import GATES, PARAM_BY_NAME
+from hdl.control.telemetry import Telemetry
+from hdl.layout import sbe
+from hdl.mac.rx import MacRx
+from hdl.net.verify import VerifyFirst
+from hdl.order.port import OrderPort
+from hdl.path import COUNTED, TickPath
+
+_EVENT = sbe.load("t2q_link").enums["EventCode"]
+
+
+class Core(wiring.Component):
+    """Tick-to-quote engine with GMII ports, one byte a cycle, all in clock domain ``sync`` (125 MHz).
+
+    Parameters
+    ----------
+    instruments : number of instruments, 1 to 255.
+    depth : book levels a side.
+
+    Members
+    -------
+    feed_rxd : in(8), feed_rx_dv, feed_rx_er : in(1) GMII receive pins of the feed port, lines A and B.
+    order_rxd, order_rx_dv, order_rx_er, order_txd, order_tx_en, order_tx_er : GMII pins of the order port.
+    kill_pin : in(1) level: no new quotes while high, and HALTED from then on.
+    link_rx_data : in(8), link_rx_valid : in(1), link_rx_ready : out(1) bytes from the host.
+    link_tx_data : out(8), link_tx_valid : out(1), link_tx_ready : in(1) bytes to the host.
+    dbg_reg_we, dbg_reg_addr (16), dbg_reg_data (32) : out, every register write as it happens.
+    dbg_host_tx_valid, dbg_host_tx_kind : out(1), a packet of the host becomes available to the transmit arbiter.
+
+    Latency, pin to pin: trigger byte in cycle *k*, first preamble byte of the quote in cycle *k* + 8, if the order port is
+    idle. After reset everything blocks.
+    """
+
+    def __init__(self, instruments=16, depth=10):
+        self.instruments, self.depth = instruments, depth
+        super().__init__({
+            "feed_rxd": In(8), "feed_rx_dv": In(1), "feed_rx_er": In(1),
+            "order_rxd": In(8), "order_rx_dv": In(1), "order_rx_er": In(1),
+            "order_txd": Out(8), "order_tx_en": Out(1), "order_tx_er": Out(1),
+            "kill_pin": In(1),
+            "link_rx_data": In(8), "link_rx_valid": In(1), "link_rx_ready": Out(1),
+            "link_tx_data": Out(8), "link_tx_valid": Out(1), "link_tx_ready": In(1),
+            "dbg_reg_we": Out(1), "dbg_reg_addr": Out(16), "dbg_reg_data": Out(32),
+            "dbg_host_tx_valid": Out(1), "dbg_host_tx_kind": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        m.submodules.feed_mac = feed_mac = MacRx()
+        m.submodules.verify = verify = VerifyFirst()
+        m.submodules.path = path = TickPath(self.instruments, self.depth)
+        m.submodules.order = order = OrderPort()
+        m.submodules.bank = bank = RegisterBank(self.instruments)
+        m.submodules.link = link = Link()
+        m.submodules.telemetry = telemetry = Telemetry()
+        m.submodules.probe = probe = LatencyProbe()
+
+        cycle, time_ns = Signal(64), Signal(64)
+        m.d.sync += [cycle.eq(cycle + 1), time_ns.eq(time_ns + 8)]
+        with m.If(bank.written.time_ns):
+            m.d.sync += time_ns.eq(bank.rw.time_ns)
+
+        # ------------------------------------------------------------------ the way of a packet
+        m.d.comb += [feed_mac.rxd.eq(self.feed_rxd), feed_mac.rx_dv.eq(self.feed_rx_dv),
+                     feed_mac.rx_er.eq(self.feed_rx_er), verify.hold.eq(bank.rw.feed_mode)]
+        connect(m, feed_mac.out, verify.rx)
+        connect(m, verify.out, path.rx)
+        connect(m, path.quote, order.quote)
+        m.d.comb += [
+            path.cycle.eq(cycle), order.time_ns.eq(time_ns),
+            order.fire.eq(path.fire), order.kind.eq(path.kind), order.hot_busy.eq(path.hot_busy),
+            path.ready.eq(order.ready), path.session_up.eq(order.status.session_up), path.session_lost.eq(order.session_lost),
+            path.session_enabled.eq(bank.write.session_enable & bank.bus.data[0]),
+            order.rxd.eq(self.order_rxd), order.rx_dv.eq(self.order_rx_dv), order.rx_er.eq(self.order_rx_er),
+            self.order_txd.eq(order.txd), self.order_tx_en.eq(order.tx_en), self.order_tx_er.eq(order.tx_er),
+            probe.fire.eq(path.direct_quote), probe.trigger_cycle.eq(path.trigger_cycle), probe.cycle.eq(cycle),
+            probe.tx_en.eq(order.tx_en),
+        ]
+
+        # ------------------------------------------------------------------ control
+        control, config = path.control, order.config
+        connect(m, link.bus, bank.bus)
+        m.d.comb += [
+            *(getattr(control, name).eq(getattr(bank.rw, name)) for name in (
+                "line_a_ip", "line_a_port", "line_b_ip", "line_b_port", "vlan", "deadman_cycles", "session_interval",
+                "session_burst", "symbol_interval", "symbol_burst", "pos_value", "pos_settled_bid", "pos_settled_ask",
+                "pos_quote_id", "quote_id")),
+            *(getattr(control, name).eq(getattr(bank.write, name)) for name in (
+                "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit")),
+            control.session_interval_written.eq(bank.write.session_interval),
+            control.symbol_interval_written.eq(bank.write.symbol_interval),
+            control.quote_id_written.eq(bank.written.quote_id), control.kill_pin.eq(self.kill_pin),
+            control.data.eq(bank.bus.data),
+            control.security_id_written.eq(bank.security_write), control.security_index.eq(bank.security_index),
+            control.stale_limit_written.eq(
+                bank.param_write & (bank.param_write_word == PARAM_BY_NAME["stale_cycles"].word)),
+            control.stale_limit_address.eq(bank.param_write_row),
+            bank.flip.eq(path.flip), path.bank.eq(bank.bank), bank.row_addr.eq(path.row_address), path.row.eq(bank.row),
+            config.session_enable.eq(bank.write.session_enable), config.session_enable_value.eq(bank.bus.data[0]),
+            *(getattr(config.connection, name).eq(getattr(bank.rw, name)) for name in (
+                "local_mac", "peer_mac", "local_ip", "peer_ip", "local_port", "peer_port")),
+            *(getattr(config, name).eq(getattr(bank.rw, name)) for name in (
+                "init_snd_nxt", "init_rcv_nxt", "init_peer_window", "init_app_seq", "window", "last_processed", "mmp_group",
+                "smp_id", "quote_flags", "order_flags")),
+            bank.now.time_ns.eq(time_ns), bank.now.quote_id.eq(path.status.next_quote_id),
+            bank.histogram_data.eq(probe.histogram_data), probe.histogram_addr.eq(bank.histogram_addr),
+        ]
+
+        # ------------------------------------------------------------------ what the registers show
+        shown = {
+            "cycle": cycle, **{name: getattr(path.status, name) for name in (
+                "state", "halt_cause", "halt_nonce", "gap_packets", "expected_seq", "session_tokens", "live_bids",
+                "live_asks")},
+            **{name: getattr(order.status, name) for name in ("session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq")},
+            "latency_min": probe.minimum, "latency_max": probe.maximum, "latency_count": probe.count,
+            "latency_sum": probe.sum,
+        }
+        m.d.comb += [getattr(bank.ro, name).eq(value) for name, value in shown.items()]
+        assert set(shown) == set(bank.ro.signature.members), set(shown) ^ set(bank.ro.signature.members)
+        bad = feed_mac.preamble_errors | feed_mac.rx_errors | feed_mac.runts | feed_mac.oversize | feed_mac.bad_fcs
+        counted = {
+            "feed_frames": feed_mac.frames | bad, "feed_bad_fcs": bad,
+            **{name: getattr(path.counters, name) for name in COUNTED},
+            **{f"drop_{name.lower()}": path.drops[gate] for gate, (name, _, _) in GATES.items()},
+            **{name: getattr(order.counters, name) for name in (
+                "order_rx_frames", "order_rx_bad", "order_rx_dropped", "order_rx_slow", "segments_in_order",
+                "segments_duplicate", "segments_out_of_order", "acks_sent", "order_tx_frames")},
+            "telemetry_overflow": telemetry.lost | link.session_sent_lost, "link_rx_errors": link.rx_errors,
+            "link_rx_packets": link.rx_packets,
+        }
+        m.d.comb += [getattr(bank.count, name).eq(strobe) for name, strobe in counted.items()]
+        assert set(counted) == set(bank.count.signature.members), set(counted) ^ set(bank.count.signature.members)
+
+        # ------------------------------------------------------------------ the host link
+        connect(m, link.host_tx, order.host_tx)
+        connect(m, order.host_rx, link.host_rx)
+        connect(m, telemetry.o, link.telemetry)
+        record = path.record
+        m.d.comb += [
+            link.rx_data.eq(self.link_rx_data), link.rx_valid.eq(self.link_rx_valid), self.link_rx_ready.eq(link.rx_ready),
+            self.link_tx_data.eq(link.tx_data), self.link_tx_valid.eq(link.tx_valid), link.tx_ready.eq(self.link_tx_ready),
+            order.host_tx_kind.eq(link.host_tx_kind), link.host_rx_kind.eq(order.host_rx_kind),
+            link.host_rx_length.eq(order.host_rx_length),
+            link.telemetry_type.eq(telemetry.o_type), link.telemetry_length.eq(telemetry.o_length),
+            link.session_sent.eq(order.session_sent), link.session_sent_seq.eq(order.session_sent_seq),
+            telemetry.cycle.eq(cycle), telemetry.decision_valid.eq(path.record_valid),
+            *(getattr(telemetry.decision, name).eq(getattr(record, name)) for name in record.signature.members),
+        ]
+        events = {
+            "state_changed": (path.state_changed, Cat(path.status.state, Const(0, 6), path.status.halt_cause)),
+            "gap": (path.gap, path.gap_size), "poisoned": (path.poisoned, path.last_seq),
+            "session_lost": (order.session_lost, 0), "session_tx_refused": (order.session_tx_refused, 0),
+            "channel_reset": (path.channel_reset, path.last_seq), "arm_refused": (path.arm_refused, path.status.state),
+        }
+        assert {name.upper() for name in events} | {"TELEMETRY_OVERFLOW"} == set(_EVENT)
+        for name, (strobe, value) in events.items():
+            source = getattr(telemetry.events, name)
+            m.d.comb += [source.strobe.eq(strobe), source.data.eq(value)]
+
+        m.d.comb += [
+            self.dbg_reg_we.eq(bank.bus.we), self.dbg_reg_addr.eq(bank.bus.addr), self.dbg_reg_data.eq(bank.bus.data),
+            self.dbg_host_tx_valid.eq(order.dbg_host_tx_valid), self.dbg_host_tx_kind.eq(order.dbg_host_tx_kind),
+        ]
+        return m

@@ -1,0 +1,53 @@
+"""Verify, then quote: hold back frames until their FCS has proved right."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.mac.stream import RxBytes
+from hdl.net.packet_fifo import PacketFifo
+
+__all__ = ["VerifyFirst"]
+
+
+class VerifyFirst(wiring.Component):
+    """Passes frames straight on, or only those that proved good, from a buffer.
+
+    **Latency**: none while ``hold`` is 0. While it is 1 the first byte of a good frame leaves two cycles after its ``eof``
+    came in, and the frame runs without a gap; one cycle with ``eof`` follows its last byte.
+
+    **Bad input**: while ``hold`` is 1 a frame that is not ``ok`` leaves no trace on ``out``. The wire's own gaps leave more
+    room between frames than the buffer needs, so that it cannot overflow at line rate.
+
+    ``hold`` may change while no frame is under way and the buffer is empty; it is meant to be set before the feed starts.
+
+    Members
+    -------
+    rx : In(RxBytes), out : Out(RxBytes)
+    hold : In(1)
+    """
+
+    rx: In(RxBytes)
+    out: Out(RxBytes)
+    hold: In(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.fifo = fifo = PacketFifo(4096, 64)
+        m.d.comb += [
+            fifo.w_data.eq(self.rx.data), fifo.w_valid.eq(self.rx.valid & self.hold),
+            fifo.w_commit.eq(self.rx.eof & self.rx.ok & self.hold), fifo.w_discard.eq(self.rx.eof & ~self.rx.ok),
+        ]
+        under_way, end = Signal(), Signal()
+        take = Signal()
+        m.d.comb += [take.eq(fifo.o.valid & ~end), fifo.o.ready.eq(~end)]
+        m.d.sync += end.eq(take & fifo.o.last)
+        with m.If(take):
+            m.d.sync += under_way.eq(~fifo.o.last)
+        with m.If(self.hold):
+            m.d.comb += [self.out.data.eq(fifo.o.data), self.out.valid.eq(take), self.out.sof.eq(take & ~under_way),
+                         self.out.eof.eq(end), self.out.ok.eq(end)]
+        with m.Else():
+            m.d.comb += [self.out.data.eq(self.rx.data), self.out.valid.eq(self.rx.valid), self.out.sof.eq(self.rx.sof),
+                         self.out.eof.eq(self.rx.eof), self.out.ok.eq(self.rx.ok)]
+        return m
