@@ -108,8 +108,7 @@ class _Strobes:
     """What happens in one cycle from outside; see :meth:`GoldenModel._visit`."""
 
     __slots__ = ("accept", "arm", "clear_halt", "commit", "disarm", "enabled", "entry", "frame_end", "gap", "heartbeat",
-                 "identified", "kill", "lost", "poisoned", "pos_commit", "publish", "publish_entry", "reduce", "reset",
-                 "restart")
+                 "identified", "kill", "lost", "poisoned", "pos_commit", "publish", "publish_entry", "reduce", "reset")
 
     def __init__(self):
         for name in _Strobes.__slots__:
@@ -205,6 +204,7 @@ class GoldenModel:
         self._line = [(0, 0)]       # (cycle, line) of the latest packets of a line
         self.books = [Book(depth) for _ in range(instruments)]
         self._lookup = {}
+        self._verify_free = 0       # verify-then-quote: first cycle in which the next frame may leave the buffer
 
         # Scheduler, one bit an instrument.
         self._all = (1 << instruments) - 1
@@ -319,9 +319,14 @@ class GoldenModel:
     def _feed_headers(self, cycle, s, frame, seen):
         """First byte of a feed frame. All that its headers decide is put down for its own cycle."""
         rw = self._rw
+        good = feed.receive(frame)
+        if rw["feed_mode"]:     # held back until its verdict is known
+            if not good:
+                return
+            seen = max(seen + len(frame.data) + self.timing.verify, self._verify_free)
+            self._verify_free = seen + len(frame.data) + 1
         found = feed.match(frame.data, ((rw["line_a_ip"], rw["line_a_port"]), (rw["line_b_ip"], rw["line_b_port"])),
                            rw["vlan"])
-        good = feed.receive(frame)
         if found.verdict != "line":
             if good:
                 self.counters["short_packets" if found.verdict == "empty" else found.verdict] += 1
@@ -400,16 +405,16 @@ class GoldenModel:
         segment = session.classify(frame.data, feed.receive(frame), self._port.connection, established[0])
 
         def settle():
-            given, lost = self._port.verdict(cycle, segment)
+            given, _ = self._port.verdict(cycle, segment)
             if given == "frame":
                 self.host_frames.append((cycle, frame.data[:-4]))
             elif given == "payload":
                 self.host_payloads.append((cycle, segment.payload))
             if segment.kind == "segment":
                 self._wake(cycle + self.timing.room - self.timing.verdict)
-            return lost
         if segment.kind == "closing" and self._port.up:
             s.lost = True
+            self.events.append(Event("SESSION_LOST", cycle))
         return settle
 
     def _host_packet(self, cycle, s, kind, data):
@@ -472,8 +477,10 @@ class GoldenModel:
             self._at(cycle + 1, self._set_time, value)
         elif name == "quote_id":
             self._at(cycle + 1, self._set_quote_id, value)
-        elif name in ("session_interval", "symbol_interval"):
-            self._at(cycle + 1, self._restart, name, value)
+        elif name == "session_interval":
+            self._restart(cycle, self._session_ticks, value)
+        elif name == "symbol_interval":
+            self._restart(cycle, self._symbol_ticks, value)
         elif name in ("session_burst", "symbol_burst"):
             self._at(cycle + 2, self._look_at_tokens)
         elif name == "deadman_cycles":
@@ -484,11 +491,6 @@ class GoldenModel:
 
     def _set_quote_id(self, cycle, s, value):
         return lambda: setattr(self, "_quote_id", value)
-
-    def _restart(self, cycle, s, name, value):
-        ticker = self._session_ticks if name == "session_interval" else self._symbol_ticks
-        count = (cycle - 1 - ticker.base) % ticker.interval if ticker.interval else 0
-        s.restart = (name, value, bool(value) and count >= value - 1)
 
     def _write_row(self, cycle, instrument, word, data):
         if instrument >= self.instruments or word >= len(map_.PARAMS):
@@ -608,7 +610,7 @@ class GoldenModel:
             self._fire_mass_cancel(c)
 
         # -------------------------------------------------------------- other frames
-        if not fire and not busy and not self._hold and (port.ack_pending or port.host):
+        if not fire and not busy and (port.ack_pending or port.host):
             app_seq = port.start_other(c, rw["window"], rw["last_processed"], self.time_ns(c))
             if app_seq is not None:
                 self.session_sent.append((c, app_seq))
@@ -617,11 +619,7 @@ class GoldenModel:
 
         # ============================================================== the clock edge
         before = self._pending
-        if s.restart is None:
-            refill = self._session_ticks.is_tick(c) or self._symbol_ticks.is_tick(c)
-        else:
-            other = self._symbol_ticks if s.restart[0] == "session_interval" else self._session_ticks
-            refill = s.restart[2] or other.is_tick(c)
+        refill = self._session_ticks.is_tick(c) or self._symbol_ticks.is_tick(c)
         now_touched = self._touched | (1 << claim if kept else 0)
         expired = self._expire(c, s.accept)
         done = 1 << claim if direct_start else 1 << background if background is not None else 0
@@ -711,11 +709,8 @@ class GoldenModel:
                 st.pos_valid = False
         if armed:
             self._fill(c)
-        if s.restart is not None:
-            self._restart_tickers(c, *s.restart)
         for settle in late:
-            if settle():
-                self.events.append(Event("SESSION_LOST", c))
+            settle()
 
         if port.free != self._woken:
             self._woken = port.free
@@ -906,16 +901,13 @@ class GoldenModel:
         for bucket, ticker, burst in self._buckets():
             self._tokens(bucket, ticker, burst, cycle)
 
-    def _restart_tickers(self, c, name, interval, tick):
-        """Both intervals are counted from the end of ``c`` on; ``tick``: the new interval was over at once."""
-        changed = {"session_interval": self._session_ticks, "symbol_interval": self._symbol_ticks}[name]
-        for bucket, ticker, burst in self._buckets():
-            self._tokens(bucket, ticker, burst, c if ticker is changed else c + 1)
-            if ticker is changed and tick:
-                bucket.tokens = min(burst, bucket.tokens + 1)
-            bucket.seen = 0
-        changed.interval = interval
-        self._session_ticks.base = self._symbol_ticks.base = c
+    def _restart(self, c, ticker, interval):
+        """A new interval, counted from the end of ``c`` on."""
+        self._look_at_tokens(c + 1, None)
+        for bucket, used, _ in self._buckets():
+            if used is ticker:
+                bucket.seen = 0
+        ticker.base, ticker.interval = c, interval
 
 
 _OUTCOME_COUNTER = {SENT: "quotes_sent", PULLED: "quotes_pulled", HELD: "decisions_held", DROPPED: "decisions_dropped"}

@@ -18,6 +18,8 @@ class Timing:
     Attributes
     ----------
     rx_register : from a byte on the receive pins to the same byte seen.
+    verify : verify-then-quote: from the end of a good frame (the cycle after its last byte is seen) to its first byte
+        leaving the buffer.
     decision : from the start of an evaluation (direct: its trigger byte is seen) to the cycle in which its frame may
         start.
     book_sample : from that start to the cycle in which the best prices are taken.
@@ -33,6 +35,7 @@ class Timing:
     """
 
     rx_register: int = 1
+    verify: int = 2
     decision: int = 6
     book_sample: int = 1
     limit_sample: int = 5

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hdl.layout import net, sbe
-from sim.market.capture import write_pcap
+from sim.board.captures import CaptureWriter
 
 __all__ = ["Config", "Instrument", "Line", "MarketGenerator", "generate", "generate_pcap"]
 
@@ -481,4 +481,6 @@ def generate(seed=1, packets=5000, **options):
 
 def generate_pcap(path, seed=1, packets=5000, **options):
     """Write what :func:`generate` gives as a pcap with nanosecond stamps."""
-    write_pcap(path, generate(seed, packets, **options))
+    with CaptureWriter(path) as out:
+        for time_ns, frame in generate(seed, packets, **options):
+            out.write(time_ns, frame)
