@@ -97,22 +97,18 @@ class Latency:
 class _Flight:
     """An evaluation between its start and its decision."""
 
-    __slots__ = ("bests", "direct", "fresh", "instrument", "limits", "start")
+    __slots__ = ("bests", "direct", "fresh", "instrument", "limits", "line_b", "start")
 
-    def __init__(self, instrument, start, direct):
-        self.instrument, self.start, self.direct = instrument, start, direct
+    def __init__(self, instrument, start, direct, line_b):
+        self.instrument, self.start, self.direct, self.line_b = instrument, start, direct, line_b
         self.bests = self.fresh = self.limits = None
 
 
 class _Strobes:
-    """What happens in one cycle from outside; see :meth:`GoldenModel._visit`."""
+    """What happens in one cycle from outside; see :meth:`GoldenModel._visit`. ``None`` (or absent) is nothing."""
 
-    __slots__ = ("accept", "arm", "clear_halt", "commit", "disarm", "enabled", "entry", "frame_end", "gap", "heartbeat",
-                 "identified", "kill", "lost", "poisoned", "pos_commit", "publish", "publish_entry", "reduce", "reset")
-
-    def __init__(self):
-        for name in _Strobes.__slots__:
-            setattr(self, name, None)
+    accept = arm = clear_halt = commit = disarm = enabled = entry = frame_end = gap = heartbeat = identified = kill = None
+    lost = poisoned = pos_commit = publish = publish_entry = reduce = reset = None
 
 
 #: From the byte that settles the line of a packet (with the destination port) to the first one of the payload, less one.
@@ -718,7 +714,7 @@ class GoldenModel:
         if self._waiting or (self._hold and not self._session_tokens.tokens):
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
         return bool(late or fire or due or squash or expired or background is not None or stopped or self._pending != before
-                    or any(getattr(s, name) is not None for name in _Strobes.__slots__))
+                    or s.__dict__)
 
     # ------------------------------------------------------------------ parts of a cycle
 
@@ -744,7 +740,7 @@ class GoldenModel:
         return (eligible & -eligible).bit_length() - 1
 
     def _launch(self, instrument, c, direct):
-        self._flight = _Flight(instrument, c, direct)
+        self._flight = _Flight(instrument, c, direct, direct and self._line_at(c))
         for stage in (self.timing.book_sample, self.timing.limit_sample, self.timing.decision):
             self._wake(c + stage)
 
@@ -781,7 +777,7 @@ class GoldenModel:
         bid, ask = flight.bests
         flags = 0
         for name, value in (("direct", flight.direct), ("bidKnown", bid[0]), ("askKnown", ask[0]), ("bidSideOk", d.bid_ok),
-                            ("askSideOk", d.ask_ok), ("lineB", self._line_at(c))):
+                            ("askSideOk", d.ask_ok), ("lineB", flight.line_b)):
             flags |= _FLAG[name] if value else 0
         record = Record(d.outcome, flight.instrument, flags, self.state, d.reasons, self._quote_id if emit else 0,
                         flight.start - self.timing.rx_register if flight.direct else 0, c, self._last_seq, bid[1], ask[1],
