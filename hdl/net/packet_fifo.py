@@ -45,8 +45,11 @@ class PacketFifo(wiring.Component):
         With ``w_commit``: leave out this many bytes at the packet's end (the FCS, say).
     w_tag : In(8)
         With ``w_commit``: a tag of the writer's choice.
+    w_room : Out(1)
+        Nothing of the packet was lost, and there is room for one more packet: a commit will be accepted if the byte
+        written with it, if any, has room. Depends on registers only.
     w_refused : Out(1)
-        A commit in this cycle would be refused. Depends on registers, ``w_valid`` and ``w_trim``.
+        A commit in this cycle would be refused. Depends on registers and ``w_valid``.
     dropped : Out(1)
         Strobe for a counter, with ``w_commit``: the commit was refused.
     o : Out(Packet)
@@ -71,6 +74,7 @@ class PacketFifo(wiring.Component):
             "w_discard": In(1),
             "w_trim": In(3),
             "w_tag": In(8),
+            "w_room": Out(1),
             "w_refused": Out(1),
             "dropped": Out(1),
             "o": Out(Packet),
@@ -108,7 +112,8 @@ class PacketFifo(wiring.Component):
             self.w_ready.eq(~bytes_full & ~lost),
             written.eq(level + store),
             kept.eq(Mux(written > self.w_trim, written - self.w_trim, 0)),
-            self.w_refused.eq(lost | packets_full | (self.w_valid & bytes_full)),
+            self.w_room.eq(~lost & ~packets_full),
+            self.w_refused.eq(~self.w_room | (self.w_valid & bytes_full)),
             byte_write.addr.eq(end),
             byte_write.data.eq(self.w_data),
             byte_write.en.eq(store),
