@@ -23,7 +23,8 @@ class LinkPty:
 
     **Lockstep**: with the counts of a host that keeps its own, everything in transit is known. All is quiet when
     ``to_host == host's bytes read``, ``from_host == host's bytes written``, ``board.link_waiting == 0`` and
-    ``backlog == 0``. A host in another process can be watched by :meth:`unread`.
+    ``backlog == 0``. A host in another process can be watched by :meth:`unread`. pyserial throws away what already lies
+    in the terminal when it opens it, so the counts agree only if the host opens the port before the first byte comes.
 
     Parameters
     ----------

@@ -34,8 +34,9 @@ HARNESS = Path(__file__).with_name("harness.cpp")
 #: Called with the share of the work that is done (0.0 to 1.0) and what is being done.
 Progress = Callable[[float, str], None]
 
-# Generated code: widths are right by construction, and every assignment truncates or extends on purpose.
-WARNINGS_OFF = ["-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC"]
+# Generated code: widths are right by construction, and every assignment truncates or extends on purpose; a case that
+# leaves values out follows an assignment that holds for them.
+WARNINGS_OFF = ["-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-CASEINCOMPLETE"]
 # How generated Verilog looks, and no fault of a design: reset values are written as initial values, a component may
 # leave outputs of another one open, file names are ours.
 LINT_OFF = [*WARNINGS_OFF, "-Wno-PROCASSINIT", "-Wno-UNUSEDSIGNAL", "-Wno-DECLFILENAME", "-Wno-CASEOVERLAP"]
@@ -71,13 +72,10 @@ class Design:
         return re.sub(r"\W", "_", self.top.rsplit(".", 1)[-1]).lower()
 
     def sources(self) -> list[Path]:
-        """Every file that the generated Verilog may depend on."""
-        module = self.top.split(":")[0]
-        found = set()
-        for package in {"hdl", module.split(".")[0]}:
-            for suffix in ("py", "xml"):
-                found.update((ROOT / package).rglob(f"*.{suffix}"))
-        return sorted(found)
+        """The files that the generated Verilog depends on: all gateware, and the file of the top itself."""
+        own = ROOT / (self.top.split(":")[0].replace(".", "/") + ".py")
+        gateware = [path for suffix in ("py", "xml") for path in (ROOT / "hdl").rglob(f"*.{suffix}")]
+        return sorted({*gateware, *filter(Path.exists, [own])})
 
     def key(self) -> str:
         return _hash(self.top, dict(self.arguments), importlib.metadata.version("amaranth"), sys.version_info[:2],

@@ -58,7 +58,7 @@ def test_lockstep_by_counting(board, link):
 
 def test_host_that_does_not_read_holds_the_core_back(board):
     room = 2000
-    with LinkPty(board, room=room) as link:
+    with LinkPty(board, room=room) as link, serial.Serial(link.path, timeout=0) as port:
         board.link_write(bytes(200_000))
         for _ in range(100):
             board.run(5000)
@@ -72,12 +72,11 @@ def test_host_that_does_not_read_holds_the_core_back(board):
         assert board.link_consumed == before, "nothing moves until the host reads"
         received = bytearray()
         deadline = time.monotonic() + 20
-        with serial.Serial(link.path, timeout=0) as port:
-            while len(received) < 200_000:
-                assert time.monotonic() < deadline
-                received += port.read(65536)
-                link.pump()
-                board.run(5000)
+        while len(received) < 200_000:
+            assert time.monotonic() < deadline
+            received += port.read(65536)
+            link.pump()
+            board.run(5000)
         assert received == bytes([0x80]) * 200_000
         assert link.unread() == 0
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Instance, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -44,20 +44,35 @@ class HalfALink(wiring.Component):
 
 
 class Loop(wiring.Component):
-    """A combinational loop, and a width that is a parameter."""
+    """A combinational loop."""
 
     i: In(1)
     o: Out(1)
-
-    def __init__(self, width):
-        if width < 1:
-            raise ValueError(f"width is {width}, must be 1 or more")
-        super().__init__()
 
     def elaborate(self, platform):
         m = Module()
         a = Signal()
         m.d.comb += [a.eq(a ^ self.i), self.o.eq(a)]
+        return m
+
+
+class Primitive(wiring.Component):
+    """Instantiates a module that is nowhere."""
+
+    i: In(1)
+    o: Out(1)
+
+    def __init__(self, module):
+        if not module:
+            raise ValueError(f"module is {module!r}, must be a name")
+        self.module = module
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        clocked = Signal()
+        m.d.sync += clocked.eq(self.i)
+        m.submodules.primitive = Instance(self.module, i_i=clocked, o_o=self.o)
         return m
 
 
@@ -126,7 +141,9 @@ def test_design_key_depends_on_arguments_and_sources(tmp_path, monkeypatch):
     (f"{HERE}:HalfALink", {}, "no port link_tx_data; the virtual board needs output link_tx_data, 8 bits"),
     (f"{HERE}:Nowhere", {}, "has no attribute 'Nowhere'"),
     ("no.such.module:Top", {}, "No module named 'no'"),
-    (f"{HERE}:Loop", {"width": 0}, "width is 0, must be 1 or more"),
+    (f"{HERE}:Loop", {}, "Combinational cycle detected"),
+    (f"{HERE}:Primitive", {"module": ""}, "module is '', must be a name"),
+    (f"{HERE}:Primitive", {"module": "nowhere"}, "Verilator failed with exit code 1(.|\n)*'nowhere'"),
 ])
 def test_design_that_cannot_be_built(top, arguments, message):
     with pytest.raises(BuildError, match=message):
@@ -163,9 +180,9 @@ def test_failing_compiler_is_quoted(tmp_path, monkeypatch):
     assert not list((tmp_path / "verilated").rglob("board.so"))
 
 
-def test_lint_finds_a_combinational_loop():
+def test_lint_finds_a_missing_module():
     assert lint(LOOPBACK) == ""
-    assert "UNOPTFLAT" in lint(Design(f"{HERE}:Loop", {"width": 1}))
+    assert "'nowhere'" in lint(Design(f"{HERE}:Primitive", {"module": "nowhere"}))
 
 
 def test_command_line_says_what_is_wrong():
