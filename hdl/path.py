@@ -181,14 +181,16 @@ class TickPath(wiring.Component):
         sampled = Signal(signed(32)), Signal(signed(32))
         bests_known = Signal(2)
         book_ok = Signal()
+        bid_px, ask_px = Signal(signed(32)), Signal(signed(32))   # 0 where unknown
         m.d.comb += [
             known.eq(best_bid.known & best_ask.known),
-            engine.best_bid.eq(best_bid.px), engine.best_ask.eq(best_ask.px),
+            bid_px.eq(Mux(best_bid.known, best_bid.px, 0)), ask_px.eq(Mux(best_ask.known, best_ask.px, 0)),
+            engine.best_bid.eq(bid_px), engine.best_ask.eq(ask_px),
             engine.position.eq(exposure.known.lots), engine.params.eq(self.row),
         ]
         with m.If(scheduler.stage == 1):
             m.d.sync += [
-                sampled[0].eq(best_bid.px), sampled[1].eq(best_ask.px), bests_known.eq(Cat(best_bid.known, best_ask.known)),
+                sampled[0].eq(bid_px), sampled[1].eq(ask_px), bests_known.eq(Cat(best_bid.known, best_ask.known)),
                 book_ok.eq(known & (best_bid.px < best_ask.px) & ~scheduler.is_stale & ~scheduler.mid_event
                            & (self.row.stale_cycles != 0)),
             ]
@@ -279,12 +281,12 @@ class TickPath(wiring.Component):
             record.quoteId.eq(Mux(self.fire, self.status.next_quote_id, 0)),
             record.fireCycle.eq(self.cycle), record.feedSeq.eq(arbiter.last_seq),
         ]
+        flags = {"direct": scheduler.direct, "lineB": scheduler.direct & line_b, "bidKnown": bests_known[0],
+                 "askKnown": bests_known[1], "bidSideOk": gate.bid_ok, "askSideOk": gate.ask_ok}
+        assert {FLAG[name] for name in flags} == set(range(len(flags))) and set(flags) == set(FLAG)
         with m.If(~mass_cancel):
             m.d.comb += [
-                record.flags[FLAG["direct"]].eq(scheduler.direct),
-                record.flags[FLAG["lineB"]].eq(scheduler.direct & line_b),
-                record.flags[FLAG["bidKnown"]].eq(bests_known[0]), record.flags[FLAG["askKnown"]].eq(bests_known[1]),
-                record.flags[FLAG["bidSideOk"]].eq(gate.bid_ok), record.flags[FLAG["askSideOk"]].eq(gate.ask_ok),
+                record.flags.eq(Cat(flags[name] for name in sorted(flags, key=FLAG.get))),
                 record.reasons.eq(gate.reasons), record.triggerCycle.eq(Mux(scheduler.direct, trigger, 0)),
                 record.bestBidTicks.eq(sampled[0]), record.bestAskTicks.eq(sampled[1]),
                 record.candidateBidTicks.eq(_delayed(m, engine.bid, "candidate_bid")),

@@ -1,6 +1,6 @@
 """What is live at the venue and what could still trade: the memory behind G11."""
 
-from amaranth import Array, Cat, Module, Signal, signed
+from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -53,7 +53,7 @@ class Exposure(wiring.Component):
         than was sent makes this huge, and G11 blocks.
     live_bids, live_asks : out(instruments) one bit each.
 
-    Latency: one cycle.
+    Latency: one cycle. After reset the rows are cleared, one a cycle; nothing may be emitted or settled before that.
     """
 
     def __init__(self, instruments):
@@ -72,13 +72,22 @@ class Exposure(wiring.Component):
         held = Signal(range(max(2, self.instruments)))
         m.d.sync += held.eq(self.address)
 
+        # A memory keeps its content through a reset: what was sent before it is forgotten row by row.
+        sweep = Signal(range(self.instruments + 1))
+        sweeping = Signal()
+        m.d.comb += sweeping.eq(sweep != self.instruments)
+        with m.If(sweeping):
+            m.d.sync += sweep.eq(sweep + 1)
+
         def rows(name, shape, write_en, row):
             memory = Memory(shape=shape, depth=self.instruments, init=[])
             m.submodules[name] = memory
             write = memory.write_port()
             read = memory.read_port(transparent_for=(write,))
-            m.d.comb += [read.addr.eq(self.address), read.en.eq(1), write.addr.eq(held), write.en.eq(write_en),
-                         write.data.eq(row)]
+            m.d.comb += [read.addr.eq(self.address), read.en.eq(1), write.addr.eq(Mux(sweeping, sweep, held)),
+                         write.en.eq(write_en | sweeping)]
+            with m.If(~sweeping):
+                m.d.comb += write.data.eq(row)
             return read.data
 
         after = Signal(LiveQuote)

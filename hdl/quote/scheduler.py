@@ -105,7 +105,7 @@ class Scheduler(wiring.Component):
         for i in reversed(range(n)):
             lowest = Mux(eligible[i], i, lowest)
         above = lowest
-        for i in reversed(range(n)):
+        for i in reversed(range(1, n)):
             above = Mux(eligible[i] & (last < i), i, above)
         m.d.comb += candidate.eq(above)
         background = Signal()

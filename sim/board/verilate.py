@@ -159,6 +159,22 @@ def gmii_ports(pins: Mapping[str, Pin]) -> list[str]:
     return sorted(names, key=lambda name: (name != "feed", names.index(name)))
 
 
+def _wrapper(pins: Mapping[str, Pin]) -> str:
+    """A module ``board`` around ``top`` that registers its reset.
+
+    Every register of the design is reset synchronously, so every next-state expression depends on ``rst``. Were it an
+    input of the model, Verilator would evaluate all of them twice a cycle: once since an input may have changed, and
+    once at the edge.
+    """
+    def vector(pin: Pin) -> str:
+        return f"[{pin.width - 1}:0] " if pin.width > 1 else ""
+
+    ports = "\n".join(f"    {pin.direction} wire {vector(pin)}{pin.name}," for pin in pins.values()).rstrip(",")
+    connections = ", ".join(f".{name}({'rst_registered' if name == 'rst' else name})" for name in pins)
+    return (f"module board(\n{ports}\n);\n    reg rst_registered = 1'b1;\n"
+            f"    always @(posedge clk) rst_registered <= rst;\n    top top({connections});\nendmodule\n")
+
+
 def _pins_header(pins: Mapping[str, Pin]) -> str:
     _require(pins, _CLOCK)
     ports = gmii_ports(pins)
@@ -293,6 +309,8 @@ class Recipe:
         First part of the folder's name.
     product : str
         File name of the result.
+    top : str
+        Name of the Verilog module to simulate.
     files : Mapping[str, str]
         Input files by name: Verilog (``.v``), Verilator control files (``.vlt``) and C++ headers.
     options : tuple[str, ...]
@@ -305,6 +323,7 @@ class Recipe:
 
     name: str
     product: str
+    top: str
     files: Mapping[str, str]
     options: tuple[str, ...]
     sources: tuple[Path, ...]
@@ -313,7 +332,7 @@ class Recipe:
     link_flags: tuple[str, ...]
 
     def key(self) -> str:
-        return _hash(sorted(self.files.items()), VERILATE, self.options, [path.read_text() for path in self.sources],
+        return _hash(self.top, sorted(self.files.items()), VERILATE, self.options, [path.read_text() for path in self.sources],
                      self.optimise, self.compile_flags, self.link_flags, _version_of_verilator(),
                      tool_environment()["CXX"], os.uname().machine)
 
@@ -339,7 +358,7 @@ class Recipe:
             objects = work / "objects"
             report(0.1, "verilating")
             inputs = [str(work / name) for name in sorted(self.files, reverse=True) if name.endswith((".vlt", ".v"))]
-            _run("Verilator", verilator_command(*VERILATE, *self.options, "--top-module", "top", "--Mdir", str(objects),
+            _run("Verilator", verilator_command(*VERILATE, *self.options, "--top-module", self.top, "--Mdir", str(objects),
                                                 "-j", str(jobs), *inputs), work, log)
 
             include = verilator_root() / "include"
@@ -410,7 +429,8 @@ def build(design: Design | None = None, *, trace: bool = False, progress: Progre
     library = Recipe(
         name=design.name + ("-trace" if trace else ""),
         product="board.so",
-        files={"top.v": text, "pins.h": _pins_header(pins)},
+        top="board",
+        files={"top.v": text, "pins.h": _pins_header(pins), "board.v": _wrapper(pins)},
         options=("--trace-vcd",) if trace else (),
         sources=(HARNESS,),
         optimise=("-O2",) if trace else ("-O3",),

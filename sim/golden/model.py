@@ -747,7 +747,8 @@ class GoldenModel:
     def _sample_book(self, flight):
         i = flight.instrument
         book = self.books[i]
-        flight.bests = book.best_bid, book.best_ask
+        # What is unknown has no price: the fabric computes with 0, whatever its memory holds.
+        flight.bests = tuple(level if level[0] else (False, 0, 0) for level in (book.best_bid, book.best_ask))
         flight.fresh = not (self._stale | self._touched) >> i & 1
 
     def _decide(self, c, flight, can_send):
