@@ -6,8 +6,9 @@ from hdl.control import registers as regmap
 class ParameterBank:
     """What the host knows about the two parameter banks of a card.
 
-    Writes go to the shadow bank; ``commit`` flips banks, and what was active becomes the shadow. So the next change has
-    to bring the shadow up to date from two commits ago. Nothing is known at first: the first two commits write all words.
+    Writes go to the shadow bank; ``commit`` flips banks, and what was active becomes the shadow. So the next change
+    has to bring the shadow up to date from two commits ago. Nothing is known at first: the first two commits write all
+    words.
 
     Parameters
     ----------

@@ -164,7 +164,7 @@ class Session(_Section):
     cancel_on_disconnect: bool = True
     reset_sequence: bool = True
     schema_version: Annotated[int, Field(ge=12, le=_ORDERS.version)] = _ORDERS.version
-    receive_window_bytes: Annotated[int, Field(ge=1500, le=65535)] = 8192
+    receive_window_bytes: Annotated[int, Field(ge=1500, le=65535)] = 4096
     silence_intervals: Annotated[int, Field(ge=1, le=10)] = 2
     connect_timeout_ms: Annotated[int, Field(ge=100, le=600_000)] = 10_000
 
@@ -181,8 +181,8 @@ class Risk(_Section):
     """Limits of the whole card.
 
     ``deadman_ms``: quotes are pulled if the host is silent for longer. Token buckets: messages a second, and how many
-    may come at once; a quarter of the session's bucket is kept for cancels. ``max_rejects_per_s``: refusals by the venue
-    within a second that disarm.
+    may come at once; a quarter of the session's bucket is kept for cancels. ``max_rejects_per_s``: refusals by the
+    venue within a second that disarm.
     """
 
     deadman_ms: Positive
@@ -326,7 +326,8 @@ def _check(config, rows):
         for n, instrument in enumerate(config.instruments):
             value = getattr(instrument, key)
             if value in seen:
-                refuse(f"instruments[{n}].{key}", value, f"is already that of instruments[{seen[value]}]; must be unique")
+                refuse(f"instruments[{n}].{key}", value, f"is already that of instruments[{seen[value]}]; must be "
+                       f"unique")
             seen[value] = n
     for n, instrument in enumerate(config.instruments):
         try:

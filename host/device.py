@@ -1,7 +1,7 @@
 """The card as the host sees it, whatever the transport.
 
 A device takes register writes and reads, frames and session messages, and gives records. It never blocks: what the
-transport does not take now waits in :attr:`Device.unsent`, what has not come yet comes with a later :meth:`Device.poll`.
+transport does not take now waits (:attr:`Device.unsent`), what has not come yet comes with a later :meth:`Device.poll`.
 The same object serves an event loop (:meth:`Device.readable`) and a lock-step simulation (:attr:`Device.bytes_sent`,
 ``poll(received=...)``).
 """

@@ -31,13 +31,13 @@ def _snake(name):
 
 def _record(name):
     message = SCHEMA[name]
-    return namedtuple(name, [_snake(f) for f in message.fields])  # noqa: PYI024
+    return namedtuple(name, [_snake(f) for f in message.fields])
 
 
 #: Records, one class per packet of the fabric; fields in snake case with the units of the schema.
 ReadReply, Decision, Event, SessionSent = (_record(n) for n in ("ReadReply", "Decision", "Event", "SessionSent"))
-FrameRx = namedtuple("FrameRx", ["frame"])  # noqa: PYI024
-SessionRx = namedtuple("SessionRx", ["payload"])  # noqa: PYI024
+FrameRx = namedtuple("FrameRx", ["frame"])
+SessionRx = namedtuple("SessionRx", ["payload"])
 
 _FIXED = {SCHEMA[c.__name__].id: (c, SCHEMA[c.__name__]) for c in (ReadReply, Decision, Event, SessionSent)}
 _RAW = {SCHEMA[c.__name__].id: c for c in (FrameRx, SessionRx)}

@@ -257,7 +257,7 @@ def risk_words(risk):
 def feed_words(feed):
     """Register values of a :class:`host.config.Feed`."""
     a, b = feed.line_a, feed.line_b
-    vlan = {"none": 0, "any": 1 << 16}.get(feed.vlan, None)
+    vlan = {"none": 0, "any": 1 << 16}.get(feed.vlan)
     return {
         "line_a_ip": a.ip, "line_a_port": a.port,
         "line_b_ip": b.ip if b else 0, "line_b_port": b.port if b else 0,

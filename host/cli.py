@@ -1,0 +1,343 @@
+"""The ``t2q`` command.
+
+Exit codes: 0 done; 1 it ran and something that must hold did not; 2 it could not run (one line says why).
+"""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from hdl.control import registers as regmap
+
+from . import config as configuration
+from .control import Client, ControlError
+from .device import DeviceError
+
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "first_light.toml"
+CANNOT_RUN = 2
+
+app = typer.Typer(
+    name="t2q", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="tick2quote: market data in, two-sided quotes out, in gateware.\n\n"
+         "Begin with `t2q replay`: it plays market data through the simulated gateware, with the daemon trading at a "
+         "simulated exchange. `t2q run` serves a card; the other commands talk to it. Nothing is quoted before "
+         "`t2q arm`. It has never been connected to a live market; do not be the first.")
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (TOML).", show_default=False)]
+SocketOption = Annotated[Path | None, typer.Option("--socket", "-s", show_default=False,
+                                                   help="Control socket; default: host.control_socket of the "
+                                                        "configuration.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def _fail(message):
+    print(f"t2q: {message}", file=sys.stderr)
+    raise typer.Exit(CANNOT_RUN)
+
+
+@contextmanager
+def _one_line(*kinds):
+    """Turn expected errors into one line and exit code 2; T2Q_DEBUG=1 shows where they come from."""
+    try:
+        yield
+    except kinds as error:
+        if os.environ.get("T2Q_DEBUG"):
+            raise
+        _fail(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _config(path):
+    with _one_line(configuration.ConfigError):
+        return configuration.load(path)
+
+
+def _client(config, socket_path):
+    if socket_path is None:
+        socket_path = Path(_config(config).host.control_socket)
+    with _one_line(ControlError):
+        return Client(socket_path)
+
+
+def _request(config, socket_path, do, **arguments):
+    with _client(config, socket_path) as client, _one_line(ControlError):
+        return client.request(do, **arguments)
+
+
+def _print_json(value):
+    print(json.dumps(value, indent=1))
+
+
+# -- replay -----------------------------------------------------------------------------------------------------------
+
+@app.command()
+def replay(
+    capture: Annotated[Path | None, typer.Argument(
+        help="Capture of a CME MDP 3.0 feed (pcap). Without one: the v8 example capture under $T2Q_CAPTURES or "
+             "../shared/captures if it is there, else generated traffic.", show_default=False)] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the results.")] = Path("out"),
+    seed: Annotated[int, typer.Option(help="Seed of generated traffic and of the session's numbers.")] = 1,
+    max_packets: Annotated[int | None, typer.Option(min=1, help="Stop after so many packets.",
+                                                    show_default=False)] = None,
+    as_json: JsonOption = False,
+):
+    """Play market data through the simulated gateware and show what came out.
+
+    The daemon trades with a simulated exchange through the gateware's own order port; a golden model checks every
+    frame. Results: quotes.pcap (opens in Wireshark), report.html, report.json. The same command gives the same frames.
+    Exit code 1 if a check failed.
+
+    Examples: t2q replay; t2q replay my.pcap --out results; t2q replay --max-packets 1000 --json
+    """
+    loaded = _config(config)
+    if capture is not None and not capture.is_file():
+        _fail(f"{capture}: no such file; give a pcap file, or none for the default")
+    from sim import replay as simulation
+    from sim.report import summary
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+               TimeElapsedColumn())
+    with _one_line(configuration.ConfigError, ValueError, OSError), \
+            Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
+        tasks = {}
+
+        def progress(stage, done, total):
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        result = simulation.run_replay(loaded.source, capture, out, seed, max_packets, progress)
+    if as_json:
+        _print_json(summary.to_json(result))
+    else:
+        summary.print_table(result)
+        print(f"\nresults: {out / 'quotes.pcap'}, {out / 'report.html'}, {out / 'report.json'}")
+    if not all(passed for _, passed, _ in summary.verdicts(result)):
+        raise typer.Exit(1)
+
+
+# -- daemon -----------------------------------------------------------------------------------------------------------
+
+def _logging(level, as_json):
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True),
+                    structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
+@app.command()
+def run(
+    port: Annotated[str, typer.Argument(help="Serial port of the card, or the path that a virtual board names.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    baud: Annotated[int, typer.Option(min=9600, help="Bits a second; a virtual board ignores it.")] = 3_000_000,
+    arm: Annotated[bool, typer.Option("--arm", help="Arm as soon as the session is up; default: stay "
+                                                      "disarmed.")] = False,
+    socket_path: SocketOption = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON, one object a line.")] = False,
+):
+    """Run the daemon: check the card, load limits, open the exchange session, feed the dead-man.
+
+    It stays disarmed until `t2q arm`. Ctrl-C or SIGTERM: disarm, verify that nothing is live, log out, exit. SIGUSR1:
+    kill. If the daemon dies, the card's dead-man pulls every quote within risk.deadman_ms.
+
+    Example: t2q run /dev/ttyUSB0 -c mine.toml
+    """
+    if log_level.lower() not in ("debug", "info", "warning", "error"):
+        _fail(f"--log-level {log_level}: must be debug, info, warning or error")
+    loaded = _config(config)
+    _logging(log_level, log_json)
+    from . import control, daemon, metrics
+    from .journal import Journal
+    from .serial_device import SerialDevice
+    with _one_line(DeviceError, ControlError, configuration.ConfigError, OSError):
+        journal = Journal(loaded.host.journal)
+        device = SerialDevice(port, baud)
+        try:
+            service = daemon.Daemon(loaded, device, journal=journal)
+            serve = control.server(socket_path or loaded.host.control_socket)
+
+            async def servers(running, wake):
+                parts = [serve(running, wake)]
+                if loaded.host.metrics_port:
+                    parts.append(metrics.serve(running, loaded.host.metrics_port))
+                await asyncio.gather(*parts)
+
+            code = asyncio.run(daemon.run(service, control=servers, arm=arm))
+        finally:
+            device.close()
+            journal.close()
+    if code:
+        _fail(f"the daemon failed: {service.error}")
+
+
+@app.command()
+def venue(
+    config: ConfigOption = DEFAULT_CONFIG,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 4210,
+    seed: Annotated[int | None, typer.Option(help="Seed of a random market; without one the books are empty.",
+                                             show_default=False)] = None,
+):
+    """Run the exchange simulator alone: Starbase order entry on a TCP port, until Ctrl-C.
+
+    It lists the instruments of the configuration and knows its client and secret.
+    """
+    loaded = _config(config)
+    with _one_line(configuration.ConfigError, OSError):
+        from sim.venue.listing import venue_config
+        from sim.venue.server import run_server
+        listed = venue_config(loaded, loaded.secret())
+
+        def ready(server):
+            print(f"Starbase order entry on {host}:{server.port}, {len(listed.instruments)} instruments, client "
+                  f"{loaded.session.client_id}; Ctrl-C ends it", flush=True)
+
+        gateway = run_server(listed, host, port, seed=seed, ready=ready)
+    _print_json(gateway.engine.ledger.summary())
+
+
+# -- commands to a running daemon -------------------------------------------------------------------------------------
+
+def _status_table(status):
+    table = Table(box=None, pad_edge=False, title=(
+        f"{status['state']}" + (f" ({', '.join(status['halt_cause'])})" if status["halt_cause"] else "") +
+        f"   daemon {status['phase']}   session {status['session']}" +
+        (f"   {status['error']}" if status["error"] else "")), title_justify="left")
+    for name in ("instrument", "position", "open bid", "open ask", "best bid", "best ask", "bid", "ask", "blocked by"):
+        table.add_column(name, justify="left" if name in ("instrument", "blocked by") else "right")
+    for i in status["instruments"]:
+        best = i["best"] or ["", ""]
+        quote = i["quote"] or [0, 0, 0, 0]
+        table.add_row(i["name"], str(i["position_lots"]), str(i["open_bid_lots"]), str(i["open_ask_lots"]),
+                      str(best[0]), str(best[1]), f"{quote[1]} @ {quote[0]}" if quote[1] else "-",
+                      f"{quote[3]} @ {quote[2]}" if quote[3] else "-", " ".join(i["reasons"]))
+    return table
+
+
+def _status_line(status):
+    decisions = ", ".join(f"{v} {k.lower()}" for k, v in sorted(status["decisions"].items())) or "none"
+    return f"decisions: {decisions}; fills: {status['fills']}; answers: {sum(status['answers'].values())}"
+
+
+@app.command()
+def status(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False):
+    """Show state, session, positions and quotes of a running daemon (prices in ticks, quantities in lots)."""
+    answer = _request(config, socket_path, "status")
+    if as_json:
+        _print_json(answer)
+        return
+    console = Console()
+    console.print(_status_table(answer))
+    console.print(_status_line(answer), highlight=False)
+
+
+@app.command()
+def watch(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None,
+          interval: Annotated[float, typer.Option(min=0.05, help="Seconds between looks.")] = 0.5,
+          as_json: JsonOption = False):
+    """Like status, again and again, until Ctrl-C. With --json: one object a line."""
+    with _client(config, socket_path) as client, _one_line(ControlError):
+        try:
+            if as_json:
+                while True:
+                    print(json.dumps(client.request("status")), flush=True)
+                    time.sleep(interval)
+            with Live(_status_table(client.request("status")), auto_refresh=False) as live:
+                while True:
+                    time.sleep(interval)
+                    live.update(_status_table(client.request("status")), refresh=True)
+        except KeyboardInterrupt:
+            pass
+
+
+def _done(answer, as_json):
+    if as_json:
+        _print_json(answer)
+    else:
+        print(answer["state"] + (f" ({', '.join(answer['halt_cause'])})" if answer.get("halt_cause") else ""))
+
+
+@app.command()
+def arm(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None,
+        clear_halt: Annotated[bool, typer.Option("--clear-halt", help="Leave HALTED first; find out why it halted "
+                                                                      "before you do.")] = False,
+        as_json: JsonOption = False):
+    """DISARMED -> ACTIVE: quotes go out from now on. Refused unless the session is up."""
+    _done(_request(config, socket_path, "arm", clear_halt=clear_halt), as_json)
+
+
+@app.command()
+def disarm(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False):
+    """Stop quoting: every quote is cancelled; returns when the card has nothing live. Arm again at will."""
+    _done(_request(config, socket_path, "disarm"), as_json)
+
+
+@app.command()
+def reduce(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False):
+    """ACTIVE -> REDUCING: only quotes that reduce a position go out."""
+    _done(_request(config, socket_path, "reduce"), as_json)
+
+
+@app.command()
+def kill(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False):
+    """-> HALTED, from any state: everything is cancelled and stays so until arm --clear-halt."""
+    _done(_request(config, socket_path, "kill"), as_json)
+
+
+@app.command()
+def limits(
+    load: Annotated[Path | None, typer.Option("--load", "-l", show_default=False, help="Make the limits of this "
+                                              "configuration file active, all in one cycle.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False,
+):
+    """Show the limits in force, or load new ones from a file (checked first, then committed in one cycle).
+
+    Only risk and instruments are taken from the file; instruments, ticks and lots must be those that are running.
+
+    Example: t2q limits --load tighter.toml
+    """
+    arguments = {}
+    if load is not None:
+        _config(load)  # refuse here what the daemon would refuse
+        arguments["config"] = str(load.resolve())
+    answer = _request(config, socket_path, "limits", **arguments)
+    if as_json:
+        _print_json(answer)
+        return
+    console = Console()
+    console.print("  ".join(f"{k} = {v}" for k, v in answer["risk"].items()), highlight=False)
+    table = Table(box=None, pad_edge=False, title="lots and quote ticks", title_justify="left")
+    shown = ("quote_lots", "half_spread_sub", "px_min_ticks", "px_max_ticks", "q_min_lots", "q_hard_lots", "max_lots",
+             "max_notional", "max_long_lots", "max_short_lots", "stale_cycles")
+    for name in ("instrument", *shown):
+        table.add_column(name, justify="right" if name != "instrument" else "left", overflow="fold")
+    for i in answer["instruments"]:
+        i["max_notional"] = i["max_notional_hi"] << 32 | i["max_notional_lo"]
+        table.add_row(i["name"], *(str(i[name]) for name in shown))
+    console.print(table)
+
+
+@app.command()
+def registers(as_json: JsonOption = False):
+    """Print the register map that this host expects, with its content hash."""
+    print(regmap.to_json() if as_json else regmap.to_markdown(), end="\n" if as_json else "")
+
+
+def main():
+    """Entry point of ``t2q``."""
+    app()

@@ -1,0 +1,659 @@
+"""The daemon: one order-entry session, one card, and the operator between them.
+
+All of it happens in :meth:`Daemon.pump`, which takes what the device has, lets what is due happen and sends the
+results. There is no thread and no clock inside, so it runs in two ways:
+
+- :func:`run` gives it the wall clock and waits for bytes in an event loop (a real card, or the virtual board's serial
+  port in another process);
+- a simulation calls ``pump(now_ns, received=...)`` in lock step with simulated time; the same bytes at the same times
+  give the same commands.
+
+Whatever takes several round trips (start, arming, shutting down) is written as a coroutine over :meth:`Daemon._until`;
+``pump`` moves each one on as far as it goes.
+"""
+
+import asyncio
+import secrets
+import signal
+import time
+from collections import Counter, deque
+from ipaddress import IPv4Address
+
+import structlog
+
+from hdl.control import registers as regmap
+from hdl.layout import sbe
+
+from . import config as configuration
+from . import link, params
+from .bank import ParameterBank
+from .device import DeviceError
+from .positions import PositionError, Positions
+from .registers import Registers, check_map
+from .session import Session, SessionError, State
+from .slowpath import SlowPath, SlowPathError, mac_text
+
+SECOND = 1_000_000_000
+MILLISECOND = 1_000_000
+READ_TIMEOUT_NS = 2 * SECOND
+SILENCE_NS = 200 * MILLISECOND  #: after which half a packet on the link is given up
+_ORDERS = sbe.load("starbase_orders")
+_NO_REASON = -(1 << 7)  # null of an int8 enumeration: the side was not refused
+_FATAL_EVENTS = ("SESSION_LOST", "TELEMETRY_OVERFLOW")
+
+#: Counters and levels that are read from the card for ``status`` and the metrics, about once a second.
+WATCHED = (
+    *(r.name for r in regmap.REGISTERS if r.access == "count"), "gap_packets", "session_tokens", "live_bids",
+    "live_asks", "latency_min", "latency_max", "latency_count")
+
+
+class DaemonError(RuntimeError):
+    """Something did not happen that had to, or a command makes no sense now."""
+
+
+class _Pause:
+    """Awaited by a task that has to wait for the next pump."""
+
+    def __await__(self):
+        yield
+
+
+class Task:
+    """A coroutine that is moved on by :meth:`Daemon.pump`: ``done``, then ``result`` or ``error``."""
+
+    def __init__(self, name, coroutine):
+        self.name, self._coroutine = name, coroutine
+        self.done, self.result, self.error = False, None, None
+        self.then = []  # called with the task when it is done
+
+    def step(self):
+        """Go on until the coroutine waits again. Returns True when it is done."""
+        try:
+            self._coroutine.send(None)
+            return False
+        except StopIteration as stop:
+            self.result = stop.value
+        except Exception as error:
+            self.error = error
+        self.done = True
+        for callback in self.then:
+            callback(self)
+        return True
+
+    def cancel(self):
+        """Drop the coroutine."""
+        self._coroutine.close()
+
+
+class Daemon:
+    """Runs one card against one venue session.
+
+    Parameters
+    ----------
+    config : :class:`host.config.Config`.
+    device : :class:`host.device.Device`.
+    isn : initial TCP sequence number; default random. Give one for a run that can be repeated.
+    journal : :class:`host.journal.Journal` or ``None``.
+    count_kept : see :class:`host.positions.Positions`.
+
+    Attributes
+    ----------
+    phase : ``"starting"`` until the session is up and handed over, then ``"ready"``; ``"stopping"``, ``"stopped"``; or
+        ``"failed"`` with ``error``.
+    state, halt_cause : the fabric's, as last reported.
+    decisions, events : Counters by outcome and by event code.
+    on_decision, on_fill, on_message : lists of callables that are given every :class:`host.link.Decision`,
+        :class:`host.positions.Fill` and :class:`host.session.AppMessage`, each with the time.
+    """
+
+    def __init__(self, config, device, *, isn=None, journal=None, count_kept=False):
+        self.config, self.device, self.journal = config, device, journal
+        self.registers = Registers(device)
+        self.log = structlog.get_logger("t2q").bind(client=config.session.client_id)
+        self._secret = config.secret()
+        self._isn = secrets.randbits(32) if isn is None else isn
+        self.positions = Positions([(i.instrument_id, *params.lot_words(i.lot), i.initial_lots)
+                                    for i in config.instruments], count_kept)
+        self.bank = None
+        self.slowpath = self.session = None
+        self.phase, self.error = "starting", ""
+        self.state, self.halt_cause = regmap.DISARMED, 0
+        self.now_ns = 0
+        self.decisions, self.events, self.reasons, self.answers = Counter(), Counter(), Counter(), Counter()
+        self.watched = {}
+        self.last_decision = {}
+        self.on_decision, self.on_fill, self.on_message = [], [], []
+        self._tasks, self._record_number = [], None
+        self._heartbeat, self._beat_ns, self._heartbeat_ns = None, None, int(config.host.heartbeat_ms * MILLISECOND)
+        self._watch_ns, self._heard_ns, self._told_processed = None, 0, None
+        self._rejects = deque()
+        self._handed_over = self._counting = self._stopping = False
+        self.submit("start", self._start())
+
+    # -- one step -----------------------------------------------------------------------------------------------
+
+    def pump(self, now_ns, received=None):
+        """Take every byte that the device has, do what is due at ``now_ns``, send what follows from it.
+
+        ``received`` (lock step only): total number of bytes that were sent to the host; waits until they are here.
+        Time never runs backwards. Raises :class:`host.device.DeviceError` if the transport is gone.
+        """
+        if now_ns < self.now_ns:
+            raise ValueError(f"time runs backwards: {now_ns} ns after {self.now_ns} ns")
+        self.now_ns = now_ns
+        before = self.device.bytes_received
+        records = self.device.poll(received)
+        if self.device.bytes_received != before:
+            self._heard_ns = now_ns
+        elif received is None and self.device.incomplete and now_ns - self._heard_ns > SILENCE_NS:
+            records = self.device.abandon()
+        for record in records:
+            try:
+                self._record(record)
+            except PositionError as error:
+                self._trouble(str(error))
+        self._timers()
+        self._step_tasks()
+        self._write_out()
+        self.device.flush()
+
+    def next_deadline_ns(self):
+        """Time at which :meth:`pump` should be called even if nothing comes."""
+        due = [self._beat_ns, self._watch_ns]
+        if self.slowpath:
+            due.append(self.slowpath.next_deadline_ns())
+        if self.session:
+            due.append(self.session.next_deadline_ns())
+        if self._tasks:
+            due.append(self.now_ns + 10 * MILLISECOND)
+        due = [d for d in due if d is not None]
+        return max(self.now_ns, min(due)) if due else self.now_ns + SECOND
+
+    def submit(self, name, coroutine):
+        """Start a :class:`Task`; it is moved on by the next pumps."""
+        task = Task(name, coroutine)
+        self._tasks.append(task)
+        return task
+
+    def _step_tasks(self):
+        for task in list(self._tasks):
+            if task.step():
+                self._tasks.remove(task)
+                if task.error is not None and not task.then:
+                    self._trouble(f"{task.name}: {task.error}", fatal=task.name == "start")
+
+    def _timers(self):
+        now = self.now_ns
+        if self._beat_ns is not None and now >= self._beat_ns:
+            self._heartbeat = (self._heartbeat + 1) & 0xFFFF_FFFF
+            self.registers.write("heartbeat", self._heartbeat)
+            self._beat_ns = now + self._heartbeat_ns
+        if self._watch_ns is not None and now >= self._watch_ns:
+            self._watch_ns = now + SECOND
+            if not any(t.name == "watch" for t in self._tasks):
+                self.submit("watch", self._watch())
+        if self.slowpath:
+            self.slowpath.poll(now)
+        if self.session:
+            self.session.poll(now)
+            self._check_session()
+
+    def _write_out(self):
+        """What session, slow path and positions have to say, in a fixed order."""
+        if self.session and self.slowpath:
+            output = self.session.take_output()
+            if self._handed_over:
+                for message in output:
+                    self.device.send_session(message)
+                if self._told_processed != self.session.last_processed:
+                    self._told_processed = self.session.last_processed
+                    self.registers.write("last_processed", self._told_processed)
+            elif self.slowpath.state == "established":
+                for message in output:
+                    self.slowpath.send(message, self.now_ns)
+        if self.slowpath:
+            for frame in self.slowpath.take_frames():
+                self.device.send_frame(frame)
+        if self._handed_over:
+            self._tell_positions()
+
+    def _tell_positions(self, everything=False):
+        for update in self.positions.updates(everything):
+            self.registers.burst("pos_value", update.registers())
+
+    # -- what comes from the card -------------------------------------------------------------------------------
+
+    def _record(self, record):
+        if isinstance(record, link.Decision):
+            self._numbered(record.sequence)
+            self._decision(record)
+        elif isinstance(record, link.SessionRx):
+            self._session_bytes(record.payload)
+        elif isinstance(record, link.Event):
+            self._numbered(record.sequence)
+            self._event(record)
+        elif isinstance(record, link.FrameRx) and self.slowpath:
+            self.slowpath.receive(record.frame, self.now_ns)
+            data = self.slowpath.take_received()
+            if data:
+                self._session_bytes(data)
+
+    def _numbered(self, sequence):
+        """Decisions and events share one count; a missing one may have been a quote of which nothing is known."""
+        if self._record_number is not None and sequence != self._record_number:
+            missing = sequence - self._record_number & 0xFFFF_FFFF
+            self._trouble(f"{missing} telemetry records before number {sequence} were lost: what is open is unknown")
+        self._record_number = sequence + 1 & 0xFFFF_FFFF
+
+    def _decision(self, d):
+        outcome = link.OUTCOMES.get(d.outcome, str(d.outcome))
+        self.decisions[outcome] += 1
+        for gate, (name, *_) in regmap.GATES.items():
+            if d.reasons >> gate & 1:
+                self.reasons[name] += 1
+        if d.instrument < len(self.config.instruments):
+            self.last_decision[d.instrument] = d
+        if outcome in ("SENT", "PULLED"):
+            bid, ask = (d.bid_ticks, d.bid_lots), (d.ask_ticks, d.ask_lots)
+            self._journal("quote", id=d.quote_id, instrument=d.instrument, outcome=outcome, bid=bid, ask=ask)
+            if self._counting:
+                self.session.spoke(self.now_ns)
+                self._filled(self.positions.decision(d.instrument, d.quote_id, bid, ask, d.position_lots))
+        elif outcome == "MASS_CANCEL" and self._counting:
+            self._journal("mass_cancel", id=d.quote_id)
+            self._filled(self.positions.mass_cancel(d.quote_id))
+        for callback in self.on_decision:
+            callback(d, self.now_ns)
+
+    def _event(self, e):
+        name = link.EVENT_CODES.get(e.code, str(e.code))
+        self.events[name] += 1
+        if name == "STATE_CHANGED":
+            self.state, self.halt_cause = e.data & 3, e.data >> 8 & 0xFF
+            self._journal("state", state=regmap.STATES[self.state], cause=self._causes())
+            self.log.info("state changed", state=regmap.STATES[self.state], cause=self._causes())
+        elif name in _FATAL_EVENTS:
+            if name == "SESSION_LOST" and self.session:
+                self._handed_over = False
+                self.session.disconnected("the gateway ended the connection")
+            if not self._stopping:
+                self._trouble("the gateway ended the connection" if name == "SESSION_LOST" else
+                              f"{e.data} telemetry records were lost: what is open is unknown")
+        elif name in ("SESSION_TX_REFUSED", "ARM_REFUSED"):
+            self.log.warning("refused by the card", what=name, data=e.data)
+            self._journal("refused", what=name)
+
+    def _causes(self):
+        return [name for name, bit in regmap.HALT_CAUSES.items() if self.halt_cause >> bit & 1]
+
+    def _session_bytes(self, data):
+        if self.session is None:  # of the connection of an earlier daemon
+            return
+        for message in self.session.receive(data, self.now_ns):
+            self.answers[message.name] += 1
+            self._answer(message)
+            for callback in self.on_message:
+                callback(message, self.now_ns)
+        self._check_session()
+
+    def _check_session(self):
+        if self.session.failed and self.phase == "ready" and not self._stopping:
+            self._trouble(self.session.end_reason)
+
+    def _answer(self, message):
+        name, v = message.name, message.values
+        if name in ("MassQuoteReject", "MassCancelReject", "Reject"):
+            self._journal("refusal", what=name, id=v.get("quoteId", v.get("correlationId", v.get("refSequenceNumber"))),
+                          reason=v["reason"], details=v["details"])
+            self.log.warning("refused by the venue", what=name, reason=v["reason"], details=v["details"])
+            self._count_refusals(1)
+        elif name == "MassQuoteResponse":
+            self._journal("quote_ack", id=v["quoteId"], entries=[
+                [e["instrumentId"], e["bidStatus"], e["askStatus"]] for e in v["quotes"]])
+            refused = [(side, e[f"{side}RejectReason"]) for e in v["quotes"] for side in ("bid", "ask")
+                       if e[f"{side}RejectReason"] not in (None, _NO_REASON)]
+            if refused:
+                self._journal("refusal", what=name, id=v["quoteId"], reason=refused)
+                self._count_refusals(len(refused))
+        elif name == "OrdersCanceled":
+            self._journal("cancelled", orders=[[e["instrumentId"], e["clientOrderId"], e["cancelReason"]]
+                                               for e in v["orders"]])
+        elif name == "MassQuoteMmpTriggered":
+            self._journal("mmp", group=v["mmpGroupId"], until_ns=v["frozenUntil"])
+            self._stop_quoting(f"market-maker protection of group {v['mmpGroupId']} was triggered")
+        self._filled(self.positions.message(name, v))
+
+    def _filled(self, fills):
+        for f in fills:
+            self._journal("fill", instrument=f.instrument, side=f.side, lots=f.lots, price_e9=f.price_e9,
+                          match=f.match_id, order=f.order_id, maker=f.maker)
+            for callback in self.on_fill:
+                callback(f, self.now_ns)
+
+    def _count_refusals(self, count):
+        now = self.now_ns
+        self._rejects.extend([now] * count)
+        while self._rejects and now - self._rejects[0] > SECOND:
+            self._rejects.popleft()
+        if len(self._rejects) > self.config.risk.max_rejects_per_s:
+            self._rejects.clear()
+            self._stop_quoting(f"more than {self.config.risk.max_rejects_per_s} refusals by the venue within a second")
+
+    # -- trouble ------------------------------------------------------------------------------------------------
+
+    def _stop_quoting(self, why):
+        """Disarm on our own: every quote is cancelled, positions stay known."""
+        if self.state in (regmap.ACTIVE, regmap.REDUCING):
+            self.log.error("disarmed", why=why)
+            self._journal("disarm", why=why)
+            self.registers.write("disarm", 1)
+
+    def _trouble(self, why, fatal=True):
+        """The daemon cannot go on: kill, and say so once."""
+        self.log.error("trouble", why=why)
+        self._journal("trouble", why=why)
+        if not fatal or self.phase in ("failed", "stopped"):
+            return
+        if self._beat_ns is not None and self.state in (regmap.ACTIVE, regmap.REDUCING):
+            self.registers.write("kill", 1)
+        self.phase, self.error = "failed", why
+
+    def _journal(self, kind, **facts):
+        if self.journal:
+            self.journal.write(self.now_ns, kind, **facts)
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    async def _until(self, condition, what, timeout_ns=READ_TIMEOUT_NS):
+        deadline = self.now_ns + timeout_ns
+        while not condition():
+            if self.now_ns >= deadline:
+                raise DaemonError(f"{what}: not within {timeout_ns / MILLISECOND:g} ms")
+            await _Pause()
+
+    async def _read(self, name):
+        pending = self.registers.read(name)
+        await self._until(lambda: pending.done, f"the card does not answer a read of {name}")
+        return pending.value
+
+    # -- start --------------------------------------------------------------------------------------------------
+
+    async def _start(self):
+        c = self.config
+        check_map(await self._read("map_hash"))
+        rows = await self._read("instruments")
+        if len(c.instruments) > rows:
+            raise DaemonError(f"{len(c.instruments)} instruments are configured, this card has {rows}")
+        await self._calm()
+        self._heartbeat = await self._read("heartbeat")
+        self._beat_ns = self.now_ns
+        self.bank = ParameterBank(self.registers, rows)
+        self._configure(rows)
+        await self._load(c)
+        await self._open_session()
+        self._watch_ns = self.now_ns + SECOND
+        self.phase = "ready"
+        self._journal("ready")
+        self.log.info("ready", instruments=len(c.instruments))
+
+    async def _calm(self):
+        """A card may still be at work for a daemon that has died: stop it and reset its connection."""
+        self.state = await self._read("state")
+        self.halt_cause = await self._read("halt_cause")
+        if self.state in (regmap.ACTIVE, regmap.REDUCING):
+            self.registers.write("disarm", 1)
+            await self._until(lambda: self.state == regmap.DISARMED, "the card does not disarm")
+        self._make_slowpath()
+        if await self._read("session_up"):
+            snd_nxt, rcv_nxt = await self._read("snd_nxt"), await self._read("rcv_nxt")
+            self.slowpath.peer_mac = await self._read("peer_mac")
+            self.registers.write("session_enable", 0)
+            self.slowpath.reset(snd_nxt, rcv_nxt)
+            self.log.warning("reset the connection of an earlier daemon")
+
+    def _make_slowpath(self):
+        s = self.config.session
+        self.slowpath = SlowPath(s.local_mac, s.local_ip, s.local_port, s.peer_ip, s.peer_port, isn=self._isn,
+                                 next_hop_ip=s.next_hop_ip, window=s.receive_window_bytes)
+
+    def _configure(self, rows):
+        c, s, write = self.config, self.config.session, self.registers.write
+        write("time_ns", self.now_ns)
+        for name, value in params.feed_words(c.feed).items():
+            write(name, value)
+        for n in range(rows):
+            security_id = c.instruments[n].security_id if n < len(c.instruments) else 0
+            self.device.write(regmap.security_id_address(n), security_id)
+        for name, value in {
+                "local_mac": s.local_mac, "local_ip": s.local_ip, "local_port": s.local_port, "peer_ip": s.peer_ip,
+                "peer_port": s.peer_port, "window": s.receive_window_bytes, "mmp_group": s.mmp_group,
+                "smp_id": s.self_match_prevention_id,
+                "quote_flags": configuration.flag_bits("MassQuoteFlags", s.quote_flags),
+                "order_flags": configuration.flag_bits("OrderFlags", s.order_flags)}.items():
+            write(name, value)
+
+    async def _load(self, config):
+        """Limits of the whole card, then all rows through the shadow bank, verified."""
+        for name, value in params.risk_words(config.risk).items():
+            self.registers.write(name, value)
+        before = await self._read("bank")
+        self.bank.commit(config.rows())
+        if await self._read("bank") == before:
+            raise DaemonError("the card did not change parameter banks on commit")
+
+    async def _open_session(self):
+        s, path = self.config.session, self.slowpath
+        self.session = Session(
+            s.client_id, self._secret, schema_version=s.schema_version, reset_sequence=s.reset_sequence,
+            cancel_on_disconnect=s.cancel_on_disconnect, silence_intervals=s.silence_intervals,
+            logon_timeout_ns=s.connect_timeout_ms * MILLISECOND)
+        peer = f"{IPv4Address(s.peer_ip)}:{s.peer_port}"
+        path.connect(self.now_ns)
+        await self._settled(lambda: path.state == "established", f"no connection to {peer}")
+        self.log.info("connected", peer=peer, mac=mac_text(path.peer_mac))
+        self.session.start(self.now_ns)
+        await self._settled(lambda: self.session.state is State.UP, f"no answer to the logon from {peer}")
+        await self._settled(lambda: path.idle, f"{peer} does not acknowledge the logon")
+        await self._hand_over()
+
+    async def _settled(self, condition, what):
+        await self._until(lambda: condition() or self.slowpath.state == "failed" or self.session.state is State.ENDED,
+                          what, self.config.session.connect_timeout_ms * MILLISECOND)
+        if self.slowpath.state == "failed":
+            raise DaemonError(self.slowpath.error)
+        if self.session.state is State.ENDED:
+            raise DaemonError(self.session.end_reason)
+
+    async def _hand_over(self):
+        """Give the connection to the fabric; everything in one go, so that nothing comes between."""
+        app_seq, h, write = self.session.hand_over(), self.slowpath.hand_over(), self.registers.write
+        for name, value in {"peer_mac": h.peer_mac, "init_snd_nxt": h.snd_nxt, "init_rcv_nxt": h.rcv_nxt,
+                            "init_peer_window": h.peer_window, "init_app_seq": app_seq,
+                            "last_processed": self.session.last_processed}.items():
+            write(name, value)
+        self._told_processed = self.session.last_processed
+        write("session_enable", 1)
+        self._handed_over = self._counting = True
+        if not await self._read("session_up"):
+            raise DaemonError("the card did not take over the connection")
+        self._tell_positions(everything=True)
+        self._journal("session", app_seq=app_seq)
+
+    # -- what is looked at --------------------------------------------------------------------------------------
+
+    async def _watch(self):
+        pending = {name: self.registers.read(name) for name in WATCHED}
+        await self._until(lambda: all(p.done for p in pending.values()), "the card does not answer")
+        self.watched = {name: p.value for name, p in pending.items()}
+
+    def status(self):
+        """Where everything stands, as plain data."""
+        instruments = []
+        for n, i in enumerate(self.config.instruments):
+            position, open_bid, open_ask = self.positions.lots(n)
+            d = self.last_decision.get(n)
+            instruments.append({
+                "name": i.name, "security_id": i.security_id, "position_lots": position, "open_bid_lots": open_bid,
+                "open_ask_lots": open_ask,
+                "best": [d.best_bid_ticks, d.best_ask_ticks] if d else None,
+                "quote": [d.bid_ticks, d.bid_lots, d.ask_ticks, d.ask_lots] if d else None,
+                "reasons": [g[0] for bit, g in regmap.GATES.items() if d and d.reasons >> bit & 1]})
+        return {
+            "phase": self.phase, "error": self.error, "state": regmap.STATES[self.state], "halt_cause": self._causes(),
+            "session": self.session.state.value if self.session else "closed",
+            "handed_over": self._handed_over, "time_ns": self.now_ns, "map_hash": f"{regmap.MAP_HASH:08x}",
+            "decisions": dict(self.decisions), "reasons": dict(self.reasons), "events": dict(self.events),
+            "answers": dict(self.answers), "fills": len(self.positions.fills), "link_errors": self.device.errors,
+            "card": dict(self.watched), "instruments": instruments}
+
+    # -- commands -----------------------------------------------------------------------------------------------
+
+    async def arm(self, clear_halt=False):
+        """DISARMED -> ACTIVE. ``clear_halt``: leave HALTED first. Raises :class:`DaemonError` if it cannot be."""
+        if self.phase != "ready":
+            raise DaemonError(f"cannot arm: the daemon is {self.phase}" + (f" ({self.error})" if self.error else ""))
+        if self.state == regmap.HALTED:
+            if not clear_halt:
+                raise DaemonError(f"cannot arm: halted by {', '.join(self._causes()) or 'unknown cause'}; find out "
+                                  f"why, then arm with --clear-halt")
+            self.registers.write("clear_halt", await self._read("halt_nonce"))
+            await self._until(lambda: self.state != regmap.HALTED, "the card stays halted (is the kill pin set?)")
+            self._tell_positions(everything=True)
+        if self.state == regmap.ACTIVE:
+            return {"state": "ACTIVE"}
+        refused = self.events["ARM_REFUSED"]
+        self._journal("command", what="arm")
+        self.registers.write("arm", regmap.ARM_MAGIC)
+        await self._until(lambda: self.state == regmap.ACTIVE or self.events["ARM_REFUSED"] != refused,
+                          "the card does not arm")
+        if self.state != regmap.ACTIVE:
+            raise DaemonError(f"the card refused to arm in state {regmap.STATES[self.state]}; is its session up?")
+        return {"state": "ACTIVE"}
+
+    async def disarm(self):
+        """-> DISARMED; returns when the card says so and nothing of ours is live in it."""
+        self._journal("command", what="disarm")
+        self.registers.write("disarm", 1)
+        await self._until(lambda: self.state in (regmap.DISARMED, regmap.HALTED), "the card does not disarm")
+        await self._flat()
+        return {"state": regmap.STATES[self.state]}
+
+    async def reduce(self):
+        """ACTIVE -> REDUCING: only what reduces a position is quoted."""
+        if self.state != regmap.ACTIVE:
+            raise DaemonError(f"cannot reduce: the card is {regmap.STATES[self.state]}, must be ACTIVE")
+        self._journal("command", what="reduce")
+        self.registers.write("reduce", 1)
+        await self._until(lambda: self.state == regmap.REDUCING, "the card does not reduce")
+        return {"state": "REDUCING"}
+
+    async def kill(self):
+        """-> HALTED, from any state; needs nothing to be in order."""
+        self._journal("command", what="kill")
+        self.registers.write("kill", 1)
+        await self._until(lambda: self.state == regmap.HALTED, "the card does not halt")
+        return {"state": "HALTED", "halt_cause": self._causes()}
+
+    async def limits(self, config=None):
+        """With a configuration: make its limits and rows active. Returns the active rows in words of the map."""
+        if config is not None:
+            for n, (old, new) in enumerate(zip(self.config.instruments, config.instruments, strict=False)):
+                for key in ("security_id", "instrument_id", "lot", "tick", "feed_tick"):
+                    if getattr(old, key) != getattr(new, key):
+                        raise DaemonError(f"instruments[{n}].{key} = {getattr(new, key)}: is {getattr(old, key)} while "
+                                          f"running; stop the daemon to change it")
+            if len(config.instruments) != len(self.config.instruments):
+                raise DaemonError(f"{len(config.instruments)} instruments, must be the {len(self.config.instruments)} "
+                                  f"that are running; stop the daemon to change them")
+            if self.bank is None:
+                raise DaemonError(f"cannot load limits: the daemon is {self.phase}")
+            self._journal("command", what="limits", source=str(config.source))
+            await self._load(config)
+            # Addresses and session stay those of the start.
+            self.config = self.config.model_copy(update={"instruments": config.instruments, "risk": config.risk})
+        return {"risk": {k: params.plain(v) if not isinstance(v, int) else v for k, v in self.config.risk},
+                "instruments": [{"name": i.name, **params.values(i, self.config.feed.price_exponent)}
+                                for i in self.config.instruments]}
+
+    async def _flat(self):
+        async def nothing_live():
+            return not await self._read("live_bids") and not await self._read("live_asks")
+        deadline = self.now_ns + READ_TIMEOUT_NS
+        while not await nothing_live():
+            if self.now_ns >= deadline:
+                raise DaemonError("the card still has live quotes; use t2q kill, and look at the venue")
+            await _Pause()
+
+    async def shutdown(self):
+        """Disarm, verify, log out, take the connection back and close it. The last resort is the dead-man."""
+        self._stopping = True
+        ready = self.phase == "ready"
+        try:
+            if self._beat_ns is not None:
+                await self.disarm()
+            if ready and self._handed_over:
+                await self._until(lambda: not self.positions.unanswered, "the venue has not answered every cancel")
+                self.session.logout(self.now_ns)
+                await self._until(lambda: self.session.state is State.ENDED, "no answer to the logout")
+                self.registers.write("session_enable", 0)
+                self._handed_over = False
+                self.slowpath.take_back(await self._read("snd_nxt"), await self._read("rcv_nxt"), self.now_ns)
+                await self._until(lambda: self.slowpath.state in ("closed", "failed"), "the connection does not close")
+        except (DaemonError, SessionError, SlowPathError) as error:
+            self.log.error("shutdown", why=str(error))
+            self._journal("trouble", why=str(error))
+        if self.phase != "failed":
+            self.phase = "stopped"
+        self._beat_ns = self._watch_ns = None  # the dead-man does the rest if anything is left
+        self._journal("stopped")
+        return {"phase": self.phase}
+
+
+def wall_clock():
+    """A function that gives nanoseconds since the epoch and never runs backwards."""
+    base = time.time_ns() - time.monotonic_ns()
+    return lambda: base + time.monotonic_ns()
+
+
+async def run(daemon, *, control=None, arm=False, clock=None):
+    """Run a daemon in real time until it has stopped. Returns its exit code: 0 stopped in order, 1 failed.
+
+    SIGINT and SIGTERM disarm, verify and stop; SIGUSR1 kills. ``control``: coroutine function that serves the control
+    socket, given the daemon and a function that wakes the loop. ``arm``: arm as soon as the session is up.
+    """
+    loop, wake, clock = asyncio.get_running_loop(), asyncio.Event(), clock or wall_clock()
+
+    def stop():
+        if not daemon._stopping:
+            daemon.log.info("stopping")
+            daemon.submit("shutdown", daemon.shutdown())
+            wake.set()
+
+    def kill():
+        daemon.submit("kill", daemon.kill())
+        wake.set()
+
+    for signum, action in ((signal.SIGINT, stop), (signal.SIGTERM, stop), (signal.SIGUSR1, kill)):
+        loop.add_signal_handler(signum, action)
+    server = asyncio.ensure_future(control(daemon, wake.set)) if control else None
+    try:
+        while daemon.phase not in ("stopped", "failed"):
+            daemon.pump(clock())
+            if arm and daemon.phase == "ready":
+                arm = False
+                daemon.submit("arm", daemon.arm())
+            if server and server.done():
+                await server
+            wait_s = max(0.0, (daemon.next_deadline_ns() - clock()) / SECOND)
+            await daemon.device.readable(wake, min(wait_s, 0.002) if daemon.device.unsent else wait_s)
+        deadline = time.monotonic() + 1
+        while daemon.device.flush() and time.monotonic() < deadline:
+            await asyncio.sleep(0.001)
+    except DeviceError as error:
+        daemon._trouble(str(error))
+    finally:
+        if server:
+            server.cancel()
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            loop.remove_signal_handler(signum)
+    return 0 if daemon.phase == "stopped" else 1

@@ -1,0 +1,353 @@
+"""What is held, and what may still trade: the host's side of gate G11.
+
+The fabric counts every lot that it sends out for a side (``sent``, modulo 2^32) and subtracts what the host reports as
+settled; the difference, ``open``, is what may still trade, in flight included. For one side of one instrument
+
+    settled = sent up to the last acknowledged quote - what that quote still has in the book
+
+because a quote replaces the one before it: once it is acknowledged, only its own remainder is open. Between a fill and
+the acknowledgement after it, the fabric's figure is too large and never too small.
+
+``sent`` is counted here from the Decision records. An answer that overtakes its record waits for it.
+"""
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+from hdl.layout import sbe
+
+_SCHEMA = sbe.load("starbase_orders")
+_STATUS = _SCHEMA.enums["QuoteStatus"]
+#: A side with one of these has lots in the book (or about to be).
+_STANDING = frozenset(_STATUS[n] for n in ("UNMODIFIED", "QTY_REDUCED", "UPDATED", "SPEED_BUMPED"))
+BUY, SELL = _SCHEMA.enums["Side"]["BUY"], _SCHEMA.enums["Side"]["SELL"]
+_SIDES = {BUY: "bid", SELL: "ask"}
+_MASK32 = 0xFFFF_FFFF
+_REMEMBERED_MATCHES = 100_000
+
+
+class PositionError(RuntimeError):
+    """The venue reports something that cannot be: an unknown instrument, a fraction of a lot. Quoting must stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One trade of ours: ``instrument`` index, ``side`` (1 bought, -1 sold), ``lots``, price mantissa (exponent -9),
+    the venue's ``match_id`` and ``order_id``, and ``maker``."""
+
+    instrument: int
+    side: int
+    lots: int
+    price_e9: int
+    match_id: int
+    order_id: int
+    maker: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What the fabric has to be told of one instrument: words for ``pos_value`` .. ``pos_commit``."""
+
+    instrument: int
+    position: int
+    settled_bid: int
+    settled_ask: int
+    quote_id: int
+    clear_bid: bool
+    clear_ask: bool
+
+    def registers(self):
+        """Register values by name, in the order of the map."""
+        return {"pos_value": self.position & _MASK32, "pos_settled_bid": self.settled_bid & _MASK32,
+                "pos_settled_ask": self.settled_ask & _MASK32, "pos_quote_id": self.quote_id & _MASK32,
+                "pos_commit": self.instrument | self.clear_bid << 8 | self.clear_ask << 9}
+
+
+@dataclass(slots=True)
+class _Side:
+    """One side of one instrument. ``sent`` totals; ``history`` of (quote id, total after it, its lots) not yet
+    acknowledged; ``acked_total`` at the last acknowledged quote and the lots it has left (``remaining``) as
+    ``order_id``."""
+
+    sent: int = 0
+    history: deque = field(default_factory=deque)
+    acked_total: int = 0
+    remaining: int = 0
+    order_id: int = 0
+    live: tuple | None = None  # (ticks, lots) that the fabric believes the venue has
+    clear: bool = False
+    told_before: int | None = None  # position that the fabric knew when a clear was sent ...
+    told: set = field(default_factory=set)  # ... and those that it has been told since
+
+    def emitted(self, quote_id, ticks, lots, position, count_kept):
+        """A frame left that says ``lots`` at ``ticks`` for this side (0: not quoted).
+
+        Sent again as it was, a side does not add to what may trade, unless the fabric had forgotten it on our request
+        before: a record with a position that was told with the request shows that it had.
+        """
+        cleared = self.told_before is not None and position != self.told_before and position in self.told
+        if lots and (count_kept or cleared or self.live != (ticks, lots)):
+            self.sent += lots
+        self.history.append((quote_id, self.sent, lots))
+        self.live = (ticks, lots) if lots else None
+        self.told_before = None
+
+    @property
+    def settled(self):
+        return self.acked_total - self.remaining
+
+    @property
+    def open(self):
+        return self.sent - self.settled
+
+    def acknowledge(self, quote_id):
+        """Take over the totals of a quote and all before it. Returns the lots that it asked for, 0 if unknown."""
+        lots = 0
+        while self.history and self.history[0][0] <= quote_id:
+            at, self.acked_total, asked = self.history.popleft()
+            lots = asked if at == quote_id else 0
+        return lots
+
+
+@dataclass(slots=True)
+class _Book:
+    lot_mult: int
+    lot_exp: int
+    position: int = 0
+    bid: _Side = field(default_factory=_Side)
+    ask: _Side = field(default_factory=_Side)
+    acked_id: int = -1
+    last_id: int = 0
+    clear_id: int = 0
+    told: int | None = None
+    dirty: bool = False
+
+
+class Positions:
+    """Positions and open lots of all instruments.
+
+    Parameters
+    ----------
+    instruments : sequence of (venue instrument id, lot mantissa, lot exponent, initial position in lots), by index.
+    count_kept : the fabric adds the lots of sides that a frame repeats unchanged to ``sent``, too.
+
+    Attributes
+    ----------
+    fills : every :class:`Fill` so far, in order of arrival.
+    """
+
+    def __init__(self, instruments, count_kept=False):
+        self._count_kept = count_kept
+        self._books = [_Book(mult, exponent, initial) for _, mult, exponent, initial in instruments]
+        self._index = {venue_id: n for n, (venue_id, *_) in enumerate(instruments)}
+        self._waiting = deque()  # answers whose Decision record has not come
+        self._seen = OrderedDict()  # (match id, order id)
+        self._newest_id = -1
+        self._mass_cancels = {}  # quote id of a mass cancel -> seen in the records
+        self.fills = []
+
+    # -- from the fabric ----------------------------------------------------------------------------------------
+
+    def decision(self, instrument, quote_id, bid, ask, position):
+        """A quote frame left (outcome SENT or PULLED): ``bid`` and ``ask`` are (ticks, lots), ``position`` is what the
+        fabric held. Returns :class:`Fill` s of answers that waited for it."""
+        book = self._book_at(instrument)
+        for side, (ticks, lots) in ((book.bid, bid), (book.ask, ask)):
+            side.emitted(quote_id, ticks, lots, position, self._count_kept)
+        book.last_id = quote_id
+        self._newest_id = max(self._newest_id, quote_id)
+        return self._retry()
+
+    def mass_cancel(self, quote_id):
+        """A mass cancel frame left under this id."""
+        self._mass_cancels[quote_id] = True
+        for book in self._books:
+            for side in (book.bid, book.ask):
+                side.live = side.told_before = None
+        self._newest_id = max(self._newest_id, quote_id)
+        return self._retry()
+
+    # -- from the venue -----------------------------------------------------------------------------------------
+
+    def message(self, name, values):
+        """An application message of the session. Returns the new :class:`Fill` s. Raises :class:`PositionError`."""
+        self._waiting.append((name, values))
+        return self._retry()
+
+    def _retry(self):
+        """Answers in their order; the first one whose record is missing holds back those behind it, so that a later
+        answer is never overtaken by an earlier one. Fills do not wait."""
+        out = []
+        pending, self._waiting = self._waiting, deque()
+        blocked = False
+        for name, values in pending:
+            if name == "OrderFilled":
+                out += self._filled(values)
+                continue
+            if blocked or not self._known(name, values):
+                blocked = True
+                self._waiting.append((name, values))
+                continue
+            if name == "MassQuoteResponse":
+                out += self._response(values)
+            elif name == "MassQuoteReject":
+                self._reject(values)
+            elif name == "MassCancelResponse":
+                self._cancelled_all(values)
+            elif name == "OrdersCanceled":
+                self._cancelled(values)
+        return out
+
+    def _known(self, name, values):
+        if name in ("MassQuoteResponse", "MassQuoteReject"):
+            return values["quoteId"] <= self._newest_id
+        if name == "MassCancelResponse":
+            return values["correlationId"] <= self._newest_id
+        return True
+
+    def _response(self, values):
+        out = []
+        for entry in values["quotes"]:
+            n = self._find(entry["instrumentId"])
+            book, quote_id = self._books[n], values["quoteId"]
+            if quote_id <= book.acked_id:
+                continue
+            book.acked_id = quote_id
+            for side_name in ("bid", "ask"):
+                side = getattr(book, side_name)
+                asked = side.acknowledge(quote_id)
+                standing = entry[f"{side_name}Status"] in _STANDING
+                side.remaining = self._lots(book, entry, f"{side_name}Qty") if standing else 0
+                side.order_id = entry[f"{side_name}OrderId"] if standing else 0
+                if side.remaining < asked:
+                    self._clear(book, side_name, quote_id)
+            book.dirty = True
+        for group, side in (("bidFills", BUY), ("askFills", SELL)):
+            for f in values[group]:
+                # A fill on arrival is already out of the remainder that the same message reports.
+                out += self._fill(f["instrumentId"], side, f, f["fillPrice"], f["matchId"], 0, maker=False)
+        return out
+
+    def _reject(self, values):
+        """The whole message was refused: what stood before still stands. A side without anything in the book is
+        quoted again; one with something keeps its mark in the fabric, so that a pull still reaches it."""
+        for book in self._books:
+            if any(at == values["quoteId"] for at, *_ in book.bid.history):
+                book.acked_id = max(book.acked_id, values["quoteId"])
+                for side_name in ("bid", "ask"):
+                    side = getattr(book, side_name)
+                    side.acknowledge(values["quoteId"])
+                    if not side.remaining:
+                        self._clear(book, side_name, values["quoteId"])
+                book.dirty = True
+
+    def _cancelled_all(self, values):
+        """A mass cancel was answered: nothing sent before it is open."""
+        quote_id = values["correlationId"]
+        if self._mass_cancels.pop(quote_id, None) is None:
+            return  # of a mass cancel that the host sent by hand; OrdersCanceled tells about it
+        for book in self._books:
+            for side in (book.bid, book.ask):
+                side.acknowledge(quote_id)
+                side.remaining = side.order_id = 0
+            book.acked_id = max(book.acked_id, quote_id)
+            book.dirty = True
+
+    def _cancelled(self, values):
+        for entry in values["orders"]:
+            book = self._books[self._find(entry["instrumentId"])]
+            for side_name in ("bid", "ask"):
+                side = getattr(book, side_name)
+                if side.order_id and side.order_id == entry["orderId"]:
+                    side.remaining = side.order_id = 0
+                    self._clear(book, side_name, entry["clientOrderId"])
+                    book.dirty = True
+
+    def _filled(self, values):
+        out = []
+        for f in values["fills"]:
+            out += self._fill(f["instrumentId"], f["side"], f, f["price"], f["matchId"], f["orderId"], maker=True,
+                              quote_id=f["clientOrderId"])
+        return out
+
+    def _fill(self, instrument_id, side, f, price, match_id, order_id, maker, quote_id=None):
+        n = self._find(instrument_id)
+        book = self._books[n]
+        if side not in _SIDES:
+            raise PositionError(f"fill {match_id} has side {side}, must be {BUY} or {SELL}")
+        lots = self._lots(book, f, "fillQty")
+        key = (match_id, order_id)
+        if key in self._seen:
+            return []
+        self._seen[key] = True
+        if len(self._seen) > _REMEMBERED_MATCHES:
+            self._seen.popitem(last=False)
+        book.position += side * lots
+        book.dirty = True
+        mine = getattr(book, _SIDES[side])
+        if maker and mine.order_id == order_id:
+            mine.remaining = max(0, mine.remaining - lots)
+            self._clear(book, _SIDES[side], quote_id)
+        fill = Fill(n, side, lots, price, match_id, order_id, maker)
+        self.fills.append(fill)
+        return [fill]
+
+    # -- to the fabric ------------------------------------------------------------------------------------------
+
+    def updates(self, everything=False):
+        """:class:`Update` s that the fabric has not been told yet (or of all instruments), by index."""
+        out = []
+        for n, book in enumerate(self._books):
+            if book.dirty or everything:
+                out.append(Update(n, book.position, book.bid.settled & _MASK32, book.ask.settled & _MASK32,
+                                  book.clear_id & _MASK32, book.bid.clear, book.ask.clear))
+                for side in (book.bid, book.ask):
+                    if side.clear:
+                        side.told_before, side.told = book.told, {book.position}
+                    else:
+                        side.told.add(book.position)
+                    side.clear = False
+                book.dirty, book.told = False, book.position
+        return out
+
+    def lots(self, instrument):
+        """(position, open bid lots, open ask lots) of an instrument."""
+        book = self._books[instrument]
+        return book.position, book.bid.open, book.ask.open
+
+    @property
+    def unanswered(self):
+        """Quotes and cancels that the venue has not answered."""
+        return sum(len(b.bid.history) for b in self._books) + len(self._mass_cancels)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _clear(self, book, side_name, quote_id):
+        """Ask the fabric to forget a side as last quoted by ``quote_id``, so that it quotes afresh."""
+        if quote_id == book.last_id:  # otherwise a newer quote is on its way and its answer decides
+            getattr(book, side_name).clear = True
+            book.clear_id = quote_id
+
+    def _book_at(self, instrument):
+        if not 0 <= instrument < len(self._books):
+            raise PositionError(f"decision for instrument {instrument}, there are {len(self._books)}")
+        return self._books[instrument]
+
+    def _find(self, instrument_id):
+        if instrument_id not in self._index:
+            raise PositionError(f"the venue reports instrumentId {instrument_id}, which is not quoted; quoted are "
+                                f"{', '.join(map(str, self._index))}")
+        return self._index[instrument_id]
+
+    @staticmethod
+    def _lots(book, entry, name):
+        mantissa, exponent = entry[f"{name}.mantissa"], entry[f"{name}.exponent"]
+        shift = exponent - book.lot_exp
+        if not mantissa:
+            return 0
+        if not -36 <= shift <= 36:
+            raise PositionError(f"{name} {mantissa}e{exponent} is out of any range")
+        lots, rest = divmod(mantissa * 10 ** max(shift, 0), book.lot_mult * 10 ** max(-shift, 0))
+        if rest or lots < 0:
+            raise PositionError(f"{name} {mantissa}e{exponent} is no number of lots of {book.lot_mult}e{book.lot_exp}")
+        return lots
