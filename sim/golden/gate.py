@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hdl.control.registers import ACTIVE, REDUCING
 
-__all__ = ["Context", "G0", "G1", "G3", "G4", "G5", "G9", "G10", "G11", "G14", "G22", "S0", "gate", "rate_blocked"]
+__all__ = ["G0", "G1", "G3", "G4", "G5", "G9", "G10", "G11", "G14", "G22", "S0", "Context", "gate", "rate_blocked"]
 
 G0, G1, G3, G4, G5, G9, G10, G11, G14, G22, S0 = (1 << bit for bit in (0, 1, 3, 4, 5, 9, 10, 11, 14, 22, 24))
 

@@ -765,7 +765,7 @@ class GoldenModel:
         deferred = d.emits and not can_send
         no_token = d.emits and not is_new and tokens == 0
         emit = d.emits and can_send and not no_token
-        wait_tokens = d.rate_blocked and not deferred or can_send and no_token
+        wait_tokens = (d.rate_blocked and not deferred) or (can_send and no_token)
         if deferred or no_token:
             self.counters["decisions_deferred"] += 1
         elif flight.direct or emit:

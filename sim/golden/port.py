@@ -7,7 +7,7 @@ from hdl.layout import net
 from sim.golden import session
 from sim.market.schedule import wire_bytes
 
-__all__ = ["FRAME_TX", "OrderPort", "SESSION_TX", "TxFrame"]
+__all__ = ["FRAME_TX", "SESSION_TX", "OrderPort", "TxFrame"]
 
 FRAME_TX, SESSION_TX = 0, 1  #: kinds of host packets
 _MASK = 0xFFFF_FFFF

@@ -9,8 +9,19 @@ from dataclasses import dataclass, field
 from hdl.control.registers import PARAMS
 from sim.golden.gate import G14, S0, gate, rate_blocked
 
-__all__ = ["Candidate", "Decision", "DROPPED", "HELD", "MASS_CANCEL", "PULLED", "Params", "SENT", "State", "candidate",
-           "evaluate"]
+__all__ = [
+    "DROPPED",
+    "HELD",
+    "MASS_CANCEL",
+    "PULLED",
+    "SENT",
+    "Candidate",
+    "Decision",
+    "Params",
+    "State",
+    "candidate",
+    "evaluate",
+]
 
 HELD, SENT, PULLED, DROPPED, MASS_CANCEL = range(5)
 NONE, KEEP, REPLACE, PULL = "none", "keep", "replace", "pull"

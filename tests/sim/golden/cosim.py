@@ -219,4 +219,4 @@ class CoSim:
         assert not different, f"counters differ (core, model): {different}"
 
 
-__all__ = ["CoSim", "FRAME_TX", "LIMITS", "LOCAL", "PEER", "SESSION_TX", "tick_words"]
+__all__ = ["FRAME_TX", "LIMITS", "LOCAL", "PEER", "SESSION_TX", "CoSim", "tick_words"]
