@@ -162,7 +162,10 @@ class TcpSession(wiring.Component):
             m.d.sync += status.rcv_nxt.eq(status.rcv_nxt + segment.length)
         with m.If(wanted & ~ack_unsent & ~ack_old):
             m.d.sync += [status.snd_una.eq(segment.ack), peer_window.eq(segment.window)]
-        with m.If(self.sent):
+        # What started in the very cycle of a hand-over had the old numbers, and does not count for the new ones.
+        handed_over = Signal()
+        m.d.sync += handed_over.eq(config.session_enable)
+        with m.If(self.sent & ~handed_over):
             m.d.sync += [status.snd_nxt.eq(status.snd_nxt + self.sent_length), status.app_seq.eq(status.app_seq + 1)]
 
         with m.If(self.lost):

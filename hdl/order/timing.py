@@ -52,4 +52,4 @@ def byte_cycle(start, n):
 
 def busy_cycles(length):
     """Cycles from the start of a frame of ``length`` bytes to the earliest start of the next one."""
-    return len(net.PREAMBLE) + max(length, net.MIN_FRAME) + net.FCS_SIZE + net.IFG + 1
+    return len(net.PREAMBLE) + max(length, net.MIN_FRAME) + net.FCS_SIZE + net.IFG
