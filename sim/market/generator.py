@@ -366,7 +366,7 @@ class MarketGenerator:
     def _message(self, message, values, tail=b""):
         if "TransactTime" in message.fields:
             values = {"TransactTime": self.time_ns - 25_000, **values}
-        body = message.encode(values) + tail
+        body = message.encode(values)[:message.block_length] + tail
         header = _HEADER.pack(blockLength=message.block_length, templateId=message.id, schemaId=_MDP3.id,
                               version=self.config.version)
         return _FRAMING.pack(MsgSize=_FRAMING.size + _HEADER.size + len(body)) + header + body

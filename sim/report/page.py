@@ -33,7 +33,7 @@ main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 24px; margin: 0; letter-spacing: -0.01em; }
 h2 { font-size: 17px; margin: 34px 0 10px; }
 .sub { color: #66727f; margin: 2px 0 18px; overflow-wrap: anywhere; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)); gap: 10px; }
 .card, .panel { background: #fff; border: 1px solid #e3e8ed; border-radius: 10px; }
 .card { padding: 12px 14px; }
 .card b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; letter-spacing: -0.02em; }

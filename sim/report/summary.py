@@ -106,7 +106,8 @@ def print_table(result, console=None):
     table.add_column(overflow="fold")
     for name, text in facts(result):
         table.add_row(name, text)
-    for name, number in sorted(result.gate_drops.items(), key=lambda item: (-item[1], item[0])):
+    held = {name: number for name, number in result.gate_drops.items() if number}
+    for name, number in sorted(held.items(), key=lambda item: (-item[1], item[0])):
         table.add_row("held back", f"{count(number)} by {name}")
     console.print(table)
     for name, passed, text in verdicts(result):

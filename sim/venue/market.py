@@ -68,7 +68,13 @@ class MarketMirror:
         return max(1, size * mapping.lots_numerator // mapping.lots_denominator)
 
     def best(self, now_ns, security_id, bid, ask):
-        """Best bid and offer of a feed instrument after an event: (ticks, size), or ``None`` where unknown."""
+        """Best bid and offer of a feed instrument after an event: (ticks, size), or ``None`` where unknown.
+
+        A bid at or above the offer (as before an opening auction) is nothing that anybody could trade with: both are
+        withdrawn.
+        """
+        if bid is not None and ask is not None and bid[0] >= ask[0]:
+            bid = ask = None
         for mapping in self.mappings.get(security_id, ()):
             levels = [None if level is None else (self.price_e9(mapping, level[0], side),
                                                   self._lots(mapping, level[1]))

@@ -211,6 +211,15 @@ def test_mirror_trades_reach_quotes(gateway, alice):
         (-1, 50_004 * E9, 1), (1, 50_001 * E9, 1)]
 
 
+def test_a_crossed_feed_is_no_market(gateway, alice):
+    mirror = MarketMirror(gateway, [FeedMapping(43, BTC)])
+    alice.quote(entry(50_001, 50_004))
+    mirror.best(0, 43, (100_000, 5), (100_010, 5))
+    mirror.best(1, 43, (100_010, 5), (100_000, 5))
+    assert gateway.engine.books[BTC].depth(1) == [(50_001 * E9, 1, "alice")]
+    assert not gateway.engine.ledger.fills
+
+
 def test_mirror_refuses_what_is_not_listed(gateway):
     with pytest.raises(ValueError, match="instrument 77 is not listed"):
         MarketMirror(gateway, [FeedMapping(43, 77)])
