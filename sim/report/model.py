@@ -105,8 +105,8 @@ class ReplayResult:
         ``gap_packets`` missing in them.
     messages, events : messages walked, ends of event seen.
     quotes_sent : mass-quote frames on the wire (new, changed and pulled); ``mass_cancels`` besides them.
-    quotes_accepted : of these, accepted by the exchange in full.
-    refusals : one sentence for each refusal of the exchange.
+    quotes_accepted : of these, accepted by the exchange in full; ``quotes_refused`` were refused, or one side of them.
+    refusals : one sentence for each refusal of the exchange (a quote may have two, one a side).
     golden_mismatches : frames that differ from the golden model's, of ``frames_compared``.
     gate_drops : evaluations stopped or held back, by reason (the gate's name and title).
     latency : :class:`Latency` of direct decisions with the order port idle.
@@ -128,6 +128,7 @@ class ReplayResult:
     events: int = 0
     quotes_sent: int = 0
     quotes_accepted: int = 0
+    quotes_refused: int = 0
     mass_cancels: int = 0
     refusals: list = field(default_factory=list)
     golden_mismatches: int = 0

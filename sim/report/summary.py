@@ -22,6 +22,7 @@ def to_json(result):
         "events": result.events,
         "quotes_sent": result.quotes_sent,
         "quotes_accepted": result.quotes_accepted,
+        "quotes_refused": result.quotes_refused,
         "mass_cancels": result.mass_cancels,
         "fills": result.fills,
         "golden_mismatches": result.golden_mismatches,
@@ -68,12 +69,14 @@ def latency_text(latency):
 
 def verdicts(result):
     """(name, passed, text) of what must hold after a replay."""
+    answered = result.quotes_accepted + result.quotes_refused
     return [
         ("golden model", result.golden_mismatches == 0,
          f"{count(result.frames_compared)} frames compared, {count(result.golden_mismatches)} differ"),
-        ("exchange", result.quotes_accepted + len(result.refusals) >= result.quotes_sent,
+        ("exchange", answered == result.quotes_sent and len(result.refusals) >= result.quotes_refused,
          f"{count(result.quotes_accepted)} of {count(result.quotes_sent)} quotes accepted, "
-         f"{count(len(result.refusals))} refusals explained"),
+         f"{count(result.quotes_refused)} refused with {count(len(result.refusals))} explanations, "
+         f"{count(result.quotes_sent - answered)} unanswered"),
         ("wire", not result.wire_violations, f"{count(len(result.wire_violations))} faults found in our frames"),
     ]
 
@@ -87,7 +90,7 @@ def facts(result):
         ("sequence gaps", f"{count(result.gaps)} ({count(result.gap_packets)} packets missing)"),
         ("messages, events", f"{count(result.messages)}, {count(result.events)}"),
         ("quotes sent", f"{count(result.quotes_sent)} (and {count(result.mass_cancels)} mass cancels)"),
-        ("quotes accepted", f"{count(result.quotes_accepted)} ({count(len(result.refusals))} refusals)"),
+        ("quotes accepted", f"{count(result.quotes_accepted)} ({count(result.quotes_refused)} refused)"),
         ("fills", count(result.fills)),
         ("trigger to quote", latency_text(result.latency)),
         ("golden model", f"{count(result.frames_compared)} frames compared, {count(result.golden_mismatches)} differ"),

@@ -28,6 +28,7 @@ class InstrumentSpec:
     band_low_e9, band_high_e9 : inclusive price band, or ``None`` for no bound.
     currency_pair_id : int64, what MassCancelRequest filters by.
     product_type : value of the schema's ProductType (2 is futures, perpetuals included).
+    reference_ticks : price at which an invented market starts, in ticks.
     """
 
     instrument_id: int
@@ -41,6 +42,7 @@ class InstrumentSpec:
     band_high_e9: int | None = None
     currency_pair_id: int = 1
     product_type: int = 2
+    reference_ticks: int = 50_000
 
     def __post_init__(self):
         where = f"instrument {self.name!r}"
@@ -54,6 +56,7 @@ class InstrumentSpec:
         low, high = self.band_low_e9, self.band_high_e9
         _require(low is None or high is None or low <= high,
                  f"{where}: band_low_e9 {low} must not exceed band_high_e9 {high}")
+        _require(self.reference_ticks > 0, f"{where}: reference_ticks must be at least 1, got {self.reference_ticks}")
         _require(1 <= self.product_type <= 5, f"{where}: product_type must be 1..5, got {self.product_type}")
 
     def lots_of(self, mantissa, exponent):

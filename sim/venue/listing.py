@@ -1,23 +1,44 @@
-"""The exchange that a host configuration expects: its instruments, its client, its protection group."""
+"""An exchange that lists what a configuration file quotes."""
 
-from hdl.layout import sbe
+from fractions import Fraction
+
 from host import params
 
 from .config import ClientSpec, InstrumentSpec, MmpGroupSpec, VenueConfig
+from .market import FeedMapping
+from .tcp_peer import PeerConfig
 
-_LAST_VERSION = sbe.load("starbase_orders").version
 
+def venue_config(config, secret, **changes):
+    """:class:`VenueConfig` for a :class:`host.config.Config`: its instruments, its client with ``secret``, its group.
 
-def venue_config(config, secret, **options):
-    """:class:`VenueConfig` that lists what a :class:`host.config.Config` quotes and lets its client in.
-
-    ``options`` are further fields of :class:`VenueConfig`, such as ``heartbeat_s``.
+    ``changes`` override arguments of :class:`VenueConfig`; ``group`` (a mapping) those of :class:`MmpGroupSpec`.
     """
-    session = config.session
+    group = changes.pop("group", {})
     instruments = []
     for i in config.instruments:
         mult, exponent = params.lot_words(i.lot)
-        instruments.append(InstrumentSpec(i.instrument_id, i.name, int(i.tick * 10 ** 9), lot_mult=mult,
-                                          lot_exp=exponent))
-    return VenueConfig(instruments, (MmpGroupSpec(session.mmp_group, session.client_id),),
-                       (ClientSpec(session.client_id, secret),), schema_versions=(12, _LAST_VERSION), **options)
+        middle = params.nearest(Fraction(i.reference_price) / Fraction(i.tick))
+        instruments.append(InstrumentSpec(i.instrument_id, i.name, int(Fraction(i.tick) * 10 ** 9), lot_mult=mult,
+                                          lot_exp=exponent, reference_ticks=max(1, middle)))
+    client = config.session.client_id
+    return VenueConfig(**({
+        "instruments": instruments, "groups": (MmpGroupSpec(config.session.mmp_group, client, **group),),
+        "clients": (ClientSpec(client, secret),)} | changes))
+
+
+def feed_mappings(config):
+    """:class:`FeedMapping` of every instrument; one unit of the feed's size is one lot."""
+    return [FeedMapping(i.security_id, i.instrument_id, params.ref_scale(i.feed_tick, i.tick))
+            for i in config.instruments]
+
+
+def feed_ticks(config):
+    """Feed ticks as wire mantissas, by SecurityID, for :func:`sim.venue.feed.feed_events`."""
+    return {i.security_id: params.feed_tick_mantissa(i.feed_tick, config.feed.price_exponent)
+            for i in config.instruments}
+
+
+def peer_config(config, mac, **changes):
+    """:class:`PeerConfig` at the address that the configuration connects to; ``mac`` is the exchange's."""
+    return PeerConfig(**({"mac": mac, "ip": int(config.session.peer_ip), "port": config.session.peer_port} | changes))

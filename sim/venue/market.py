@@ -89,7 +89,7 @@ class MarketMirror:
 
 
 class RandomWalk:
-    """A seeded market for an exchange that runs alone.
+    """A seeded market for an exchange that runs alone, around every instrument's ``reference_ticks``.
 
     Each step moves the middle of one instrument by at most ``jump`` ticks, shows a new best bid and offer, and
     sometimes trades. The same seed gives the same market.
@@ -98,20 +98,19 @@ class RandomWalk:
     ----------
     specs : the exchange's instruments.
     seed : any integer.
-    start_ticks : price of every instrument at the start, in its ticks.
     interval_ns : mean time between steps.
     """
 
-    def __init__(self, specs, seed, start_ticks=50_000, interval_ns=20_000_000, jump=3):
+    def __init__(self, specs, seed, interval_ns=20_000_000, jump=3):
         self._random, self._interval_ns, self._jump = Random(seed), interval_ns, jump
-        self._middles = dict.fromkeys(specs, start_ticks)
+        self._middles = {spec: spec.reference_ticks for spec in specs}
 
     def steps(self):
         """Endless (delay in ns before the step, callable of (gateway, now_ns))."""
         r = self._random
         while True:
             spec = r.choice(list(self._middles))
-            self._middles[spec] = middle = max(100, self._middles[spec] + r.randint(-self._jump, self._jump))
+            self._middles[spec] = middle = max(10, self._middles[spec] + r.randint(-self._jump, self._jump))
             width = r.randint(1, 3)
             bid = ((middle - width) * spec.tick_e9, r.randint(1, 50))
             ask = ((middle + width) * spec.tick_e9, r.randint(1, 50))

@@ -19,8 +19,8 @@ def made_up(instruments=3, steps=5_000, seed=1):
     r = random.Random(seed)
     result = model.ReplayResult(
         capture="Example.pcap", packets=10_000, duplicates=5_000, messages=10_598, events=7_321, quotes_sent=4_321,
-        quotes_accepted=4_320, mass_cancels=1, frames_compared=4_400, sim_cycles=21_000_000, sim_wall_s=30.0,
-        wall_s=41.27, refusals=["17 ns MassQuoteRequest 5 of t: INVALID_PRICE: bidPrice <1> & more"],
+        quotes_accepted=4_320, quotes_refused=1, mass_cancels=1, frames_compared=4_400, sim_cycles=21_000_000,
+        sim_wall_s=30.0, wall_s=41.27, refusals=["17 ns MassQuoteRequest 5 of t: INVALID_PRICE: bidPrice <1> & more"],
         gate_drops={"G4 data": 812, "G14 rate": 40, "G11 position": 3, "G1 dead-man": 0},
         notes=["Idle time between packets is compressed to 20 us."], facts={"capture spans": "14 min"})
     result.latency.add(8, 4_000)
@@ -186,9 +186,11 @@ def test_table_says_what_failed():
     assert "and 5 more, see report.json" in text
 
 
-@pytest.mark.parametrize(("accepted", "refusals", "passed"), [(10, 0, True), (9, 1, True), (9, 0, False)])
-def test_an_unexplained_refusal_fails(accepted, refusals, passed):
-    result = model.ReplayResult("x", quotes_sent=10, quotes_accepted=accepted, refusals=["why"] * refusals)
+@pytest.mark.parametrize(("accepted", "refused", "sentences", "passed"), [
+    (10, 0, 0, True), (9, 1, 2, True), (9, 1, 0, False), (9, 0, 2, False), (11, 0, 0, False)])
+def test_unexplained_or_unanswered_quotes_fail(accepted, refused, sentences, passed):
+    result = model.ReplayResult("x", quotes_sent=10, quotes_accepted=accepted, quotes_refused=refused,
+                                refusals=["why"] * sentences)
     assert {name: ok for name, ok, _ in summary.verdicts(result)}["exchange"] is passed
 
 

@@ -13,7 +13,7 @@ from sim.board.captures import read_capture
 from sim.golden import feed
 from sim.market.generator import LINE_A, LINE_B, generate, udp_frame
 from sim.market.schedule import schedule, wire_bytes
-from sim.venue import setup
+from sim.venue import listing
 from sim.venue.feed import FeedEvent, feed_events
 from sim.venue.market import MarketMirror
 from sim.venue.session import Gateway
@@ -141,7 +141,7 @@ def first_light():
 
 
 def test_exchange_lists_what_the_configuration_quotes(first_light):
-    venue = setup.venue_config(first_light, "s", heartbeat_s=2, group={"quantity_limit": 9})
+    venue = listing.venue_config(first_light, "s", heartbeat_s=2, group={"quantity_limit": 9})
     assert len(venue.instruments) == len(first_light.instruments)
     assert venue.heartbeat_s == 2
     assert venue.groups[0].quantity_limit == 9
@@ -149,9 +149,9 @@ def test_exchange_lists_what_the_configuration_quotes(first_light):
     one, spec = first_light.instruments[0], venue.instruments[0]
     assert spec.tick_e9 == one.tick * 10 ** 9
     assert spec.lot_mult * 10.0 ** spec.lot_exp == pytest.approx(float(one.lot))
-    assert setup.peer_config(first_light, 5).port == first_light.session.peer_port
+    assert listing.peer_config(first_light, 5).port == first_light.session.peer_port
     gateway = Gateway(venue)
-    mirror = MarketMirror(gateway, setup.feed_mappings(first_light))
+    mirror = MarketMirror(gateway, listing.feed_mappings(first_light))
     ticks = round(one.reference_price / one.feed_tick)
     FeedEvent(0, one.security_id, (ticks, 3), (ticks + 1, 3)).apply(mirror, 0)
     price = float(gateway.engine.books[one.instrument_id].best(1)) / 1e9
@@ -162,15 +162,15 @@ def test_exchange_lists_what_the_configuration_quotes(first_light):
 def test_real_capture_drives_the_exchange(first_light):
     capture = read_capture(V8)
     got = list(feed_events(schedule(list(capture)), (first_light.feed.line_a, first_light.feed.line_b),
-                           setup.feed_ticks(first_light)))
+                           listing.feed_ticks(first_light)))
     assert sum(e.trade is not None for e in got) > 20
     assert {e.security_id for e in got} == {i.security_id for i in first_light.instruments}
     both = [e for e in got if e.bid and e.ask]
     assert len(both) > 500
     crossed = sum(e.bid[0] >= e.ask[0] for e in both)
     assert crossed < len(both) / 5, "only before their openings do instruments show crossed prices"
-    gateway = Gateway(setup.venue_config(first_light, "s"))
-    mirror = MarketMirror(gateway, setup.feed_mappings(first_light))
+    gateway = Gateway(listing.venue_config(first_light, "s"))
+    mirror = MarketMirror(gateway, listing.feed_mappings(first_light))
     for event in got:
         event.apply(mirror, event.cycle * 8)
         for market in gateway.engine.books.values():
