@@ -1,0 +1,22 @@
+import copy
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from host import config
+
+FIRST_LIGHT = Path(__file__).resolve().parents[2] / "config" / "first_light.toml"
+
+
+@pytest.fixture
+def tree():
+    """The shipped configuration as plain data, free to be changed."""
+    with FIRST_LIGHT.open("rb") as file:
+        return copy.deepcopy(tomllib.load(file, parse_float=Decimal))
+
+
+@pytest.fixture
+def first_light():
+    return config.load(FIRST_LIGHT)

@@ -1,0 +1,99 @@
+"""Register words against exact fractions."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hdl.control import registers as regmap
+from host import config, params
+
+from .conftest import FIRST_LIGHT
+
+
+@given(st.integers(1, 1 << 40), st.integers(-(1 << 31), (1 << 31) - 1))
+def test_tick_words_divide_exact_multiples(mantissa, ticks):
+    shift, odd, inverse = params.tick_words(mantissa)
+    assert odd << shift == mantissa
+    assert odd % 2 == 1
+    assert odd * inverse % (1 << 32) == 1
+    quotient = (mantissa * ticks >> shift) * inverse % (1 << 32)
+    assert quotient == ticks % (1 << 32)
+
+
+@given(st.decimals("0.0000001", 1000, places=7), st.decimals("0.000001", 1000, places=9),
+       st.integers(-(1 << 24), 1 << 24), st.integers(0, 1000))
+def test_reference_is_within_its_bound(feed_tick, quote_tick, bid, spread):
+    """floor((bid + ask) * scale / 2^16) against the exact mid in subticks."""
+    scale = params.ref_scale(feed_tick, quote_tick)
+    exact = Fraction(2 * bid + spread) / 2 * Fraction(feed_tick) / Fraction(quote_tick) * 256
+    got = (2 * bid + spread) * scale >> 16
+    assert abs(got - exact) <= 1 + abs(2 * bid + spread) * Fraction(1, 2 * 65536)
+
+
+@given(st.decimals("0.00000001", 10 ** 6, places=8))
+def test_lot_words_are_the_lot(lot):
+    mantissa, exponent = params.lot_words(lot)
+    assert mantissa * Fraction(10) ** exponent == Fraction(lot)
+    assert exponent <= 0
+    assert exponent == 0 or mantissa % 10
+
+
+def test_every_parameter_of_first_light_is_what_it_says():
+    loaded = config.load(FIRST_LIGHT)
+    for i in loaded.instruments:
+        v = params.values(i, loaded.feed.price_exponent)
+        assert set(v) == set(regmap.PARAM_BY_NAME)
+        tick, lot = Fraction(i.tick), Fraction(i.lot)
+        half = Fraction(i.half_spread_bps) / 10_000 * Fraction(i.reference_price) / tick * 256
+        assert half <= v["half_spread_sub"] < half + 1                           # outwards
+        assert Fraction(i.min_price) <= v["px_min_ticks"] * tick                 # inwards
+        assert v["px_max_ticks"] * tick <= Fraction(i.max_price)
+        assert v["quote_lots"] * lot == Fraction(i.quote_quantity)
+        assert v["max_long_lots"] * lot == Fraction(i.max_long)
+        notional = (v["max_notional_hi"] << 32 | v["max_notional_lo"]) * tick * lot
+        assert notional <= Fraction(i.max_notional) < notional + tick * lot      # down
+        assert Fraction(v["stale_cycles"], params.CLOCK_HZ) <= Fraction(i.stale_ms) / 1000
+        assert (v["tick_e9_hi"] << 32 | v["tick_e9_lo"]) == tick * 10 ** 9
+        assert v["lot_mult"] * Fraction(10) ** v["lot_exp"] == lot
+        assert v["instrument_id_hi"] << 32 | v["instrument_id_lo"] == i.instrument_id
+        assert abs(Fraction(v["skew_q8"], 65536) - Fraction(i.skew_ticks_per_lot)) <= Fraction(1, 2 * 65536)
+        assert v["feed_tick_odd"] << v["feed_tick_shift"] == Fraction(i.feed_tick) * 10 ** 7
+
+
+def test_signed_words_are_twos_complement(tree):
+    tree["instruments"][0].update(target_position="-1.5", min_price=-100)
+    row = config.build(tree).rows()[0]
+    assert row[regmap.PARAM_BY_NAME["target_lots"].word] == (-15) % (1 << 32)
+    assert row[regmap.PARAM_BY_NAME["px_min_ticks"].word] == (-2000) % (1 << 32)
+    assert row[regmap.PARAM_BY_NAME["lot_exp"].word] == (-1) % (1 << 32)
+
+
+@given(st.decimals("0.1", 10 ** 7, places=3))
+def test_token_intervals_never_exceed_the_rate(rate):
+    risk = config.Risk(deadman_ms=100, session_rate_per_s=rate, session_burst=10, symbol_rate_per_s=rate, symbol_burst=1)
+    interval = params.risk_words(risk)["session_interval"]
+    assert Fraction(params.CLOCK_HZ, interval) <= Fraction(rate) < Fraction(params.CLOCK_HZ, max(1, interval - 1)) or \
+        interval == 1
+
+
+@pytest.mark.parametrize(("vlan", "word"), [("none", 0), ("any", 1 << 16), (141, 1 << 17 | 141)])
+def test_vlan_word(tree, vlan, word):
+    tree["feed"]["vlan"] = vlan
+    assert params.feed_words(config.build(tree).feed)["vlan"] == word
+
+
+def test_line_b_may_be_absent(tree):
+    del tree["feed"]["line_b"]
+    words = params.feed_words(config.build(tree).feed)
+    assert (words["line_b_ip"], words["line_b_port"]) == (0, 0)
+    assert words["line_a_ip"] == 0xE0001F0B
+
+
+def test_half_spread_in_ticks(tree):
+    del tree["instruments"][0]["half_spread_bps"]
+    tree["instruments"][0]["half_spread_ticks"] = Decimal("1.25")
+    loaded = config.build(tree)
+    assert params.values(loaded.instruments[0], -7)["half_spread_sub"] == 320
