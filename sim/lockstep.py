@@ -60,6 +60,19 @@ class Lockstep:
             if name in _HOST_PACKETS:
                 self._host_packets.append((_HOST_PACKETS[name], bytes(payload)))
 
+    def link_write(self, data):
+        """As :meth:`VirtualBoard.link_write`, and the golden model learns of it."""
+        self.host_bytes(data)
+        self.board.link_write(data)
+
+    def link_read(self):
+        """As :meth:`VirtualBoard.link_read`."""
+        return self.board.link_read()
+
+    def link_pace(self, **pace):
+        """As :meth:`VirtualBoard.link_pace`."""
+        self.board.link_pace(**pace)
+
     def inject(self, port, frames, starts, **options):
         """Queue frames (bytes without FCS) for a port, 0 the feed, 1 the order port; ``options`` as for
         :meth:`VirtualBoard.inject_many`, of which the golden model understands none."""

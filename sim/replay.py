@@ -1,0 +1,338 @@
+"""`t2q replay`: market data through the simulated gateware, the daemon trading at a simulated exchange.
+
+Everything runs in one process and in lock step with simulated time, so that the same command gives the same frames:
+
+    capture or generator -> feed port -> gateware (Verilated) -> order port -> exchange's TCP end point -> exchange
+                                            |  host link, on a pseudo-terminal
+                                         daemon (the very one that serves a card), over pyserial
+
+The board runs in bursts that are shorter than the way to the exchange, so that an answer never comes too late. After
+each burst the daemon has read every byte that the board has written and the other way round before time goes on. The
+golden model is given the same input and predicts every frame; the exchange's market follows its books.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hdl.control import registers
+from host import config as configuration
+from host import params
+from host.daemon import Daemon
+from host.serial_device import SerialDevice
+from sim.board.board import CYCLE_NS, VirtualBoard
+from sim.board.captures import read_capture
+from sim.board.pty import LinkPty
+from sim.golden.model import GoldenModel
+from sim.golden.quote import MASS_CANCEL, PULLED, SENT
+from sim.lockstep import Lockstep
+from sim.market import generator
+from sim.market.schedule import MAX_IDLE_NS, schedule
+from sim.report.model import FillPoint, InstrumentSeries, Latency, Level, ReplayResult
+from sim.report.write import write_all
+from sim.venue.config import ClientSpec, InstrumentSpec, MmpGroupSpec, VenueConfig
+from sim.venue.market import FeedMapping, MarketMirror
+from sim.venue.session import Gateway
+from sim.venue.tcp_peer import PeerConfig, TcpPeer
+
+__all__ = ["DEFAULT_CAPTURE", "ReplayError", "Replay", "find_captures", "run_replay", "venue_config"]
+
+DEFAULT_CAPTURE = Path("cme_mdp3") / "Cme.Mdp3.Sbe.v8.1.Example.pcap"
+DELAY_NS = 5_000            # one way between the order port and the exchange
+MARKET_LAG_NS = 10_000      # by which the exchange's market follows the feed
+BURST = DELAY_NS // CYCLE_NS - 25
+START_LIMIT_NS = 50_000_000
+_EPOCH_NS = 1_700_000_000_000_000_000   # when generated traffic begins
+
+
+class ReplayError(RuntimeError):
+    """The replay cannot go on; the text says why."""
+
+
+def find_captures():
+    """The directory of the real captures: ``$T2Q_CAPTURES``, else ``../shared/captures`` beside the project; or ``None``."""
+    named = os.environ.get("T2Q_CAPTURES")
+    path = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "captures"
+    return path if path.is_dir() else None
+
+
+def venue_config(config):
+    """The exchange's side of a daemon's configuration: what it lists, the client, and its protection group."""
+    specs = []
+    for i in config.instruments:
+        mult, exp = params.lot_words(i.lot)
+        specs.append(InstrumentSpec(i.instrument_id, i.name, tick_e9=int(i.tick * 10**9), lot_mult=mult, lot_exp=exp))
+    session = config.session
+    return VenueConfig(specs, (MmpGroupSpec(session.mmp_group, session.client_id),),
+                       (ClientSpec(session.client_id, config.secret()),))
+
+
+@dataclass
+class _Source:
+    """What is replayed: ``frames`` as (time_ns, bytes without FCS), its ``name``, whether it was ``generated``."""
+
+    name: str
+    generated: bool
+    frames: list
+    notes: list
+
+
+def _load(config, capture, seed, max_packets):
+    notes = []
+    if capture is None:
+        directory = find_captures()
+        if directory is not None and (directory / DEFAULT_CAPTURE).is_file():
+            capture = directory / DEFAULT_CAPTURE
+    if capture is None:
+        count = 5000 if max_packets is None else -(-max_packets // 2)
+        frames = generator.generate(seed, count)
+        notes.append(f"No capture was given or found: {count} packets on each line were generated with seed {seed} in the "
+                     f"statistics of CME's MDP 3.0 example capture.")
+        name, generated = f"generated, seed {seed}", True
+    else:
+        read = read_capture(capture)
+        frames, name, generated = list(read), Path(capture).name, False
+        if read.cut_short:
+            notes.append(f"{read.cut_short} packets of which the capture kept only a part were left out.")
+        if not frames:
+            raise ReplayError(f"{capture}: holds no complete Ethernet frame; a capture of the feed's multicast is needed")
+    if max_packets is not None:
+        frames = frames[:max_packets]
+    notes.append(f"Time between packets was kept up to {MAX_IDLE_NS // 1000} us, longer gaps were compressed to that; the "
+                 f"order of packets and the skew of lines A and B are those of the source. Time-outs and rates are "
+                 f"not scaled: they count compressed time.")
+    return _Source(name, generated, frames, notes)
+
+
+class Replay:
+    """Board, golden model, exchange and daemon, moved in lock step.
+
+    Parameters
+    ----------
+    config : :class:`host.config.Config`.
+    board : a reset :class:`VirtualBoard` of the core.
+    epoch_ns : wall time of cycle 0.
+    seed : of the connection's initial sequence number.
+    market_lag_ns : by which the exchange's market follows the feed.
+
+    Attributes
+    ----------
+    lock : :class:`Lockstep`; ``lock.board``, ``lock.golden``. daemon : :class:`Daemon`. peer : :class:`TcpPeer`.
+    gateway : :class:`Gateway`; ``gateway.engine.ledger`` knows what became of every quote.
+    series : :class:`InstrumentSeries` by instrument number.
+    """
+
+    def __init__(self, config, board, *, epoch_ns=_EPOCH_NS, seed=1, market_lag_ns=MARKET_LAG_NS):
+        self.config, self.epoch_ns, self.market_lag_ns = config, epoch_ns, market_lag_ns
+        self.golden = GoldenModel()
+        self.golden.on_publish = self._published
+        self.lock = Lockstep(board, self.golden)
+        self.pty = LinkPty(self.lock)
+        self.device = SerialDevice(self.pty.path)
+        self.daemon = Daemon(config, self.device, isn=seed * 0x01000193 & 0xFFFFFFFF)
+        self.daemon.on_fill.append(self._filled)
+        self.gateway = Gateway(venue_config(config))
+        self.peer = TcpPeer(PeerConfig(ip=config.session.peer_ip, port=config.session.peer_port, delay_ns=DELAY_NS),
+                            self.gateway)
+        self.mirror = MarketMirror(self.gateway, [
+            FeedMapping(i.security_id, i.instrument_id, ref_scale=params.ref_scale(i.feed_tick, i.tick))
+            for i in config.instruments])
+        self.series = [InstrumentSeries(i.name, i.security_id, i.instrument_id,
+                                        position=[(0, i.initial_lots)]) for i in config.instruments]
+        self.feed_until = 0
+
+    @property
+    def board(self):
+        return self.lock.board
+
+    def ns(self, cycle):
+        """Wall time of a cycle."""
+        return self.epoch_ns + cycle * CYCLE_NS
+
+    def close(self):
+        """Give the pseudo-terminal and the serial port back."""
+        self.device.close()
+        self.pty.close()
+
+    # -- the market ---------------------------------------------------------------------------------------------
+    def _published(self, cycle, touched):
+        for i in touched:
+            if i < len(self.config.instruments):
+                best = self.golden.best(i)
+                instrument = self.config.instruments[i]
+                scale = float(instrument.feed_tick)
+                self.series[i].market.append(Level(cycle * CYCLE_NS, *(b and b[0] * scale for b in best)))
+                self.peer.at(self.ns(cycle) + self.market_lag_ns,
+                             lambda now_ns, i=instrument, best=best: self.mirror.best(now_ns, i.security_id, *best))
+
+    def _filled(self, fill, now_ns):
+        series = self.series[fill.instrument]
+        at = now_ns - self.epoch_ns
+        side = 1 if fill.side == "bid" else -1
+        series.fills.append(FillPoint(at, side, fill.price_e9 / 1e9, fill.lots))
+        series.position.append((at, series.last_position + side * fill.lots))
+
+    # -- time ---------------------------------------------------------------------------------------------------
+    def step(self, cycles=BURST):
+        """One burst, then everybody else catches up. Returns the frames that the core sent."""
+        sent = self.lock.run_until(self.board.cycle + cycles)
+        now_ns = self.ns(self.board.cycle)
+        for frame in sent:
+            self.peer.receive(frame.frame, self.ns(frame.end))
+        self.peer.run(now_ns)
+        # What reaches the pins in the next burst left the exchange before this one ended.
+        answers = self.peer.frames(now_ns + BURST * CYCLE_NS)
+        if answers:
+            self.lock.inject(1, [frame for _, frame in answers],
+                             [-(-(at - self.epoch_ns) // CYCLE_NS) for at, _ in answers])
+        self._talk(now_ns)
+        return sent
+
+    def _talk(self, now_ns):
+        self.pty.pump()
+        while True:
+            self.daemon.pump(now_ns, received=self.pty.to_host)
+            while self.device.unsent or self.device.bytes_sent != self.pty.from_host:
+                self.device.flush()
+                self.pty.pump()
+            if self.pty.backlog == 0:
+                return
+            self.pty.pump()
+
+    def until(self, condition, what, limit_ns=START_LIMIT_NS):
+        """Step until ``condition()``; raises :class:`ReplayError` with what was waited for."""
+        end = self.board.cycle + limit_ns // CYCLE_NS
+        while not condition():
+            if self.daemon.phase == "failed":
+                raise ReplayError(f"the daemon failed: {self.daemon.error}")
+            if self.board.cycle > end:
+                raise ReplayError(f"{what}: not within {limit_ns / 1e6:g} ms of simulated time")
+            self.step()
+
+    # -- the acts -----------------------------------------------------------------------------------------------
+    def start(self):
+        """Bring the session up and arm."""
+        self.until(lambda: self.daemon.phase == "ready", "the session did not come up")
+        arm = self.daemon.submit("arm", self.daemon.arm())
+        self.until(lambda: arm.done, "the card did not arm")
+        if arm.error is not None:
+            raise ReplayError(f"the card did not arm: {arm.error}")
+
+    def feed(self, frames):
+        """Put frames on the feed port, from now on. Returns the cycle in which the last one ends."""
+        wire = schedule(frames, start_cycle=self.board.cycle + 1000)
+        self.lock.inject(0, [f.data[:-4] for f in wire], [f.cycle for f in wire])
+        self.feed_until = wire[-1].end if wire else self.board.cycle
+        return self.feed_until
+
+    def stop(self):
+        """Disarm, verify, log out, close."""
+        task = self.daemon.submit("shutdown", self.daemon.shutdown())
+        self.until(lambda: task.done, "the daemon did not shut down")
+        for _ in range(20):
+            self.step()
+        return self.lock.finish()
+
+
+def run_replay(config_path, capture=None, out=Path("out"), seed=1, max_packets=None, progress=None):
+    """Replay a capture and write the results.
+
+    Parameters
+    ----------
+    config_path : TOML file. capture : pcap or pcapng file; ``None``: the default one, or generated traffic.
+    out : directory of the results. seed : of generated traffic and of the session's numbers.
+    max_packets : stop after so many feed packets.
+    progress : called with (stage, done, total).
+
+    Returns a :class:`ReplayResult`. Raises :class:`ReplayError`, or what the configuration, the capture or the build has
+    to say.
+    """
+    began = time.monotonic()
+    progress = progress or (lambda stage, done, total: None)
+    config = configuration.load(config_path)
+    source = _load(config, capture, seed, max_packets)
+    board = VirtualBoard(progress=lambda share, what: progress("build the virtual board", share, 1.0))
+    epoch_ns = min(t for t, _ in source.frames) if source.frames else _EPOCH_NS
+    replay = Replay(config, board, epoch_ns=epoch_ns, seed=seed)
+    try:
+        replay.start()
+        first, last = board.cycle, replay.feed(source.frames)
+        simulated = time.monotonic()
+        steps = 0
+        while board.cycle < last + 20_000:
+            if replay.daemon.phase == "failed":
+                raise ReplayError(f"the daemon failed: {replay.daemon.error}")
+            replay.step()
+            steps += 1
+            if steps % 50 == 0:
+                progress("replay", min(board.cycle - first, last - first), last - first)
+        simulated = time.monotonic() - simulated, board.cycle - first
+        counters = _read_counters(replay)
+        mismatches = replay.stop()
+        result = _result(replay, source, counters, mismatches, simulated)
+    finally:
+        replay.close()
+    progress("write the results", 0, 1)
+    result.wall_s = time.monotonic() - began
+    write_all(result, out, [(f.start * CYCLE_NS, f.frame) for f in replay.lock.sent], epoch_ns)
+    progress("write the results", 1, 1)
+    board.close()
+    return result
+
+
+def _read_counters(replay):
+    """Every counter of the card, read over the link as `t2q status` does."""
+    task = replay.daemon.submit("counters", replay.daemon._watch())
+    replay.until(lambda: task.done, "the card's counters could not be read")
+    return dict(replay.daemon.watched)
+
+
+def _result(replay, source, counters, mismatches, simulated):
+    golden, ledger = replay.golden, replay.gateway.engine.ledger
+    instruments = replay.config.instruments
+    starts = {f.start: f for f in replay.lock.sent}
+    latency = Latency()
+    quotes = 0
+    for d in golden.decisions:
+        if d.outcome not in (SENT, PULLED):
+            continue
+        quotes += 1
+        start = d.fireCycle + golden.timing.tx_register
+        if d.flags & 1 and start in starts:     # caused by a trigger byte, and on the pins where it was to be
+            latency.add(start - d.triggerCycle)
+        series, tick = replay.series[d.instrument], float(instruments[d.instrument].tick)
+        series.quotes.append(Level(start * CYCLE_NS, d.bidTicks * tick if d.bidLots else None,
+                                   d.askTicks * tick if d.askLots else None))
+        series.quotes_sent += 1
+        request = ledger.quotes.get(d.quoteId)
+        series.quotes_accepted += bool(request and request.fully_accepted)
+    for d in golden.decisions:
+        if d.outcome == MASS_CANCEL:
+            for series in replay.series:
+                if series.quotes and (series.quotes[-1].bid is not None or series.quotes[-1].ask is not None):
+                    series.quotes.append(Level(d.fireCycle * CYCLE_NS, None, None))
+    for series in replay.series:
+        series.quotes.sort(key=lambda level: level.time_ns)
+    wall_s, cycles = simulated
+    facts = {
+        "build of the core": f"{golden.instruments} instruments, register map {registers.MAP_HASH:08x}",
+        "quotes by fate": ", ".join(f"{n:,} {name.lower()}" for name, n in (
+            ("sent", counters["quotes_sent"]), ("pulled", counters["quotes_pulled"]),
+            ("deferred", counters["decisions_deferred"]), ("held", counters["decisions_held"]),
+            ("dropped", counters["decisions_dropped"]))),
+        "at the end": f"{sum(o.closed_ns is None for o in ledger.orders.values())} orders open at the exchange",
+    }
+    return ReplayResult(
+        capture=source.name, generated=source.generated,
+        packets=counters["line_a_packets"] + counters["line_b_packets"], duplicates=counters["duplicate_packets"],
+        gaps=counters["gaps"], gap_packets=counters["gap_packets"], messages=counters["messages"],
+        events=counters["events"], quotes_sent=quotes, quotes_accepted=sum(s.quotes_accepted for s in replay.series),
+        mass_cancels=sum(d.outcome == MASS_CANCEL for d in golden.decisions),
+        refusals=replay.gateway.explain_refusals(), golden_mismatches=len(mismatches),
+        frames_compared=len(replay.lock.sent),
+        gate_drops={f"{name} {title}": counters[f"drop_{name.lower()}"]
+                    for name, title, _ in registers.GATES.values() if counters[f"drop_{name.lower()}"]},
+        latency=latency, sim_cycles=cycles, sim_wall_s=wall_s,
+        wire_violations=[v.text for v in replay.peer.violations], instruments=replay.series, counters=counters,
+        facts=facts, notes=source.notes)
