@@ -26,7 +26,7 @@ from hdl.layout import net, sbe
 from sim.golden import feed, session
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
 from sim.golden.gate import Context
-from sim.golden.port import OrderPort
+from sim.golden.port import FRAME_TX, OrderPort
 from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, REPLACE, SENT, Params, State, evaluate
 from sim.golden.timing import Timing
 
@@ -356,9 +356,8 @@ class GoldenModel:
         accepted, missing = self._arbiter.offer(seq)
         if not accepted:
             self.counters["duplicate_packets"] += 1
-            return
+            return None
         s.accept = True
-        self._last_seq = seq
         self.counters["accepted_packets"] += 1
         if missing:
             s.gap = True
@@ -369,6 +368,7 @@ class GoldenModel:
         for at, kind, a, b in happenings:
             self._at(first + at, self._happening, kind, a, b)
         self._at(end, self._packet_end, malformed or not good)
+        return lambda: setattr(self, "_last_seq", seq)
 
     def _happening(self, cycle, s, kind, a, b):
         counters = self.counters
@@ -621,7 +621,9 @@ class GoldenModel:
         done = 1 << claim if direct_start else 1 << background if background is not None else 0
         again = 1 << flight.instrument if squash or (due and deferred) else 0
 
+        state = self.state
         armed, stopped, cleared = self._edge_state(c, s, trading)
+        reduced = state == ACTIVE and self.state == REDUCING
 
         pending = self._pending
         if s.publish:
@@ -631,12 +633,12 @@ class GoldenModel:
         if refill:
             pending |= self._waiting
         pending |= expired & live
-        if void:
+        if void or mass_cancel:
             pending |= live
         if self._settle_now is not None:
             pending |= 1 << self._settle_now
         pending = pending & ~done | again
-        if armed or flip:
+        if armed or reduced or flip:
             pending |= n_all
         self._pending = pending
         if s.publish and self.on_publish is not None:
@@ -713,8 +715,30 @@ class GoldenModel:
             self._wake(port.free)
         if self._waiting or (self._hold and not self._session_tokens.tokens):
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
-        return bool(late or fire or due or squash or expired or background is not None or stopped or self._pending != before
-                    or s.__dict__)
+        return bool(late or fire or due or squash or expired or stopped or self._pending != before or s.__dict__
+                    or self._can_start(c + 1))
+
+    def _can_start(self, c):
+        """Something that has waited could start in ``c`` without anything new arriving."""
+        if self._flight is not None or self._claim is not None:
+            return False    # their ends are put down, or come with a byte
+        if self._settling is not None or self._settle_now is not None or self._committing:
+            return True
+        port = self._port
+        if c < port.free:
+            return False
+        if port.ack_pending:
+            return True
+        if port.host and port.host[0][0] <= c:
+            _, kind, data = port.host[0]
+            if kind == FRAME_TX or not port.up or port.room(c, len(data)):
+                return True
+        if not port.ready(c):
+            return False
+        if self._hold:
+            return self.session_tokens(c) > 0
+        trading = self.state in (ACTIVE, REDUCING)
+        return bool(self._pending & (~self._touched | (0 if trading else self._all)))
 
     # ------------------------------------------------------------------ parts of a cycle
 

@@ -126,6 +126,10 @@ class CoSim:
         """DISARMED to ACTIVE."""
         self.write("arm", ARM_MAGIC)
 
+    def session_is_up(self):
+        """The fabric owns a connection."""
+        return self.model.session_up
+
     # ------------------------------------------------------------------ time
 
     def run(self, cycles):
@@ -168,7 +172,7 @@ class CoSim:
 
     def compare(self):
         """Every frame that the core has sent is the model's, in the same cycle."""
-        for n, (got, want) in enumerate(zip(self.tx, self.model.tx)):
+        for n, (got, want) in enumerate(zip(self.tx, self.model.tx, strict=False)):
             assert not got.faults, f"frame {n} at cycle {got.start}: {got.faults}"
             assert (got.start, got.data) == (want.cycle, want.data), (
                 f"frame {n}: core at cycle {got.start} {got.data.hex(' ')}\n"
@@ -198,7 +202,7 @@ class CoSim:
     def compare_records(self):
         """Every decision record of the core is the model's."""
         decisions, _ = self.records()
-        for n, (got, want) in enumerate(zip(decisions, self.model.decisions)):
+        for n, (got, want) in enumerate(zip(decisions, self.model.decisions, strict=False)):
             got = dict(zip(link.SCHEMA["Decision"].fields, got, strict=True))
             got.pop("sequence")
             want = want.as_dict()

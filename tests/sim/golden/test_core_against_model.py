@@ -1,0 +1,204 @@
+"""The core and the golden model on the same input: every frame, every decision, every counter.
+
+Long: the core is built by Verilator (once; the result is kept) and simulated for some hundred thousand cycles.
+"""
+
+import random
+
+import pytest
+
+from hdl.layout import net
+from sim.golden.session import tcp_frame
+from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, generate
+from sim.market.schedule import schedule, wire_bytes
+from tests.sim.golden.cosim import FRAME_TX, PEER, SESSION_TX, CoSim
+
+CHOSEN = [(i.security_id, i.tick) for i in INSTRUMENTS[:16]]
+
+
+def ready(seed, **limits):
+    """Both set up, connected and armed, in mid-session."""
+    sim = CoSim(seed=seed)
+    sim.lines(LINE_A, LINE_B)
+    sim.configure(CHOSEN, **limits)
+    sim.hand_over()
+    sim.arm()
+    while sim.board.link_waiting:
+        sim.run(5_000)
+    sim.run(2_000)
+    assert sim.session_is_up()
+    return sim
+
+
+def replay(sim, seed, packets, max_idle_ns=20_000, each=None, step=2_000, **options):
+    """Run generated market data through both; ``each`` is called between bursts."""
+    frames = schedule(generate(seed, packets, **options), start_cycle=sim.board.cycle + 500, max_idle_ns=max_idle_ns)
+    rng = random.Random(seed)
+    for frame in frames:
+        sim.feed(frame)
+    while sim.board.cycle < frames[-1].end + 1_000:
+        new = sim.run(rng.randrange(1, 2 * step))
+        if each:
+            each(sim, rng, new)
+        elif new:
+            sim.peer()
+    sim.run(3_000)
+    return frames
+
+
+def finish(sim):
+    """Everything agrees."""
+    got, want = sim.compare_records()
+    overflow = sim.read("telemetry_overflow")
+    assert got == want or overflow, f"{got} decision records, {want} expected"
+    sim.compare_counters()
+    for name, want in (("latency_count", sim.model.latency.count), ("latency_min", sim.model.latency.minimum),
+                       ("latency_max", sim.model.latency.maximum)):
+        assert sim.read(name) == want, name
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_quiet_market(seed):
+    """A market as it is, both lines, a peer that acknowledges: quotes leave eight cycles after their trigger byte."""
+    sim = ready(seed)
+    replay(sim, seed, 400)
+    finish(sim)
+    assert sim.model.latency.count > 20
+    assert (sim.model.latency.minimum, sim.model.latency.maximum) == (8, 8)
+
+
+def disturb(sim, rng, new):
+    """The peer and the host do all they can, at any time."""
+    if new or rng.random() < 0.2:
+        what = rng.random()
+        if what < 0.5:
+            sim.peer()
+        elif what < 0.7:
+            sim.peer(rng.randbytes(rng.randrange(1, 200)))
+        elif what < 0.75:
+            sim.peer(rng.randbytes(8), seq=sim.peer_next + rng.choice((-8, 5)) & 0xFFFF_FFFF)
+        elif what < 0.8:
+            sim.peer(ack=sim.peer_seen + 1000 & 0xFFFF_FFFF)
+        elif what < 0.85:
+            sim.order(wire_bytes(net.ETHERNET.pack(dst=net.MAC_BROADCAST, src=1, ethertype=net.ETHERTYPE_ARP)))
+        elif what < 0.9:
+            frame = bytearray(wire_bytes(tcp_frame(PEER, sim.peer_next, sim.peer_seen, 1000, net.TCP_ACK, b"spoilt")))
+            frame[rng.randrange(len(frame))] ^= 1 << rng.randrange(8)
+            sim.order(bytes(frame), rx_er=rng.random() < 0.3)
+        else:
+            sim.order(wire_bytes(tcp_frame(PEER, sim.peer_next, sim.peer_seen, 65535,
+                                           net.TCP_SYN)))
+    what = rng.random()
+    if what < 0.1:
+        sim.host_packet(FRAME_TX, rng.randbytes(rng.randrange(14, 200)))
+    elif what < 0.2:
+        sim.host_packet(SESSION_TX, rng.randbytes(rng.randrange(32, 120)))
+    elif what < 0.35:
+        sim.position(rng.randrange(16), rng.randrange(-50, 50), rng.randrange(20), rng.randrange(20),
+                     rng.randrange(200), rng.randrange(4))
+    elif what < 0.4:
+        sim.params(rng.randrange(16), quote_lots=rng.randrange(8), half_spread_sub=rng.randrange(3) * 300)
+        sim.write("commit", 1)
+    elif what < 0.45:
+        sim.write("session_interval", rng.choice((0, 3_000, 20_000)))
+    elif what < 0.5:
+        sim.write("symbol_burst", rng.choice((0, 3, 40)))
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_disturbed_session(seed):
+    """Positions, limits, tokens, host packets and a peer that errs, all at random moments."""
+    sim = ready(seed)
+    replay(sim, seed, 500, each=disturb, max_idle_ns=8_000)
+    finish(sim)
+
+
+def trouble(sim, rng, new):
+    """The trading state is pushed about."""
+    if new:
+        sim.peer()
+    what = rng.random()
+    if what < 0.04:
+        sim.write("disarm", 1)
+    elif what < 0.08:
+        sim.write("reduce", 1)
+    elif what < 0.10:
+        sim.write("kill", 1)
+    elif what < 0.12:
+        sim.kill(True)
+    elif what < 0.14:
+        sim.write("deadman_cycles", rng.choice((0, 5_000, 0xFFFF_FFFF)))
+    elif what < 0.2:
+        sim.beats = getattr(sim, "beats", 1) + 1
+        sim.write("heartbeat", sim.beats)
+    elif what < 0.21:
+        sim.peer(flags=net.TCP_ACK | rng.choice((net.TCP_FIN, net.TCP_RST)))
+    if sim.kill_level and rng.random() < 0.5:
+        sim.kill(False)
+    if not sim.session_is_up() and rng.random() < 0.3:
+        sim.hand_over(init_rcv_nxt=sim.peer_next, init_snd_nxt=sim.peer_seen)
+    if sim.model.state != 1 and rng.random() < 0.5:
+        sim.write("clear_halt", sim.model.halt_nonce)
+        for i in range(16):
+            sim.position(i, rng.randrange(-20, 20))
+        sim.arm()
+
+
+@pytest.mark.parametrize("seed", [21, 22])
+def test_troubled_state(seed):
+    """Arm, disarm, reduce, kill, dead-man, lost and new sessions: what is live is cancelled, nothing else leaves."""
+    sim = ready(seed)
+    replay(sim, seed, 500, each=trouble, max_idle_ns=8_000)
+    finish(sim)
+    assert sim.model.counters["mass_cancels"]
+
+
+def test_troubled_feed():
+    """Gaps, losses, copies, resets, split and mixed events, every action, foreign and bad frames, wrong FCS."""
+    sim = ready(31)
+    replay(sim, 31, 600, max_idle_ns=4_000, gap=0.02, line_loss=0.1, duplicate=0.05, mixed=0.1, split=0.2,
+           delete_thru=0.02, delete_from=0.02, overlay=0.05, book_reset=0.01, channel_reset=0.01, bad=0.1)
+    finish(sim)
+
+
+def test_damaged_frames():
+    """Frames cut anywhere, with wrong FCS, with rx_er: whatever they say is voided."""
+    sim = ready(41)
+    rng = random.Random(41)
+    frames = schedule(generate(41, 300, mixed=0.1, split=0.2), start_cycle=sim.board.cycle + 500, max_idle_ns=4_000)
+    for frame in frames:
+        data, fault = frame.data, rng.random()
+        if fault < 0.1:
+            data = data[:rng.randrange(1, len(data))]
+        elif fault < 0.2:
+            data = bytearray(data)
+            for _ in range(rng.randrange(1, 4)):
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            data = bytes(data)
+        elif fault < 0.3:   # changed by someone who knew how to make an FCS
+            data = bytearray(data[:-4])
+            for _ in range(rng.randrange(1, 3)):
+                data[rng.randrange(42, len(data))] = rng.choice((0, 1, 2, 3, 4, 5, 8, 27, 32, 74, 128, 255))
+            data = wire_bytes(data)
+        sim.feed(frame._replace(data=data))
+    while sim.board.cycle < frames[-1].end + 1_000:
+        if sim.run(rng.randrange(1, 4_000)):
+            sim.peer()
+    sim.run(3_000)
+    finish(sim)
+    assert sim.model.counters["poisoned_packets"]
+    assert sim.model.counters["feed_bad_fcs"]
+
+
+def test_verify_then_quote():
+    """Decisions wait for the FCS."""
+    sim = CoSim(seed=51)
+    sim.write("feed_mode", 1)
+    sim.lines(LINE_A, LINE_B)
+    sim.configure(CHOSEN)
+    sim.hand_over()
+    sim.arm()
+    while sim.board.link_waiting:
+        sim.run(5_000)
+    replay(sim, 51, 200, max_idle_ns=2_000)
+    finish(sim)
