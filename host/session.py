@@ -292,7 +292,7 @@ class Session:
         elif now_ns - self._heard_ns >= self._silence * self.heartbeat_ns:
             self._test_ns, self._test_id = now_ns, self._test_id + 1
             self.send("TestRequest", {"correlationId": self._test_id}, now_ns)
-        if now_ns - self._spoke_ns >= self.heartbeat_ns:
+        if now_ns - self._spoke_ns >= self._beat_ns:
             self.send("Heartbeat", {"correlationId": 0}, now_ns)
 
     def next_deadline_ns(self):
@@ -303,4 +303,9 @@ class Session:
             return None
         silence = self._heard_ns + self._silence * self.heartbeat_ns if self._test_ns is None \
             else self._test_ns + self.heartbeat_ns
-        return min(self._spoke_ns + self.heartbeat_ns, silence)
+        return min(self._spoke_ns + self._beat_ns, silence)
+
+    @property
+    def _beat_ns(self):
+        """A heartbeat goes out after four fifths of the interval, so that it is there before it is missed."""
+        return self.heartbeat_ns * 4 // 5

@@ -151,6 +151,9 @@ class SlowPath:
 
     def receive(self, frame, now_ns):
         """Take a frame of the slow path. What is not for us is counted in ``ignored``."""
+        if len(frame) < net.ETHERNET.size:
+            self.ignored += 1
+            return
         packet = Ether(frame)
         if ARP in packet:
             self._arp(packet[ARP], now_ns)
