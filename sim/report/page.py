@@ -116,10 +116,12 @@ def _instrument_chart(series, end_ns):
             upper.scatter([f.time_ns / 1e6 for f in fills], [f.price for f in fills], marker=marker, s=44, color=color,
                           edgecolors="white", linewidths=0.8, zorder=4, label=f"{name} ({len(fills)})")
     upper.set_ylabel("price")
-    if upper.has_data():
-        upper.legend(loc="upper left", ncols=6)
-        low, high = upper.get_ylim()
-        upper.set_ylim(low, high + (high - low) * 0.14)  # room for the legend
+    ours = [p for level in series.quotes for p in (level.bid, level.ask) if p is not None]
+    ours += [f.price for f in series.fills]
+    if ours:  # a market that is far away for a moment must not flatten what we did
+        margin = 0.3 * (max(ours) - min(ours)) or 1e-4 * abs(ours[0]) or 1
+        upper.set_ylim(min(ours) - margin, max(ours) + margin * 1.6)  # room for the legend above
+    upper.legend(loc="upper left", ncols=6)
     position = series.position or [(0, 0)]
     x = [t / 1e6 for t, _ in position] + [end_ns / 1e6]
     y = [lots for _, lots in position] + [position[-1][1]]
