@@ -44,6 +44,7 @@ def build_simulator(design: Design, *, waves: bool = False, public: bool = False
     return Recipe(
         name=f"{design.name}-cocotb" + ("-waves" if waves else "") + ("-public" if public else ""),
         product="top",
+        top="top",
         files={"top.v": text} if public else {"top.v": text, "ports.vlt": "\n".join(control) + "\n"},
         options=("--vpi", "--timescale", "1ns/1ps", *["--public-flat-rw"] * public, *["--trace-vcd"] * waves),
         sources=(Path(cocotb_tools.config.share_dir) / "lib" / "verilator" / "verilator.cpp",),

@@ -398,8 +398,8 @@ class VirtualBoard:
     def trace(self, path: str | Path) -> Iterator[None]:
         """Write the waveforms of all cycles run inside the ``with`` block to a VCD file.
 
-        Times in it are nanoseconds: cycle ``c`` ends with the rising edge at ``8 * (c + 1)``; inputs of a cycle change
-        in its middle, with the falling edge.
+        Times in it are nanoseconds: cycle ``c`` lasts from the rising edge at ``8 * c`` to the next one. The inputs of
+        the design are ``registered_`` and the name of the pin.
         """
         if not self._traced:
             raise BoardError("this board was built without waveforms; make it with VirtualBoard(..., trace=True)")

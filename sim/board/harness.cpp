@@ -7,7 +7,9 @@
 // has, BOARD_RX_PORTS / BOARD_TX_PORTS (X-macros over GMII ports), BOARD_HAS_LINK, BOARD_HAS_REG_LOG,
 // BOARD_HAS_HOST_TX_LOG and BOARD_HAS_KILL.
 //
-// One cycle c is: drive the inputs of c, settle, sample the outputs of c, rising edge.
+// The model is the design with a register behind every input (see verilate.py). One cycle c is: drive the inputs of c;
+// rising edge, with which c begins and the registers take them; sample the outputs of c; falling edge. So all that
+// combines inputs is evaluated once a cycle, and outputs that depend on inputs of the same cycle are seen exactly.
 
 #include <array>
 #include <cstdint>
@@ -214,7 +216,7 @@ struct Board {
 #if VM_TRACE
     std::unique_ptr<VerilatedVcdC> trace;
     uint64_t trace_origin = 0;
-    uint64_t trace_time = 0;
+    bool traced = false;             // ever
 #endif
 
     Board() : dut(&context) {
@@ -227,22 +229,19 @@ struct Board {
     }
     ~Board() { dut.final(); }
 
-    template <bool TRACED> void edge() {
+    template <bool TRACED> void rise() {
         dut.clk = 1;
         dut.eval();
 #if VM_TRACE
-        if (TRACED) trace->dump(trace_time + CYCLE_NS);
+        if (TRACED) trace->dump(trace_origin + uint64_t(cycle) * CYCLE_NS);
 #endif
-        dut.clk = 0;      // takes effect with the inputs of the next cycle
     }
 
-    template <bool TRACED> void settle() {
+    template <bool TRACED> void fall() {
+        dut.clk = 0;
         dut.eval();
 #if VM_TRACE
-        if (TRACED) {
-            trace_time = uint64_t(cycle) * CYCLE_NS + trace_origin;
-            trace->dump(trace_time + CYCLE_NS / 2);
-        }
+        if (TRACED) trace->dump(trace_origin + uint64_t(cycle) * CYCLE_NS + CYCLE_NS / 2);
 #endif
     }
 
@@ -258,19 +257,18 @@ struct Board {
         host_tx.clear();
         idle_pins();
         dut.rst = 1;
+        for (const int64_t end = cycle + cycles; cycle < end; ++cycle) {
 #if VM_TRACE
-        const bool traced = bool(trace);
-        trace_origin += uint64_t(cycle) * CYCLE_NS;      // waveforms do not run backwards when the cycle count restarts
-        cycle = 0;
+            if (trace) { rise<true>(); fall<true>(); continue; }
 #endif
-        for (int64_t i = 0; i < cycles; ++i) {
-#if VM_TRACE
-            if (traced) { settle<true>(); edge<true>(); trace_origin += CYCLE_NS; continue; }
-#endif
-            settle<false>();
-            edge<false>();
+            rise<false>();
+            fall<false>();
         }
         dut.rst = 0;
+#if VM_TRACE
+        // Waveforms do not run backwards when the cycle count starts anew; without any so far, times are cycles.
+        if (traced) trace_origin += uint64_t(cycle) * CYCLE_NS;
+#endif
         cycle = 0;
     }
 
@@ -334,7 +332,7 @@ struct Board {
             const bool accepting = cycle >= link.out_free && link.out.size() < link.out_room;
             dut.link_tx_ready = accepting;
 #endif
-            settle<TRACED>();
+            rise<TRACED>();
 #define X(index, name)                                                              \
             {                                                                       \
                 TxPort &port = tx[index];                                           \
@@ -367,7 +365,7 @@ struct Board {
 #ifdef BOARD_HAS_HOST_TX_LOG
             if (dut.dbg_host_tx_valid) host_tx.push_back({cycle, dut.dbg_host_tx_kind, 0});
 #endif
-            edge<TRACED>();
+            fall<TRACED>();
             ++cycle;
         }
         return cycle - begin;
@@ -485,7 +483,10 @@ int board_trace_open(Board *board, const char *path) {
     board->trace->set_time_unit("1ns");
     board->trace->set_time_resolution("1ns");
     board->trace->open(path);
-    if (board->trace->isOpen()) return 0;
+    if (board->trace->isOpen()) {
+        board->traced = true;
+        return 0;
+    }
     board->trace.reset();
     return 2;
 #else

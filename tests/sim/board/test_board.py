@@ -283,10 +283,10 @@ def test_waveforms(tmp_path):
     assert "$timescale   1ns" in text or "$timescale 1ns" in text
     assert "order_txd" in text
     times = [int(line[1:]) for line in text.splitlines() if line.startswith("#")]
-    assert times[-1] == 8 * 50
+    assert times[-1] == 8 * 49 + 4
     assert len(times) == 2 * 50
     second = [int(line[1:]) for line in (tmp_path / "second.vcd").read_text().splitlines() if line.startswith("#")]
-    assert second[-1] == 8 * 1055
+    assert second[-1] == 8 * 1054 + 4
 
 
 def test_speed_of_the_harness_itself(board):
