@@ -1,5 +1,7 @@
 """The virtual board and the golden model, fed alike and compared frame by frame."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from hdl.layout import net
@@ -34,11 +36,16 @@ class Lockstep:
 
     Frames of the ports are injected through this object; what the host says is seen where it takes effect: register writes
     in the cycle in which they execute, packets for the order port in the cycle in which they become available. Bytes to
-    the core must pass :meth:`host_bytes` so that the contents of those packets are known.
+    the core must pass :meth:`link_write` so that the contents of those packets are known.
+
+    A burst may run beside the processing of the one before it: :meth:`begin`, process what the last one gave, :meth:`end`.
+    What is put in meanwhile reaches the board before the burst after that.
 
     Attributes
     ----------
     board, golden : the two.
+    cycle : both have worked through every cycle before this one.
+    board_s : seconds spent inside the simulated core.
     sent : list of :class:`TxFrame` of the order port so far.
     mismatches : list of :class:`Mismatch`; empty if all is well.
     """
@@ -47,61 +54,103 @@ class Lockstep:
         self.board, self.golden = board, golden
         self.sent: list[TxFrame] = []
         self.mismatches: list[Mismatch] = []
+        self.cycle = board.cycle
+        self.board_s = 0.0
         self._decoder = link.Decoder(known=[m.id for m in link.SCHEMA.messages.values() if m.id < link.FROM_FABRIC])
         self._host_packets = []
         self._given = [0, 0]            # frames of each port that the golden model has been given
         self._frames = ([], [])
         self._compared = 0
+        self._queued = []               # calls on the board that wait for the end of the burst
+        self._from_core = bytearray()
+        self._outcome = None
+        self._worker = ThreadPoolExecutor(1, "board")
+        self._burst = None
 
-    def host_bytes(self, data):
-        """Bytes that the host sends to the core, in order, as they are queued for it."""
+    # -- the host link, as LinkPty wants it ---------------------------------------------------------------------
+    def link_write(self, data):
+        """Bytes from the host; the core is offered them from the next burst on."""
         for kind, payload in self._decoder.feed(data):
             name = link.SCHEMA.by_id[kind].name
             if name in _HOST_PACKETS:
                 self._host_packets.append((_HOST_PACKETS[name], bytes(payload)))
-
-    def link_write(self, data):
-        """As :meth:`VirtualBoard.link_write`, and the golden model learns of it."""
-        self.host_bytes(data)
-        self.board.link_write(data)
+        self._call(self.board.link_write, data)
 
     def link_read(self):
-        """As :meth:`VirtualBoard.link_read`."""
-        return self.board.link_read()
+        """All bytes that the core has sent to the host up to the last burst that was processed, once."""
+        data = bytes(self._from_core)
+        self._from_core.clear()
+        return data
 
     def link_pace(self, **pace):
-        """As :meth:`VirtualBoard.link_pace`."""
-        self.board.link_pace(**pace)
+        """As :meth:`VirtualBoard.link_pace`, from the next burst on."""
+        self._call(self.board.link_pace, **pace)
+
+    # -- input --------------------------------------------------------------------------------------------------
+    def _call(self, function, *arguments, **options):
+        """Now, or if a burst is under way, before the next one."""
+        if self._burst is None:
+            function(*arguments, **options)
+        else:
+            self._queued.append((function, arguments, options))
 
     def inject(self, port, frames, starts, **options):
         """Queue frames (bytes without FCS) for a port, 0 the feed, 1 the order port; ``options`` as for
         :meth:`VirtualBoard.inject_many`, of which the golden model understands none."""
         self._frames[port].extend(wire_bytes(frame) for frame in frames)
-        self.board.inject_many(port, frames, starts, **options)
+        self._call(self.board.inject_many, port, frames, starts, **options)
 
-    def run_until(self, cycle):
-        """Run both up to and not including ``cycle``; compare what they sent. Returns the board's new frames."""
-        board, golden = self.board, self.golden
-        board.run_until(cycle)
+    # -- time ---------------------------------------------------------------------------------------------------
+    def begin(self, cycles):
+        """Start a burst; it runs beside the caller until :meth:`end`."""
+        self._burst = self._worker.submit(self._run, cycles)
+
+    def _run(self, cycles):
+        began = time.perf_counter()
+        self.board.run(cycles)
+        self.board_s += time.perf_counter() - began
+
+    def end(self):
+        """Wait for the burst, take what it gave, and put in what was queued meanwhile."""
+        self._burst.result()
+        self._burst = None
+        board = self.board
+        self._outcome = (board.cycle, [board.rx_starts(port)[self._given[port]:].tolist() for port in (0, 1)],
+                         board.take_register_writes().tolist(), board.take_host_tx().tolist(), board.take_tx("order"),
+                         board.link_read())
+        for function, arguments, options in self._queued:
+            function(*arguments, **options)
+        self._queued.clear()
+
+    def process(self):
+        """Give the golden model what happened in the burst that ended last, and compare. Returns the frames sent in it."""
+        cycle, starts, writes, host_packets, sent, from_core = self._outcome
+        golden = self.golden
         for port, give in enumerate((golden.feed_frame, golden.order_frame)):
-            starts = board.rx_starts(port)
             frames = self._frames[port]
-            for n in range(self._given[port], len(starts)):
-                give(WireFrame(int(starts[n]), frames[n]))
-            self._given[port] = len(starts)
-        for write in board.take_register_writes().tolist():
+            for start in starts[port]:
+                give(WireFrame(start, frames[self._given[port]]))
+                self._given[port] += 1
+        for write in writes:
             golden.write(*write)
-        for cycle_, kind in board.take_host_tx().tolist():
+        for at, kind in host_packets:
             expected, data = self._host_packets.pop(0)
             if expected != kind:
-                raise RuntimeError(f"the core announced a host packet of kind {kind} in cycle {cycle_}, "
-                                   f"the host sent one of kind {expected}")
-            golden.host_packet(cycle_, kind, data)
-        golden.advance(board.cycle)
-        new = board.take_tx("order")
-        self.sent.extend(new)
+                raise RuntimeError(f"the core announced a host packet of kind {kind} in cycle {at}, the host sent one of "
+                                   f"kind {expected}")
+            golden.host_packet(at, kind, data)
+        golden.advance(cycle)
+        self._from_core += from_core
+        self.cycle = cycle
+        self.sent.extend(sent)
         self._compare(final=False)
-        return new
+        return sent
+
+    def run_until(self, cycle):
+        """Run both up to and not including ``cycle``. Returns the frames sent."""
+        self.begin(max(0, cycle - self.board.cycle))
+        self.end()
+        return self.process()
 
     def finish(self):
         """Compare what is left after the last burst; a frame that only one side sent counts now."""
@@ -111,7 +160,7 @@ class Lockstep:
     def _compare(self, final):
         expected = self.golden.tx
         whole = [f for f in expected[self._compared:]
-                 if f.cycle + len(net.PREAMBLE) + len(f.data) < self.board.cycle] if not final \
+                 if f.cycle + len(net.PREAMBLE) + len(f.data) < self.cycle] if not final \
             else expected[self._compared:]
         actual = self.sent[self._compared:]
         for n in range(max(len(whole), len(actual)) if final else min(len(whole), len(actual))):

@@ -41,7 +41,7 @@ __all__ = ["DEFAULT_CAPTURE", "ReplayError", "Replay", "find_captures", "run_rep
 DEFAULT_CAPTURE = Path("cme_mdp3") / "Cme.Mdp3.Sbe.v8.1.Example.pcap"
 DELAY_NS = 5_000            # one way between the order port and the exchange
 MARKET_LAG_NS = 10_000      # by which the exchange's market follows the feed
-BURST = DELAY_NS // CYCLE_NS - 25
+BURST = DELAY_NS // CYCLE_NS - 25  # cycles; two bursts are less than the way there and back
 START_LIMIT_NS = 50_000_000
 _EPOCH_NS = 1_700_000_000_000_000_000   # when generated traffic begins
 
@@ -140,7 +140,7 @@ class Replay:
             for i in config.instruments])
         self.series = [InstrumentSeries(i.name, i.security_id, i.instrument_id,
                                         position=[(0, i.initial_lots)]) for i in config.instruments]
-        self.feed_until = 0
+        self._started = False
 
     @property
     def board(self):
@@ -174,19 +174,31 @@ class Replay:
         series.position.append((at, series.last_position + side * fill.lots))
 
     # -- time ---------------------------------------------------------------------------------------------------
-    def step(self, cycles=BURST):
-        """One burst, then everybody else catches up. Returns the frames that the core sent."""
-        sent = self.lock.run_until(self.board.cycle + cycles)
-        now_ns = self.ns(self.board.cycle)
+    def step(self):
+        """One burst of the board, and beside it the consequences of the burst before.
+
+        A frame that ended in that burst is answered two ways later at the earliest, and that lies beyond the burst that
+        is running: the answer is on time. Returns the frames that the core sent in the burst before.
+        """
+        lock = self.lock
+        lock.begin(BURST)
+        sent = self._consequences() if self._started else []
+        lock.end()
+        self._started = True
+        return sent
+
+    def _consequences(self):
+        lock = self.lock
+        sent = lock.process()
         for frame in sent:
             self.peer.receive(frame.frame, self.ns(frame.end))
-        self.peer.run(now_ns)
-        # What reaches the pins in the next burst left the exchange before this one ended.
-        answers = self.peer.frames(now_ns + BURST * CYCLE_NS)
+        # Whatever the exchange sends up to here is known by now, and is on the pins in the burst after the running one.
+        horizon_ns = self.ns(lock.cycle + 2 * BURST)
+        self.peer.run(horizon_ns - DELAY_NS)
+        answers = self.peer.frames(horizon_ns - 1)
         if answers:
-            self.lock.inject(1, [frame for _, frame in answers],
-                             [-(-(at - self.epoch_ns) // CYCLE_NS) for at, _ in answers])
-        self._talk(now_ns)
+            lock.inject(1, [frame for _, frame in answers], [-(-(at - self.epoch_ns) // CYCLE_NS) for at, _ in answers])
+        self._talk(self.ns(lock.cycle))
         return sent
 
     def _talk(self, now_ns):
@@ -221,10 +233,9 @@ class Replay:
 
     def feed(self, frames):
         """Put frames on the feed port, from now on. Returns the cycle in which the last one ends."""
-        wire = schedule(frames, start_cycle=self.board.cycle + 1000)
+        wire = schedule(frames, start_cycle=self.board.cycle + 2 * BURST)
         self.lock.inject(0, [f.data[:-4] for f in wire], [f.cycle for f in wire])
-        self.feed_until = wire[-1].end if wire else self.board.cycle
-        return self.feed_until
+        return wire[-1].end if wire else self.board.cycle
 
     def stop(self):
         """Disarm, verify, log out, close."""
@@ -232,6 +243,7 @@ class Replay:
         self.until(lambda: task.done, "the daemon did not shut down")
         for _ in range(20):
             self.step()
+        self._consequences()
         return self.lock.finish()
 
 

@@ -47,8 +47,7 @@ class CoreBench:
 
     # -- host
     def send(self, data):
-        self.lock.host_bytes(data)
-        self.board.link_write(data)
+        self.lock.link_write(data)
 
     def write(self, name, value):
         """Write a register by name; 64-bit ones take both halves."""
@@ -66,7 +65,7 @@ class CoreBench:
         end, new = self.board.cycle + cycles, []
         while self.board.cycle < end:
             new += self.lock.run_until(min(end, self.board.cycle + burst))
-            for kind, payload in self.decoder.feed(self.board.link_read()):
+            for kind, payload in self.decoder.feed(self.lock.link_read()):
                 self.records.append(link.parse(kind, payload))
         return new
 
