@@ -50,8 +50,8 @@ class Link(wiring.Component):
     packet that was begun is finished.
 
     **Bad input**: a packet with a wrong CRC, a length of more than 1600 or that its type cannot have, or of an unknown
-    type has no effect and is counted; what follows is searched for the next 0xA5, from the byte after the one that
-    was wrong. Bytes between packets are skipped, uncounted. If there is no room for a packet, the
+    type has no effect and is counted; what follows is searched for the next 0xA5: after a wrong type from that byte on,
+    otherwise from the byte after the length or the CRC. Bytes between packets are skipped, uncounted. If there is no room for a packet, the
     link waits, but for at most ``patience`` cycles, so that a stuck order port cannot hold up a kill command for long;
     then it drops the packet and counts it.
 
@@ -179,6 +179,9 @@ class Link(wiring.Component):
                     with m.Switch(data):
                         with m.Case(_WRITE.id, _READ.id, _FRAME_TX.id, _SESSION_TX.id):
                             m.next = "length low"
+                        with m.Case(START):     # the one before it was noise
+                            m.d.comb += self.rx_errors.eq(1)
+                            m.d.sync += crc.eq(CRC16_INIT)
                         with m.Default():
                             m.d.comb += self.rx_errors.eq(1)
                             m.next = "searching"

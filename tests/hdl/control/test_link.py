@@ -55,6 +55,7 @@ def model(stream):
         at += 1
         if type_ not in (WRITE, READ, FRAME_TX, SESSION_TX):
             errors += 1
+            at -= type_ == 0xA5         # that may be the start of a packet
             continue
         if at + 2 > len(stream):
             break
@@ -210,10 +211,13 @@ def test_burst_of_the_longest_packet():
 
 def test_nothing_is_executed_before_the_crc():
     good = write(5, 1, 2, 3)
+    stream = b""
     for n in range(len(good)):
         bad = bytearray(good)
         bad[n] ^= 0x40
-        check(bytes(bad) + bytes(100) + good)
+        stream += bytes(bad) + bytes(100) + good
+    bench = check(stream)
+    assert bench.done == [("write", 5 + n, 1 + n) for n in range(3)] * len(good)
 
 
 def test_bad_packets_are_counted_and_the_next_one_is_taken():
@@ -225,16 +229,15 @@ def test_bad_packets_are_counted_and_the_next_one_is_taken():
         b"\xa5" + bytes([FRAME_TX]) + struct.pack("<H", 1601),
         good[:-1] + bytes([good[-1] ^ 1]), good[:-2] + bytes([good[-2] ^ 1]) + good[-1:],
     ]
-    for stream in bad:
-        bench = check(b"\0\xff" + stream + good)
-        assert bench.errors >= 1
-        assert bench.done == [("write", 9, 0xCAFE)]
+    bench = check(b"".join(b"\0\xff" + stream + good for stream in bad))
+    assert bench.errors >= len(bad)
+    assert bench.done == [("write", 9, 0xCAFE)] * len(bad)
 
 
 def test_cut_packet_swallows_only_what_its_length_says():
     good = packet(FRAME_TX, bytes(range(20)))
-    for cut in range(1, len(good)):
-        check(good[:cut] + write(1, 2) * 4)
+    bench = check(b"".join(good[:cut] + write(1, 2) * 4 for cut in range(1, len(good))))
+    assert bench.packets >= len(good)
 
 
 def test_host_packets_wait_for_the_writes_before_them():
@@ -276,14 +279,13 @@ def test_numbers_of_sent_messages_are_lost_only_when_the_host_does_not_read():
 
 def test_a_stuck_order_port_does_not_hold_up_commands_for_ever():
     message = packet(SESSION_TX, b"m" * 1500)
-    stream = message * 3 + write(1, 0xDEAD)
-    bench = Bench(stream, cycles=7000, take_host=lambda cycle: cycle > 6000, host_tx_bytes=2048, patience=256).run()
+    stream = message * 2 + write(1, 0xDEAD)
+    bench = Bench(stream, cycles=3600, take_host=lambda cycle: False, host_tx_bytes=2048, patience=256).run()
     assert bench.left == 0
     assert bench.done == [("write", 1, 0xDEAD)]
-    assert bench.times[0] < 6000
-    assert (bench.packets, bench.errors) == (2, 2)
+    assert (bench.packets, bench.errors) == (2, 1)
     # With an order port that moves on, the link waits and loses nothing.
-    check(stream, cycles=7500, take_host=lambda cycle: cycle % 1024 > 200, host_tx_bytes=2048, patience=1024)
+    check(stream, cycles=4600, take_host=lambda cycle: cycle % 1024 > 200, host_tx_bytes=2048, patience=1024)
 
 
 def test_random_streams():
@@ -291,7 +293,7 @@ def test_random_streams():
     print(f"seed {seed}")
     rng = random.Random(seed)
     stream = b""
-    for _ in range(60):
+    for _ in range(50):
         match rng.randrange(6):
             case 0 | 1:
                 good = write(rng.getrandbits(16), *(rng.getrandbits(32) for _ in range(rng.randrange(1, 8))))

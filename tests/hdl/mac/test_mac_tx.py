@@ -11,6 +11,12 @@ from amaranth.sim import Simulator
 from hdl.mac.tx import MacTx
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _converts():
+    """A combinational loop would hang the simulator; the conversion reports it with its path."""
+    verilog.convert(MacTx())
+
+
 def on_wire(frame: bytes) -> bytes:
     body = frame.ljust(60, b"\0")
     return bytes([0x55] * 7 + [0xD5]) + body + zlib.crc32(body).to_bytes(4, "little")
@@ -23,7 +29,6 @@ def run(frames, *, starts=None, cycles=None, underrun_at=None):
     which its source runs dry.
     """
     dut = MacTx()
-    verilog.convert(MacTx())
     bursts, started, counts = [], [], {"frames": 0, "underrun": 0}
 
     async def testbench(ctx):
