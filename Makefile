@@ -61,8 +61,8 @@ lint: setup  ## ruff over the Python, Verilator's lint over the generated Verilo
 bench: setup  ## clock cycles of the core simulated in a second
 	@$(BIN)/python -m sim.board bench $(ARGS)
 
-waves: setup  ## out/core.vcd: the signals of one market data packet going through the core
-	@$(BIN)/python -m sim.board waves --output out/core.vcd $(ARGS)
+waves: setup  ## out/core.vcd: the signals of the core while a market data packet becomes a quote
+	@$(BIN)/python -m sim.waves --output out/core.vcd $(ARGS)
 
 clean:  ## remove everything made by the other targets, .venv too
 	@rm -rf $(VENV) build out .pytest_cache .ruff_cache .hypothesis ./*.egg-info

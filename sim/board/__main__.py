@@ -1,4 +1,4 @@
-"""Commands of the tool chain: ``python -m sim.board {verilog,lint,bench,waves}``."""
+"""Commands of the tool chain: ``python -m sim.board {verilog,lint,bench}``."""
 
 import argparse
 import json
@@ -32,26 +32,16 @@ def _bench(design: Design, seconds: float) -> None:
         print(f"{design.top}: {cycles / used:,.0f} cycles/s ({cycles:,} cycles in {used:.1f} s)")
 
 
-def _waves(design: Design, output: Path) -> None:
-    """Trace one market data packet through a core as it is after reset."""
-    from sim.board.waves import one_packet
-
-    with VirtualBoard(design, trace=True) as board:
-        cycles = one_packet(board, output)
-    print(f"{output}: {cycles} cycles; open it with gtkwave or surfer")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sim.board", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("verilog", "write the design as Verilog"), ("lint", "let Verilator check the Verilog"),
-                       ("bench", "measure simulated cycles a second"), ("waves", "write the waveform of one packet")):
+                       ("bench", "measure simulated cycles a second")):
         command = commands.add_parser(name, help=text)
         command.add_argument("--top", default="hdl.core:Core", help="component, as package.module:Class")
         command.add_argument("--arguments", type=json.loads, default={}, help="its keyword arguments, as JSON")
-        if name in ("verilog", "waves"):
-            command.add_argument("--output", type=Path, required=True)
         if name == "verilog":
+            command.add_argument("--output", type=Path, required=True)
             command.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
         if name == "bench":
             command.add_argument("--seconds", type=float, default=5.0)
@@ -74,8 +64,6 @@ def main() -> int:
                     return 1
             case "bench":
                 _bench(design, options.seconds)
-            case "waves":
-                _waves(design, options.output)
     except (BuildError, ValueError) as error:
         print(f"tick2quote: {error}", file=sys.stderr)
         return 1

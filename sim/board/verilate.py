@@ -336,9 +336,9 @@ class Recipe:
     link_flags: tuple[str, ...]
 
     def key(self) -> str:
-        return _hash(self.top, sorted(self.files.items()), VERILATE, self.options, [path.read_text() for path in self.sources],
-                     self.optimise, self.compile_flags, self.link_flags, _version_of_verilator(),
-                     tool_environment()["CXX"], os.uname().machine)
+        return _hash(self.top, sorted(self.files.items()), VERILATE, self.options,
+                     [path.read_text() for path in self.sources], self.optimise, self.compile_flags, self.link_flags,
+                     _version_of_verilator(), tool_environment()["CXX"], os.uname().machine)
 
     def make(self, report: Progress = lambda share, what: None) -> Path:
         """Path of the product, made now unless it is there already. Raises :class:`BuildError`."""
@@ -362,8 +362,8 @@ class Recipe:
             objects = work / "objects"
             report(0.1, "verilating")
             inputs = [str(work / name) for name in sorted(self.files, reverse=True) if name.endswith((".vlt", ".v"))]
-            _run("Verilator", verilator_command(*VERILATE, *self.options, "--top-module", self.top, "--Mdir", str(objects),
-                                                "-j", str(jobs), *inputs), work, log)
+            _run("Verilator", verilator_command(*VERILATE, *self.options, "--top-module", self.top,
+                                                "--Mdir", str(objects), "-j", str(jobs), *inputs), work, log)
 
             include = verilator_root() / "include"
             traced, vpi = "--trace-vcd" in self.options, "--vpi" in self.options
