@@ -49,11 +49,11 @@ class Link(wiring.Component):
     **To the host.** Answers to reads go first, then numbers of sent messages, then ``host_rx``, then telemetry. A
     packet that was begun is finished.
 
-    **Bad input**: a packet with a wrong CRC, a length of more than 1600 or that its type cannot have, or of an unknown
-    type has no effect and is counted; what follows is searched for the next 0xA5: after a wrong type from that byte on,
-    otherwise from the byte after the length or the CRC. Bytes between packets are skipped, uncounted. If there is no room for a packet, the
-    link waits, but for at most ``patience`` cycles, so that a stuck order port cannot hold up a kill command for long;
-    then it drops the packet and counts it.
+    **Bad input**: a packet with a wrong CRC, a length of more than 1600 or that its type cannot have, or of an
+    unknown type has no effect and is counted; what follows is searched for the next 0xA5: after a wrong type from
+    that byte on, otherwise from the byte after the length or the CRC. Bytes between packets are skipped, uncounted.
+    If there is no room for a packet, the link waits, but for at most ``patience`` cycles, so that a stuck order port
+    cannot hold up a kill command for long; then it drops the packet and counts it.
 
     Parameters
     ----------

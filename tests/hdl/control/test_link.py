@@ -285,7 +285,7 @@ def test_a_stuck_order_port_does_not_hold_up_commands_for_ever():
     assert bench.done == [("write", 1, 0xDEAD)]
     assert (bench.packets, bench.errors) == (2, 1)
     # With an order port that moves on, the link waits and loses nothing.
-    check(stream, cycles=4600, take_host=lambda cycle: cycle % 1024 > 200, host_tx_bytes=2048, patience=1024)
+    check(stream, cycles=5400, take_host=lambda cycle: cycle % 1024 > 200, host_tx_bytes=2048, patience=1024)
 
 
 def test_random_streams():
