@@ -105,7 +105,8 @@ class ReplayResult:
         ``gap_packets`` missing in them.
     messages, events : messages walked, ends of event seen.
     quotes_sent : mass-quote frames on the wire (new, changed and pulled); ``mass_cancels`` besides them.
-    quotes_accepted : of these, accepted by the exchange in full; ``quotes_refused`` were refused, or one side of them.
+    quotes_accepted : of these, accepted by the exchange in full.
+    quotes_refused : of these, refused in whole or on one side; ``None``: as many as are not accepted and explained.
     refusals : one sentence for each refusal of the exchange (a quote may have two, one a side).
     golden_mismatches : frames that differ from the golden model's, of ``frames_compared``.
     gate_drops : evaluations stopped or held back, by reason (the gate's name and title).
@@ -128,7 +129,7 @@ class ReplayResult:
     events: int = 0
     quotes_sent: int = 0
     quotes_accepted: int = 0
-    quotes_refused: int = 0
+    quotes_refused: int | None = None
     mass_cancels: int = 0
     refusals: list = field(default_factory=list)
     golden_mismatches: int = 0
@@ -143,6 +144,10 @@ class ReplayResult:
     counters: dict = field(default_factory=dict)
     facts: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+
+    def __post_init__(self):
+        if self.quotes_refused is None:
+            self.quotes_refused = max(0, min(len(self.refusals), self.quotes_sent - self.quotes_accepted))
 
     @property
     def fills(self):

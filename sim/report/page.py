@@ -102,8 +102,11 @@ def _svg(figure):
 
 
 def _instrument_chart(series, end_ns):
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    figure = Figure(figsize=(11, 4.6))  # fixed margins: a computed layout draws everything twice
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1), gridspec_kw={
+        "left": 0.08, "right": 0.99, "top": 0.98, "bottom": 0.1, "hspace": 0.07})
+    for axes in (upper, lower):
+        axes.yaxis.set_label_coords(-0.065, 0.5)
     for side in ("bid", "ask"):
         x, y = _line(series.market, side, end_ns)
         upper.step(x, y, where="post", color=_MARKET, linewidth=1.1, label="market" if side == "bid" else None)

@@ -74,9 +74,10 @@ def verdicts(result):
         ("golden model", result.golden_mismatches == 0,
          f"{count(result.frames_compared)} frames compared, {count(result.golden_mismatches)} differ"),
         ("exchange", answered == result.quotes_sent and len(result.refusals) >= result.quotes_refused,
-         f"{count(result.quotes_accepted)} of {count(result.quotes_sent)} quotes accepted, "
-         f"{count(result.quotes_refused)} refused with {count(len(result.refusals))} explanations, "
-         f"{count(result.quotes_sent - answered)} unanswered"),
+         f"{count(result.quotes_accepted)} of {count(result.quotes_sent)} quotes accepted" +
+         (f", {count(result.quotes_refused)} refused with {count(len(result.refusals))} explanations"
+          if result.refusals or result.quotes_refused else "") +
+         (f", {count(result.quotes_sent - answered)} unanswered" if answered != result.quotes_sent else "")),
         ("wire", not result.wire_violations, f"{count(len(result.wire_violations))} faults found in our frames"),
     ]
 

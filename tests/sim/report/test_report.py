@@ -187,7 +187,8 @@ def test_table_says_what_failed():
 
 
 @pytest.mark.parametrize(("accepted", "refused", "sentences", "passed"), [
-    (10, 0, 0, True), (9, 1, 2, True), (9, 1, 0, False), (9, 0, 2, False), (11, 0, 0, False)])
+    (10, 0, 0, True), (9, 1, 2, True), (9, 1, 0, False), (9, 0, 2, False), (11, 0, 0, False), (8, None, 3, True),
+    (8, None, 1, False)])
 def test_unexplained_or_unanswered_quotes_fail(accepted, refused, sentences, passed):
     result = model.ReplayResult("x", quotes_sent=10, quotes_accepted=accepted, quotes_refused=refused,
                                 refusals=["why"] * sentences)
