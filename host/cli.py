@@ -105,12 +105,15 @@ def replay(
     loaded = _config(config)
     if capture is not None and not capture.is_file():
         _fail(f"{capture}: no such file; give a pcap file, or none for the default")
+    _logging("warning", False)
     from sim import replay as simulation
+    from sim.board.verilate import BuildError
     from sim.report import summary
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
                TimeElapsedColumn())
-    with _one_line(configuration.ConfigError, ValueError, OSError), \
+    errors = (configuration.ConfigError, simulation.ReplayError, BuildError, DeviceError, ValueError, OSError)
+    with _one_line(*errors), \
             Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
         tasks = {}
 
@@ -199,9 +202,9 @@ def venue(
     """
     loaded = _config(config)
     with _one_line(configuration.ConfigError, OSError):
-        from sim.venue.listing import venue_config
+        from sim.replay import venue_config
         from sim.venue.server import run_server
-        listed = venue_config(loaded, loaded.secret())
+        listed = venue_config(loaded)
 
         def ready(server):
             print(f"Starbase order entry on {host}:{server.port}, {len(listed.instruments)} instruments, client "

@@ -101,7 +101,7 @@ class Daemon:
     phase : ``"starting"`` until the session is up and handed over, then ``"ready"``; ``"stopping"``, ``"stopped"``; or
         ``"failed"`` with ``error``.
     state, halt_cause : the fabric's, as last reported.
-    decisions, events : Counters by outcome and by event code.
+    decisions, events : Counters by outcome and by event code. ``watched`` : what was last read of :data:`WATCHED`.
     on_decision, on_fill, on_message : lists of callables that are given every :class:`host.link.Decision`,
         :class:`host.positions.Fill` and :class:`host.session.AppMessage`, each with the time.
     """
@@ -482,6 +482,7 @@ class Daemon:
     # -- what is looked at --------------------------------------------------------------------------------------
 
     async def _watch(self):
+        """Read every counter of the card into :attr:`watched`."""
         pending = {name: self.registers.read(name) for name in WATCHED}
         await self._until(lambda: all(p.done for p in pending.values()), "the card does not answer")
         self.watched = {name: p.value for name, p in pending.items()}

@@ -109,16 +109,17 @@ class Device(ABC):
         """
         deadline = time.monotonic() + timeout_s
         records = []
-        while True:
+        while received is None or self.bytes_received < received:
             data = self._receive()
             if data:
                 self.bytes_received += len(data)
                 for kind, payload in self._decoder.feed(data):
                     self._parse(kind, payload, records)
-            elif received is None or self.bytes_received >= received:
-                return records
+            elif received is None:
+                break
             elif time.monotonic() > deadline:
                 raise DeviceError(f"the link stopped at byte {self.bytes_received}, {received} were sent to the host")
+        return records
 
     def abandon(self):
         """The line has been silent: records behind a false start byte, if any."""

@@ -1,7 +1,7 @@
 """Positions and open lots under any interleaving of quotes, answers, fills, cancels and what the fabric is told.
 
-A small fabric and a small exchange talk through queues that are emptied in any order between them, each queue in its own
-order, as TCP and the host link are. The answers are what the exchange would send (and what the simulated one sends).
+A small fabric and a small exchange talk through queues that are emptied in any order between them, each queue in its
+own order, as TCP and the host link are. The answers are those that the exchange sends (and the simulated one).
 """
 
 from collections import deque
@@ -100,7 +100,8 @@ class Exchange:
             name, standing = ("bid", "ask")[side], self.book[side]
             if not count:
                 status = STATUS["CANCELED_BY_REQUEST"] if standing else STATUS["INACTIVE"]
-                entry |= {f"{name}OrderId": standing[0] if standing else 0, f"{name}Status": status, **flat(f"{name}Qty", 0)}
+                entry |= {f"{name}OrderId": standing[0] if standing else 0, f"{name}Status": status,
+                          **flat(f"{name}Qty", 0)}
                 self.book[side] = None
                 continue
             if standing and standing[1] == px and count == standing[2]:
@@ -125,8 +126,8 @@ class Exchange:
         self.matches += 1
         self.position += (1, -1)[side] * count
         self.out.append(("OrderFilled", {"fills": [{
-            "clientOrderId": order[3], "orderId": order[0], "instrumentId": ID, "matchId": self.matches, "price": order[1],
-            **flat("fillQty", count), "side": (BUY, SELL)[side]}]}))
+            "clientOrderId": order[3], "orderId": order[0], "instrumentId": ID, "matchId": self.matches,
+            "price": order[1], **flat("fillQty", count), "side": (BUY, SELL)[side]}]}))
         if not order[2]:
             self.book[side] = None
 
@@ -198,8 +199,9 @@ STEPS = st.lists(st.one_of(
 
 def perform(world, step):
     kind, *arguments = step
-    {"quote": lambda: world.fabric.quote(arguments), "record": world.record, "frame": world.frame, "answer": world.answer,
-     "tell": world.tell, "mass": world.fabric.mass_cancel, "trade": lambda: world.exchange.trade(*arguments),
+    {"quote": lambda: world.fabric.quote(arguments), "record": world.record, "frame": world.frame,
+     "answer": world.answer, "tell": world.tell, "mass": world.fabric.mass_cancel,
+     "trade": lambda: world.exchange.trade(*arguments),
      "cancel": lambda: world.exchange.cancel(*arguments),
      "refuse": lambda: setattr(world.exchange, "refuse", world.exchange.refuse + 1)}[kind]()
 
