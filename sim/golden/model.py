@@ -795,7 +795,7 @@ class GoldenModel:
         elif flight.direct or emit:
             self._record(c, flight, d, emit, st)
         if emit:
-            self._fire(c, p, st, d, flight.direct, flight.start)
+            self._fire(c, i, d, flight)
         return emit, deferred, wait_tokens
 
     def _record(self, c, flight, d, emit, st):
@@ -817,15 +817,16 @@ class GoldenModel:
         if d.outcome in _OUTCOME_COUNTER:
             self.counters[_OUTCOME_COUNTER[d.outcome]] += 1
 
-    def _fire(self, c, p, st, d, direct, start):
+    def _fire(self, c, i, d, flight):
         rw, port = self._rw, self._port
+        p, st = self._rows[self._bank][i], self.states[i]
         message = session.quote_message(p, d, self._quote_id, rw, port.app_seq, rw["last_processed"], self.time_ns(c))
         port.start_message(c, message, rw["window"], "quote")
-        if direct:
-            self.latency.add(port.tx[-1].cycle - (start - self.timing.rx_register))
+        if flight.direct:
+            self.latency.add(port.tx[-1].cycle - (flight.start - self.timing.rx_register))
         self._session_tokens.tokens -= 1
         if d.outcome == SENT:
-            self._symbol_tokens[self.states.index(st)].tokens -= 1
+            self._symbol_tokens[i].tokens -= 1
         if d.bid == REPLACE:
             st.sent_bid = st.sent_bid + d.bid_lots & _U32
         if d.ask == REPLACE:
