@@ -202,9 +202,9 @@ def venue(
     """
     loaded = _config(config)
     with _one_line(configuration.ConfigError, OSError):
-        from sim.replay import venue_config
+        from sim.venue.listing import venue_config
         from sim.venue.server import run_server
-        listed = venue_config(loaded)
+        listed = venue_config(loaded, loaded.secret())
 
         def ready(server):
             print(f"Starbase order entry on {host}:{server.port}, {len(listed.instruments)} instruments, client "

@@ -29,20 +29,23 @@ from sim.golden.quote import MASS_CANCEL, PULLED, SENT
 from sim.lockstep import Lockstep
 from sim.market import generator
 from sim.market.schedule import MAX_IDLE_NS, schedule
-from sim.report.model import FillPoint, InstrumentSeries, Latency, Level, ReplayResult
+from sim.report.collect import instrument_series, session_facts
+from sim.report.model import Latency, ReplayResult
 from sim.report.write import write_all
-from sim.venue.config import ClientSpec, InstrumentSpec, MmpGroupSpec, VenueConfig
-from sim.venue.market import FeedMapping, MarketMirror
+from sim.venue import listing
+from sim.venue.feed import feed_events
+from sim.venue.market import MarketMirror
 from sim.venue.session import Gateway
-from sim.venue.tcp_peer import PeerConfig, TcpPeer
+from sim.venue.tcp_peer import TcpPeer
 
-__all__ = ["DEFAULT_CAPTURE", "ReplayError", "Replay", "find_captures", "run_replay", "venue_config"]
+__all__ = ["DEFAULT_CAPTURE", "ReplayError", "Replay", "find_captures", "run_replay"]
 
 DEFAULT_CAPTURE = Path("cme_mdp3") / "Cme.Mdp3.Sbe.v8.1.Example.pcap"
 DELAY_NS = 5_000            # one way between the order port and the exchange
-MARKET_LAG_NS = 10_000      # by which the exchange's market follows the feed
+MARKET_LAG_NS = 10000            # by which the exchange's market follows the feed
 BURST = DELAY_NS // CYCLE_NS - 25  # cycles; two bursts are less than the way there and back
 START_LIMIT_NS = 50_000_000
+_PEER_MAC = 0x0200_0000_0002
 _EPOCH_NS = 1_700_000_000_000_000_000   # when generated traffic begins
 
 
@@ -55,17 +58,6 @@ def find_captures():
     named = os.environ.get("T2Q_CAPTURES")
     path = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "captures"
     return path if path.is_dir() else None
-
-
-def venue_config(config):
-    """The exchange's side of a daemon's configuration: what it lists, the client, and its protection group."""
-    specs = []
-    for i in config.instruments:
-        mult, exp = params.lot_words(i.lot)
-        specs.append(InstrumentSpec(i.instrument_id, i.name, tick_e9=int(i.tick * 10**9), lot_mult=mult, lot_exp=exp))
-    session = config.session
-    return VenueConfig(specs, (MmpGroupSpec(session.mmp_group, session.client_id),),
-                       (ClientSpec(session.client_id, config.secret()),))
 
 
 @dataclass
@@ -120,26 +112,20 @@ class Replay:
     ----------
     lock : :class:`Lockstep`; ``lock.board``, ``lock.golden``. daemon : :class:`Daemon`. peer : :class:`TcpPeer`.
     gateway : :class:`Gateway`; ``gateway.engine.ledger`` knows what became of every quote.
-    series : :class:`InstrumentSeries` by instrument number.
+    events : what the market did, as :class:`sim.venue.feed.FeedEvent`.
     """
 
     def __init__(self, config, board, *, epoch_ns=_EPOCH_NS, seed=1, market_lag_ns=MARKET_LAG_NS):
         self.config, self.epoch_ns, self.market_lag_ns = config, epoch_ns, market_lag_ns
         self.golden = GoldenModel()
-        self.golden.on_publish = self._published
         self.lock = Lockstep(board, self.golden)
         self.pty = LinkPty(self.lock)
         self.device = SerialDevice(self.pty.path)
         self.daemon = Daemon(config, self.device, isn=seed * 0x01000193 & 0xFFFFFFFF)
-        self.daemon.on_fill.append(self._filled)
-        self.gateway = Gateway(venue_config(config))
-        self.peer = TcpPeer(PeerConfig(ip=config.session.peer_ip, port=config.session.peer_port, delay_ns=DELAY_NS),
-                            self.gateway)
-        self.mirror = MarketMirror(self.gateway, [
-            FeedMapping(i.security_id, i.instrument_id, ref_scale=params.ref_scale(i.feed_tick, i.tick))
-            for i in config.instruments])
-        self.series = [InstrumentSeries(i.name, i.security_id, i.instrument_id,
-                                        position=[(0, i.initial_lots)]) for i in config.instruments]
+        self.gateway = Gateway(listing.venue_config(config, config.secret()))
+        self.peer = TcpPeer(listing.peer_config(config, _PEER_MAC, delay_ns=DELAY_NS), self.gateway)
+        self.mirror = MarketMirror(self.gateway, listing.feed_mappings(config))
+        self.events = []
         self._started = False
 
     @property
@@ -154,24 +140,6 @@ class Replay:
         """Give the pseudo-terminal and the serial port back."""
         self.device.close()
         self.pty.close()
-
-    # -- the market ---------------------------------------------------------------------------------------------
-    def _published(self, cycle, touched):
-        for i in touched:
-            if i < len(self.config.instruments):
-                best = self.golden.best(i)
-                instrument = self.config.instruments[i]
-                scale = float(instrument.feed_tick)
-                self.series[i].market.append(Level(cycle * CYCLE_NS, *(b and b[0] * scale for b in best)))
-                self.peer.at(self.ns(cycle) + self.market_lag_ns,
-                             lambda now_ns, i=instrument, best=best: self.mirror.best(now_ns, i.security_id, *best))
-
-    def _filled(self, fill, now_ns):
-        series = self.series[fill.instrument]
-        at = now_ns - self.epoch_ns
-        side = 1 if fill.side == "bid" else -1
-        series.fills.append(FillPoint(at, side, fill.price_e9 / 1e9, fill.lots))
-        series.position.append((at, series.last_position + side * fill.lots))
 
     # -- time ---------------------------------------------------------------------------------------------------
     def step(self):
@@ -235,6 +203,12 @@ class Replay:
         """Put frames on the feed port, from now on. Returns the cycle in which the last one ends."""
         wire = schedule(frames, start_cycle=self.board.cycle + 2 * BURST)
         self.lock.inject(0, [f.data[:-4] for f in wire], [f.cycle for f in wire])
+        feed = self.config.feed
+        lines = tuple((line.ip, line.port) if line else (0, 0) for line in (feed.line_a, feed.line_b))
+        self.events = list(feed_events(wire, lines, listing.feed_ticks(self.config), params.feed_words(feed)["vlan"]))
+        for event in self.events:
+            self.peer.at(self.ns(event.cycle) + self.market_lag_ns,
+                         lambda now_ns, event=event: event.apply(self.mirror, now_ns))
         return wire[-1].end if wire else self.board.cycle
 
     def stop(self):
@@ -302,30 +276,18 @@ def _read_counters(replay):
 
 def _result(replay, source, counters, mismatches, simulated):
     golden, ledger = replay.golden, replay.gateway.engine.ledger
-    instruments = replay.config.instruments
-    starts = {f.start: f for f in replay.lock.sent}
+    starts = {f.start for f in replay.lock.sent}
     latency = Latency()
-    quotes = 0
+    sent = accepted = 0
     for d in golden.decisions:
         if d.outcome not in (SENT, PULLED):
             continue
-        quotes += 1
+        sent += 1
+        request = ledger.quotes.get(d.quoteId)
+        accepted += bool(request and request.fully_accepted)
         start = d.fireCycle + golden.timing.tx_register
         if d.flags & 1 and start in starts:     # caused by a trigger byte, and on the pins where it was to be
             latency.add(start - d.triggerCycle)
-        series, tick = replay.series[d.instrument], float(instruments[d.instrument].tick)
-        series.quotes.append(Level(start * CYCLE_NS, d.bidTicks * tick if d.bidLots else None,
-                                   d.askTicks * tick if d.askLots else None))
-        series.quotes_sent += 1
-        request = ledger.quotes.get(d.quoteId)
-        series.quotes_accepted += bool(request and request.fully_accepted)
-    for d in golden.decisions:
-        if d.outcome == MASS_CANCEL:
-            for series in replay.series:
-                if series.quotes and (series.quotes[-1].bid is not None or series.quotes[-1].ask is not None):
-                    series.quotes.append(Level(d.fireCycle * CYCLE_NS, None, None))
-    for series in replay.series:
-        series.quotes.sort(key=lambda level: level.time_ns)
     wall_s, cycles = simulated
     facts = {
         "build of the core": f"{golden.instruments} instruments, register map {registers.MAP_HASH:08x}",
@@ -333,18 +295,19 @@ def _result(replay, source, counters, mismatches, simulated):
             ("sent", counters["quotes_sent"]), ("pulled", counters["quotes_pulled"]),
             ("deferred", counters["decisions_deferred"]), ("held", counters["decisions_held"]),
             ("dropped", counters["decisions_dropped"]))),
-        "at the end": f"{sum(o.closed_ns is None for o in ledger.orders.values())} orders open at the exchange",
     }
     return ReplayResult(
         capture=source.name, generated=source.generated,
         packets=counters["line_a_packets"] + counters["line_b_packets"], duplicates=counters["duplicate_packets"],
         gaps=counters["gaps"], gap_packets=counters["gap_packets"], messages=counters["messages"],
-        events=counters["events"], quotes_sent=quotes, quotes_accepted=sum(s.quotes_accepted for s in replay.series),
+        events=counters["events"], quotes_sent=sent, quotes_accepted=accepted,
+        quotes_refused=ledger.summary()["quotes_refused"],
         mass_cancels=sum(d.outcome == MASS_CANCEL for d in golden.decisions),
         refusals=replay.gateway.explain_refusals(), golden_mismatches=len(mismatches),
         frames_compared=len(replay.lock.sent),
         gate_drops={f"{name} {title}": counters[f"drop_{name.lower()}"]
                     for name, title, _ in registers.GATES.values() if counters[f"drop_{name.lower()}"]},
         latency=latency, sim_cycles=cycles, sim_wall_s=wall_s,
-        wire_violations=[v.text for v in replay.peer.violations], instruments=replay.series, counters=counters,
-        facts=facts, notes=source.notes)
+        wire_violations=[v.text for v in replay.peer.violations], 
+        instruments=instrument_series(replay.config, replay.events, ledger, replay.epoch_ns), counters=counters,
+        facts=facts | session_facts(replay.gateway, replay.peer), notes=source.notes)
