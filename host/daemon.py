@@ -459,10 +459,10 @@ class Daemon:
     async def _settled(self, condition, what):
         await self._until(lambda: condition() or self.slowpath.state == "failed" or self.session.state is State.ENDED,
                           what, self.config.session.connect_timeout_ms * MILLISECOND)
+        if self.session.state is State.ENDED:  # says more than that the connection has gone with it
+            raise DaemonError(self.session.end_reason)
         if self.slowpath.state == "failed":
             raise DaemonError(self.slowpath.error)
-        if self.session.state is State.ENDED:
-            raise DaemonError(self.session.end_reason)
 
     async def _hand_over(self):
         """Give the connection to the fabric; everything in one go, so that nothing comes between."""
