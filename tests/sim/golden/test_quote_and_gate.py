@@ -1,0 +1,216 @@
+"""Quote engine and gate: what is derived from what, and what blocks."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from hdl.control.registers import ACTIVE, DISARMED, HALTED, PARAMS, REDUCING
+from sim.golden import gate as g
+from sim.golden.gate import Context
+from sim.golden.quote import DROPPED, HELD, PULLED, SENT, Params, State, candidate, evaluate
+
+BID, ASK = (True, 10_000, 5), (True, 10_002, 5)
+OPEN = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 512, "quote_lots": 5,
+        "toward_ticks": 2, "away_ticks": 4, "px_min_ticks": 1, "px_max_ticks": 1 << 20, "q_min_lots": 1, "q_hard_lots": 50,
+        "max_lots": 40, "max_notional_lo": 10_000_000, "max_long_lots": 20, "max_short_lots": 20, "stale_cycles": 1000}
+
+
+def params(**changes):
+    return Params(**(OPEN | changes))
+
+
+def live(**changes):
+    return State(**({"pos_valid": True, "live_bid": True, "live_ask": True, "live_bid_ticks": 9999, "live_ask_ticks": 10_003,
+                     "live_bid_lots": 5, "live_ask_lots": 5} | changes))
+
+
+def context(**changes):
+    return Context(**({"state": ACTIVE, "deadman_ok": True, "killed": False, "session_up": True, "session_tokens": 10,
+                       "session_burst": 12, "symbol_tokens": 1} | changes))
+
+
+def decide(p=None, s=None, c=None, bid=BID, ask=ASK, fresh=True):
+    return evaluate(p or params(), s or State(pos_valid=True), bid, ask, fresh, c or context())
+
+
+# ---------------------------------------------------------------------- engine
+
+def test_mid_and_half_spread():
+    d = decide()
+    assert (d.outcome, d.bid_ticks, d.ask_ticks, d.bid_lots, d.ask_lots) == (SENT, 9999, 10_003, 5, 5)
+
+
+row = st.fixed_dictionaries({
+    "ref_scale": st.integers(0, (1 << 32) - 1), "half_spread_sub": st.integers(0, (1 << 24) - 1),
+    "skew_q8": st.integers(0, (1 << 24) - 1), "skew_max_sub": st.integers(0, (1 << 31) - 1),
+    "target_lots": st.integers(-(1 << 31), (1 << 31) - 1)})
+i32 = st.integers(-(1 << 31), (1 << 31) - 1)
+
+
+@given(row, i32, i32, i32)
+def test_rounding_is_away_from_the_market(values, bid, ask, position):
+    """The quote is never narrower than asked for, and at most two ticks wider."""
+    c = candidate(Params(**values), bid, ask, position)
+    if c.bid_fits and c.ask_fits:
+        width = (c.ask_ticks - c.bid_ticks) * 256
+        assert 2 * values["half_spread_sub"] <= width <= 2 * values["half_spread_sub"] + 510
+
+
+@given(row, i32, i32, i32, st.integers(0, 1 << 20))
+def test_more_position_never_raises_a_quote(values, bid, ask, position, more):
+    assume(position + more < 1 << 31)
+    one, two = (candidate(Params(**values), bid, ask, p) for p in (position, position + more))
+    if all((one.bid_fits, one.ask_fits, two.bid_fits, two.ask_fits)):
+        assert two.bid_ticks <= one.bid_ticks
+        assert two.ask_ticks <= one.ask_ticks
+
+
+@given(row, i32, i32)
+def test_no_skew_at_the_target(values, bid, ask):
+    at_target = candidate(Params(**values), bid, ask, values["target_lots"])
+    assert at_target == candidate(Params(**(values | {"skew_q8": 0})), bid, ask, 0)
+
+
+@given(row, i32, i32, i32)
+def test_skew_is_clamped(values, bid, ask, position):
+    skewed = candidate(Params(**values), bid, ask, position)
+    plain = candidate(Params(**(values | {"skew_q8": 0})), bid, ask, position)
+    if skewed.bid_fits and plain.bid_fits:
+        assert abs(skewed.bid_ticks - plain.bid_ticks) * 256 <= values["skew_max_sub"] + 256
+
+
+def test_prices_that_do_not_fit_are_said_to():
+    c = candidate(params(ref_scale=(1 << 32) - 1), (1 << 31) - 1, (1 << 31) - 1, 0)
+    assert (c.bid_fits, c.ask_fits) == (False, False)
+
+
+# ---------------------------------------------------------------------- what happens to each side
+
+@pytest.mark.parametrize(("bid_moves", "action"), [(0, "keep"), (1, "keep"), (2, "replace"), (-3, "keep"), (-4, "replace")])
+def test_thresholds_differ_by_direction(bid_moves, action):
+    """2 ticks towards the market, 4 away from it. For the ask the signs are the other way round."""
+    d = decide(s=live(live_bid_ticks=9999 - bid_moves, live_ask_ticks=10_003 + bid_moves))
+    assert (d.bid, d.ask) == (action, action)
+    assert d.outcome == (SENT if action == "replace" else HELD)
+
+
+def test_a_threshold_of_zero_counts_as_one():
+    p = params(toward_ticks=0, away_ticks=0)
+    assert decide(p, live()).outcome == HELD
+    assert decide(p, live(live_bid_ticks=9998)).bid == "replace"
+
+
+def test_a_new_quantity_replaces():
+    d = decide(s=live(live_bid_lots=4))
+    assert (d.bid, d.ask, d.bid_lots, d.ask_lots) == ("replace", "keep", 5, 5)
+
+
+def test_a_kept_side_is_repeated_as_it_is():
+    d = decide(s=live(live_bid_ticks=9990, live_ask_ticks=10_002))
+    assert (d.bid, d.ask) == ("replace", "keep")
+    assert (d.ask_ticks, d.ask_lots) == (10_002, 5)
+
+
+def test_a_side_that_fails_is_pulled_and_the_other_stays():
+    d = decide(params(bid_en=0), live())
+    assert (d.outcome, d.bid, d.ask, d.bid_lots, d.ask_lots) == (PULLED, "pull", "keep", 0, 5)
+    assert d.reasons == g.G3
+
+
+def test_without_tokens_nothing_is_replaced_but_sides_are_still_pulled():
+    empty = context(symbol_tokens=0)
+    moved = live(live_bid_ticks=9000)
+    d = decide(s=moved, c=empty)
+    assert (d.outcome, d.reasons, d.rate_blocked) == (DROPPED, g.G14, True)
+    d = decide(params(ask_en=0), moved, empty)
+    assert (d.outcome, d.bid, d.ask, d.bid_ticks, d.bid_lots) == (PULLED, "keep", "pull", 9000, 5)
+    assert decide(s=moved, c=context(session_tokens=3)).reasons == g.G14    # a quarter of 12 is kept for cancels
+    assert decide(s=moved, c=context(session_tokens=4)).outcome == SENT
+
+
+def test_without_a_session_nothing_is_emitted():
+    for s in (State(pos_valid=True), live(), live(live_bid_ticks=1)):
+        d = decide(params(bid_en=0), s, context(session_up=False))
+        assert (d.outcome, d.emits) == (DROPPED, False)
+        assert d.reasons & g.S0
+
+
+# ---------------------------------------------------------------------- gates
+
+def test_everything_blocks_after_reset():
+    d = evaluate(Params(), State(), (False, 0, 0), (False, 0, 0), False, Context())
+    assert d.reasons == g.G0 | g.G1 | g.G3 | g.G4 | g.G5 | g.G11 | g.G22 | g.S0
+    assert d.outcome == DROPPED
+
+
+@pytest.mark.parametrize("name", [p.name for p in PARAMS if p.name in OPEN and p.name not in (
+    "toward_ticks", "away_ticks", "ref_scale", "px_min_ticks", "q_min_lots")])
+def test_every_limit_of_zero_blocks(name):
+    assert decide().outcome == SENT
+    d = decide(params(**{name: 0}))
+    assert d.reasons, name
+    if name not in ("bid_en", "ask_en", "max_long_lots", "max_short_lots"):
+        assert d.outcome == DROPPED
+
+
+@pytest.mark.parametrize(("reason", "change"), [
+    (g.G0, {"c": context(state=DISARMED)}), (g.G0 | g.G22, {"c": context(state=HALTED, killed=True)}),
+    (g.G1, {"c": context(deadman_ok=False)}), (g.G22, {"c": context(killed=True)}),
+    (g.G3, {"p": params(sym_en=0)}), (g.G4, {"fresh": False}), (g.G4, {"bid": (False, 10_000, 5)}),
+    (g.G4, {"bid": (True, 10_002, 5)}), (g.G4, {"p": params(stale_cycles=0)}),
+    (g.G5, {"p": params(px_max_ticks=10_002)}), (g.G5, {"p": params(px_min_ticks=10_000)}),
+    (g.G5, {"p": params(q_min_lots=6)}), (g.G5, {"p": params(q_hard_lots=4)}), (g.G5, {"p": params(half_spread_sub=0)}),
+    (g.G9, {"p": params(max_lots=4)}), (g.G10, {"p": params(max_notional_lo=10_003 * 5 - 1)}),
+    (g.G11, {"s": State()}), (g.G11, {"p": params(max_long_lots=4)}),
+    (g.G11, {"s": State(pos_valid=True, position=-16)}), (g.G11, {"s": State(pos_valid=True, sent_bid=16)}),
+])
+def test_each_gate_alone(reason, change):
+    d = decide(**change)
+    assert d.reasons == reason
+
+
+def test_limits_are_inclusive():
+    assert decide(params(max_notional_lo=10_003 * 5, max_lots=5, q_hard_lots=5, q_min_lots=5, px_max_ticks=10_003,
+                         px_min_ticks=9999, max_long_lots=5, max_short_lots=5)).reasons == 0
+
+
+def test_reducing_lets_only_the_side_through_that_strictly_reduces():
+    c = context(state=REDUCING)
+    for position, sent, bid_ok, ask_ok in ((0, 0, False, False), (-5, 0, True, False), (-4, 0, False, False),
+                                           (5, 0, False, True), (-9, 5, False, False), (-10, 5, True, False)):
+        d = decide(s=State(position=position, pos_valid=True, sent_bid=sent, sent_ask=sent), c=c)
+        assert (d.bid_ok, d.ask_ok) == (bid_ok, ask_ok), (position, sent)
+
+
+def test_more_settled_than_sent_blocks():
+    """The open quantity is modulo 2^32, so that a wrong settlement makes it huge."""
+    assert decide(s=State(pos_valid=True, settled_bid=1, settled_ask=1)).reasons == g.G11
+
+
+@given(st.lists(st.tuples(st.sampled_from(("quote", "fill bid", "fill ask", "report", "size")), st.integers(0, 30),
+                          st.integers(9_000, 11_000)), max_size=40))
+def test_exposure_never_passes_the_caps(steps):
+    """Whatever is filled and whenever the host reports it: position plus all that may still fill stays inside."""
+    p, s = params(max_lots=60, q_hard_lots=60), State(pos_valid=True)
+    bought = sold = 0   # truth at the venue, which the host reports late
+    for step, n, mid in steps:
+        if step == "quote":
+            d = evaluate(p, s, (True, mid - 1, 1), (True, mid + 1, 1), True, context(symbol_tokens=9))
+            if d.emits:
+                s.sent_bid += d.bid_lots if d.bid == "replace" else 0
+                s.sent_ask += d.ask_lots if d.ask == "replace" else 0
+                s.live_bid, s.live_bid_ticks, s.live_bid_lots = d.bid_lots > 0, d.bid_ticks, d.bid_lots
+                s.live_ask, s.live_ask_ticks, s.live_ask_lots = d.ask_lots > 0, d.ask_ticks, d.ask_lots
+        elif step == "fill bid":
+            bought += min(n, s.sent_bid - bought)
+        elif step == "fill ask":
+            sold += min(n, s.sent_ask - sold)
+        elif step == "report":
+            s.position, s.settled_bid, s.settled_ask = bought - sold, bought, sold
+        else:
+            p.quote_lots = n
+        # The worst case: everything that was ever sent on one side trades, and nothing more on the other.
+        assert s.sent_bid - sold <= p.max_long_lots
+        assert s.sent_ask - bought <= p.max_short_lots
+        assert s.position + s.open_bid <= p.max_long_lots
+        assert -s.position + s.open_ask <= p.max_short_lots
