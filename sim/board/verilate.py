@@ -437,7 +437,8 @@ def build(design: Design | None = None, *, trace: bool = False, progress: Progre
         files={"top.v": text, "pins.h": _pins_header(pins), "board.v": _wrapper(pins)},
         options=("--trace-vcd",) if trace else (),
         sources=(HARNESS,),
-        optimise=("-O2",) if trace else ("-O3",),
+        # -O3 runs no faster than -O2 and takes twice as long to compile; waveforms are for looking at.
+        optimise=("-O1",) if trace else ("-O2",),
         # Only the harness's functions are visible: two designs in one process must not share a symbol.
         compile_flags=("-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"),
         link_flags=("-shared",)).make(report)
