@@ -73,6 +73,7 @@ class Scheduler(wiring.Component):
         touched, pending, waiting, stale = (Signal(n, name=name) for name in ("touched", "pending", "waiting", "stale"))
         current, claim = self.current, self.claimed
         m.d.comb += one.eq(1 << current)
+        flying = Signal(n)  # the instrument whose evaluation is in flight, one hot: a claim replaces `current` at once
 
         # A claim lasts from the cycle after SecurityID to the entry's last byte, or to the decision of a direct one.
         direct_start = Signal()
@@ -129,6 +130,7 @@ class Scheduler(wiring.Component):
             m.d.sync += self.stage.eq(self.stage + 1)
         with m.If(self.start):
             m.d.sync += [self.stage.eq(1), self.direct.eq(direct_start)]
+            m.d.sync += flying.eq(Mux(direct_start, one, 1 << candidate))
         with m.If(background):
             m.d.sync += [current.eq(candidate), last.eq(candidate)]
         m.d.comb += [self.mid_event.eq((touched & one).any()), self.is_stale.eq((stale & one).any())]
@@ -163,7 +165,7 @@ class Scheduler(wiring.Component):
         ]
         again = Signal(n)   # evaluations that did not come to an end
         with m.If(squash | (self.due & self.deferred)):
-            m.d.comb += again.eq(one)
+            m.d.comb += again.eq(flying)
         m.d.comb += now_pending.eq(
             (pending | Mux(self.publish, now_touched, 0) | Mux(self.accept, stale, 0) | Mux(self.refill, waiting, 0)
              | (expired & self.live) | Mux(self.invalidate | self.mass_cancel, self.live, 0)
