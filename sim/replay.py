@@ -221,7 +221,7 @@ class Replay:
         return self.lock.finish()
 
 
-def run_replay(config_path, capture=None, out=Path("out"), seed=1, max_packets=None, progress=None):
+def run_replay(config_path, capture=None, out=Path("out"), seed=1, max_packets=None, progress=None, observe=None):
     """Replay a capture and write the results.
 
     Parameters
@@ -230,6 +230,7 @@ def run_replay(config_path, capture=None, out=Path("out"), seed=1, max_packets=N
     out : directory of the results. seed : of generated traffic and of the session's numbers.
     max_packets : stop after so many feed packets.
     progress : called with (stage, done, total).
+    observe : called with the :class:`Replay` before it starts, e.g. to listen to its daemon.
 
     Returns a :class:`ReplayResult`. Raises :class:`ReplayError`, or what the configuration, the capture or the build has
     to say.
@@ -242,6 +243,8 @@ def run_replay(config_path, capture=None, out=Path("out"), seed=1, max_packets=N
     epoch_ns = min(t for t, _ in source.frames) if source.frames else _EPOCH_NS
     replay = Replay(config, board, epoch_ns=epoch_ns, seed=seed)
     try:
+        if observe:
+            observe(replay)
         replay.start()
         first, last = board.cycle, replay.feed(source.frames)
         simulated = time.monotonic()
