@@ -216,13 +216,18 @@ def venue(
 
 # -- commands to a running daemon -------------------------------------------------------------------------------------
 
+def _console():
+    """Standard output; where it is no terminal, wide enough for whole rows."""
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
 def _status_table(status):
     table = Table(box=None, pad_edge=False, title=(
         f"{status['state']}" + (f" ({', '.join(status['halt_cause'])})" if status["halt_cause"] else "") +
         f"   daemon {status['phase']}   session {status['session']}" +
         (f"   {status['error']}" if status["error"] else "")), title_justify="left")
     for name in ("instrument", "position", "open bid", "open ask", "best bid", "best ask", "bid", "ask", "blocked by"):
-        table.add_column(name, justify="left" if name in ("instrument", "blocked by") else "right")
+        table.add_column(name, justify="left" if name in ("instrument", "blocked by") else "right", no_wrap=True)
     for i in status["instruments"]:
         best = i["best"] or ["", ""]
         quote = i["quote"] or [0, 0, 0, 0]
@@ -244,7 +249,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = No
     if as_json:
         _print_json(answer)
         return
-    console = Console()
+    console = _console()
     console.print(_status_table(answer))
     console.print(_status_line(answer), highlight=False)
 
@@ -322,7 +327,7 @@ def limits(
     if as_json:
         _print_json(answer)
         return
-    console = Console()
+    console = _console()
     console.print("  ".join(f"{k} = {v}" for k, v in answer["risk"].items()), highlight=False)
     table = Table(box=None, pad_edge=False, title="lots and quote ticks", title_justify="left")
     shown = ("quote_lots", "half_spread_sub", "px_min_ticks", "px_max_ticks", "q_min_lots", "q_hard_lots", "max_lots",
@@ -344,3 +349,7 @@ def registers(as_json: JsonOption = False):
 def main():
     """Entry point of ``t2q``."""
     app()
+
+
+if __name__ == "__main__":
+    main()
