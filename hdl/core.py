@@ -36,8 +36,8 @@ class Core(wiring.Component):
     dbg_reg_we, dbg_reg_addr (16), dbg_reg_data (32) : out, every register write as it happens.
     dbg_host_tx_valid, dbg_host_tx_kind : out(1), a packet of the host becomes available to the transmit arbiter.
 
-    Latency, pin to pin: trigger byte in cycle *k*, first preamble byte of the quote in cycle *k* + 8, if the order port is
-    idle. After reset everything blocks.
+    Latency, pin to pin: trigger byte in cycle *k*, first preamble byte of the quote in cycle *k* + 8, if the order port
+    is idle. After reset everything blocks.
     """
 
     def __init__(self, instruments=16, depth=10):
@@ -79,7 +79,8 @@ class Core(wiring.Component):
         m.d.comb += [
             path.cycle.eq(cycle), order.time_ns.eq(time_ns),
             order.fire.eq(path.fire), order.kind.eq(path.kind), order.hot_busy.eq(path.hot_busy),
-            path.ready.eq(order.ready), path.session_up.eq(order.status.session_up), path.session_lost.eq(order.session_lost),
+            path.ready.eq(order.ready), path.session_up.eq(order.status.session_up),
+            path.session_lost.eq(order.session_lost),
             path.session_enabled.eq(bank.write.session_enable & bank.bus.data[0]),
             order.rxd.eq(self.order_rxd), order.rx_dv.eq(self.order_rx_dv), order.rx_er.eq(self.order_rx_er),
             self.order_txd.eq(order.txd), self.order_tx_en.eq(order.tx_en), self.order_tx_er.eq(order.tx_er),
@@ -110,8 +111,8 @@ class Core(wiring.Component):
             *(getattr(config.connection, name).eq(getattr(bank.rw, name)) for name in (
                 "local_mac", "peer_mac", "local_ip", "peer_ip", "local_port", "peer_port")),
             *(getattr(config, name).eq(getattr(bank.rw, name)) for name in (
-                "init_snd_nxt", "init_rcv_nxt", "init_peer_window", "init_app_seq", "window", "last_processed", "mmp_group",
-                "smp_id", "quote_flags", "order_flags")),
+                "init_snd_nxt", "init_rcv_nxt", "init_peer_window", "init_app_seq", "window", "last_processed",
+                "mmp_group", "smp_id", "quote_flags", "order_flags")),
             bank.now.time_ns.eq(time_ns), bank.now.quote_id.eq(path.status.next_quote_id),
             bank.histogram_data.eq(probe.histogram_data), probe.histogram_addr.eq(bank.histogram_addr),
         ]
@@ -121,7 +122,8 @@ class Core(wiring.Component):
             "cycle": cycle, **{name: getattr(path.status, name) for name in (
                 "state", "halt_cause", "halt_nonce", "gap_packets", "expected_seq", "session_tokens", "live_bids",
                 "live_asks")},
-            **{name: getattr(order.status, name) for name in ("session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq")},
+            **{name: getattr(order.status, name) for name in (
+                "session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq")},
             "latency_min": probe.minimum, "latency_max": probe.maximum, "latency_count": probe.count,
             "latency_sum": probe.sum,
         }
@@ -147,8 +149,9 @@ class Core(wiring.Component):
         connect(m, telemetry.o, link.telemetry)
         record = path.record
         m.d.comb += [
-            link.rx_data.eq(self.link_rx_data), link.rx_valid.eq(self.link_rx_valid), self.link_rx_ready.eq(link.rx_ready),
-            self.link_tx_data.eq(link.tx_data), self.link_tx_valid.eq(link.tx_valid), link.tx_ready.eq(self.link_tx_ready),
+            link.rx_data.eq(self.link_rx_data), link.rx_valid.eq(self.link_rx_valid),
+            self.link_rx_ready.eq(link.rx_ready), self.link_tx_data.eq(link.tx_data),
+            self.link_tx_valid.eq(link.tx_valid), link.tx_ready.eq(self.link_tx_ready),
             order.host_tx_kind.eq(link.host_tx_kind), link.host_rx_kind.eq(order.host_rx_kind),
             link.host_rx_length.eq(order.host_rx_length),
             link.telemetry_type.eq(telemetry.o_type), link.telemetry_length.eq(telemetry.o_length),

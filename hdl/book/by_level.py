@@ -21,8 +21,8 @@ class Level(data.Struct):
 class BookByLevel(wiring.Component):
     """Books by level for a number of instruments.
 
-    A level that has not been stated since reset, since a gap or since it fell off the end is *unknown*, which is not the
-    same as empty: a side whose first level is unknown has no best price.
+    A level that has not been stated since reset, since a gap or since it fell off the end is *unknown*, which is not
+    the same as empty: a side whose first level is unknown has no best price.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ class BookByLevel(wiring.Component):
     -------
     address : in(8) instrument whose rows are wanted; they stand on ``bid``/``ask`` from the next cycle on, with all
         updates up to and including the cycle before (write-through).
-    update_bid, update_ask : in(1, 1) apply the entry below to a side of the instrument that ``address`` held in the cycle
-        before and holds now.
+    update_bid, update_ask : in(1, 1) apply the entry below to a side of the instrument that ``address`` held in the
+        cycle before and holds now.
     update_reset : in(1) forget both sides of that instrument.
-    action : in(8), level : in(8), px : in(32, signed), size : in(32), known : in(1) the entry; ``level`` counts from 1 and
-        must be in range, ``action`` must be one of MDUpdateAction.
+    action : in(8), level : in(8), px : in(32, signed), size : in(32), known : in(1) the entry; ``level`` counts from 1
+        and must be in range, ``action`` must be one of MDUpdateAction.
     invalidate : in(1) forget all books.
     bid, ask : out(array of ``depth`` :class:`Level`), best first.
 

@@ -23,8 +23,8 @@ class SequenceArbiter(wiring.Component):
     """
 
     def __init__(self):
-        super().__init__({"seq": In(32), "seq_valid": In(1), "accept": Out(1), "duplicate": Out(1), "gap": Out(1), "ahead": Out(32),
-                          "missing": Out(32), "expected": Out(32), "last_seq": Out(32)})
+        super().__init__({"seq": In(32), "seq_valid": In(1), "accept": Out(1), "duplicate": Out(1), "gap": Out(1),
+                          "ahead": Out(32), "missing": Out(32), "expected": Out(32), "last_seq": Out(32)})
 
     def elaborate(self, platform):
         m = Module()

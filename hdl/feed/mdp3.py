@@ -69,8 +69,8 @@ class Mdp3Walker(wiring.Component):
     Latency: none; every strobe rises in the cycle in which the byte it speaks of is on ``data``.
 
     A message that cannot be right (MsgSize too small or longer than what is left of the packet, root block or entries
-    that do not fit, an entry too short for its fields, bytes left over) ends the walk; the packet is ``poisoned`` at its
-    end. Templates that are not known are skipped by MsgSize.
+    that do not fit, an entry too short for its fields, bytes left over) ends the walk; the packet is ``poisoned`` at
+    its end. Templates that are not known are skipped by MsgSize.
     """
 
     def __init__(self):

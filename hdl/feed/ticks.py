@@ -9,8 +9,8 @@ class TickConverter(wiring.Component):
     """``ticks = px / tick`` where that is exact, else ``ok`` = 0.
 
     A tick is ``odd * 2^shift``. An exact multiple has ``shift`` zero bits at its end, and what is left is divided by
-    ``odd`` with one multiplication by the inverse of ``odd`` modulo 2^32. Multiplying back shows whether the price was a
-    multiple and fits 32 bits: a null price does neither.
+    ``odd`` with one multiplication by the inverse of ``odd`` modulo 2^32. Multiplying back shows whether the price was
+    a multiple and fits 32 bits: a null price does neither.
 
     Members
     -------

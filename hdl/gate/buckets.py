@@ -27,16 +27,17 @@ class TokenBuckets(wiring.Component):
     tokens : out(16) in the session's bucket.
     refill : out(1) a token is being added to some bucket: what waited may try again from the next cycle on.
 
-    Latency: ``new_ok`` and ``cancel_ok`` show in cycle *c* + 1 what happened in cycle *c*. Buckets never go below zero and
-    never above their size: a bucket that was made smaller is cut at the next cycle.
+    Latency: ``new_ok`` and ``cancel_ok`` show in cycle *c* + 1 what happened in cycle *c*. Buckets never go below zero
+    and never above their size: a bucket that was made smaller is cut at the next cycle.
     """
 
     def __init__(self, instruments):
         self.instruments = instruments
         super().__init__({
             "session_interval": In(32), "session_burst": In(16), "symbol_interval": In(32), "symbol_burst": In(8),
-            "restart_session": In(1), "restart_symbol": In(1), "fill": In(1), "spend_session": In(1), "spend_symbol": In(1), "index": In(8),
-            "new_ok": Out(1), "cancel_ok": Out(1), "tokens": Out(16), "refill": Out(1)})
+            "restart_session": In(1), "restart_symbol": In(1), "fill": In(1), "spend_session": In(1),
+            "spend_symbol": In(1), "index": In(8), "new_ok": Out(1), "cancel_ok": Out(1), "tokens": Out(16),
+            "refill": Out(1)})
 
     def elaborate(self, platform):
         m = Module()

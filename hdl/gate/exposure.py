@@ -39,18 +39,19 @@ class Exposure(wiring.Component):
 
     Members
     -------
-    address : in(8) instrument whose rows are wanted; they stand on the outputs from the next cycle on, with every change up
-        to the cycle before.
+    address : in(8) instrument whose rows are wanted; they stand on the outputs from the next cycle on, with every
+        change up to the cycle before.
     emit : in(1) a quote of the instrument on the outputs leaves: ``bid_px``, ``ask_px`` : in(32, signed), ``bid_lots``,
-        ``ask_lots`` : in(24) what is live from now on (0 lots: nothing), ``add_bid``, ``add_ask`` : in(24) lots that can
-        trade in addition, ``quote_id`` : in(32).
+        ``ask_lots`` : in(24) what is live from now on (0 lots: nothing), ``add_bid``, ``add_ask`` : in(24) lots that
+        can trade in addition, ``quote_id`` : in(32).
     clear_all : in(1) nothing is live any more (mass cancel). Excludes ``emit``.
     settle : in(1) the host knows better about the instrument on the outputs: ``position`` : in(:class:`Position`);
         ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote was ``settled_quote_id`` : in(32).
     forget_positions : in(1) all positions are unknown.
-    live : out(:class:`LiveQuote`), bid_live, ask_live : out(1), known : out(:class:`Position`), position_known : out(1).
-    open_bid, open_ask : out(32) lots sent and not settled: resting or on their way. Modulo 2^32: a host that settles more
-        than was sent makes this huge, and G11 blocks.
+    live : out(:class:`LiveQuote`), bid_live, ask_live : out(1) what is live.
+    known : out(:class:`Position`), position_known : out(1) what the host has said.
+    open_bid, open_ask : out(32) lots sent and not settled: resting or on their way. Modulo 2^32: a host that settles
+        more than was sent makes this huge, and G11 blocks.
     live_bids, live_asks : out(instruments) one bit each.
 
     Latency: one cycle. After reset the rows are cleared, one a cycle; nothing may be emitted or settled before that.

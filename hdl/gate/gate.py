@@ -31,10 +31,10 @@ class Gate(wiring.Component):
 
     Stage 1, in: ``state`` (2), ``kill_pin`` (1), ``heartbeat_ok`` (1), ``session_up`` (1), ``new_ok`` (1).
 
-    Stage 1, out: ``reasons`` (32) bit *g* is set if G*g* failed on any side; ``bid_ok``, ``ask_ok`` (1) the side passed;
-    ``emit`` (1) a frame has to leave; ``is_new`` (1) it replaces at least one side; ``rate_blocked`` (1) G14 held a side
-    back; ``bid_px``, ``ask_px`` (32, signed), ``bid_lots``, ``ask_lots`` (24) what the frame says (0 lots: the side is not
-    quoted); ``add_bid``, ``add_ask`` (24) lots that can trade in addition.
+    Stage 1, out: ``reasons`` (32) bit *g* is set if G*g* failed on any side; ``bid_ok``, ``ask_ok`` (1) the side
+    passed; ``emit`` (1) a frame has to leave; ``is_new`` (1) it replaces at least one side; ``rate_blocked`` (1) G14
+    held a side back; ``bid_px``, ``ask_px`` (32, signed), ``bid_lots``, ``ask_lots`` (24) what the frame says (0 lots:
+    the side is not quoted); ``add_bid``, ``add_ask`` (24) lots that can trade in addition.
 
     Latency: stage 1 is one cycle after stage 0.
     """
@@ -88,7 +88,8 @@ class Gate(wiring.Component):
             fixed = named(REASONS, "fixed")
             notional = named(56, "notional")
             reduces, changed, held_live = named(1, "reduces"), named(1, "changed"), named(1, "held_live")
-            target, held_px, held_lots = named(signed(32), "target"), named(signed(32), "held_px"), named(24, "held_lots")
+            target, held_px = named(signed(32), "target"), named(signed(32), "held_px")
+            held_lots = named(24, "held_lots")
             m.d.sync += [
                 fixed[3].eq(~(p.sym_en & getattr(p, f"{name}_en"))),
                 fixed[4].eq(~self.book_ok),

@@ -13,13 +13,14 @@ __all__ = ["VerifyFirst"]
 class VerifyFirst(wiring.Component):
     """Passes frames straight on, or only those that proved good, from a buffer.
 
-    **Latency**: none while ``hold`` is 0. While it is 1 the first byte of a good frame leaves two cycles after its ``eof``
-    came in, and the frame runs without a gap; one cycle with ``eof`` follows its last byte.
+    **Latency**: none while ``hold`` is 0. While it is 1 the first byte of a good frame leaves two cycles after its
+    ``eof`` came in, and the frame runs without a gap; one cycle with ``eof`` follows its last byte.
 
-    **Bad input**: while ``hold`` is 1 a frame that is not ``ok`` leaves no trace on ``out``. The wire's own gaps leave more
-    room between frames than the buffer needs, so that it cannot overflow at line rate.
+    **Bad input**: while ``hold`` is 1 a frame that is not ``ok`` leaves no trace on ``out``. The wire's own gaps leave
+    more room between frames than the buffer needs, so that it cannot overflow at line rate.
 
-    ``hold`` may change while no frame is under way and the buffer is empty; it is meant to be set before the feed starts.
+    ``hold`` may change while no frame is under way and the buffer is empty; it is meant to be set before the feed
+    starts.
 
     Members
     -------
