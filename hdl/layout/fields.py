@@ -5,6 +5,7 @@ offsets from these objects. They are built from SBE schemas (:mod:`hdl.layout.sb
 (:mod:`hdl.layout.net`).
 """
 
+import struct
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -68,7 +69,6 @@ class Field:
                 raise LayoutError(f"field {self.name} holds {low}..{high}, got {value}")
             return int(value).to_bytes(self.size, self.byteorder, signed=self.signed)
         if self.kind == "float":
-            import struct
             return struct.pack(("<" if self.byteorder == "little" else ">") + {4: "f", 8: "d"}[self.size], value)
         raw = value.encode("ascii") if isinstance(value, str) else bytes(value)
         if len(raw) > self.size:
@@ -87,7 +87,6 @@ class Field:
             value = int.from_bytes(raw, self.byteorder, signed=self.signed)
             return None if value == self.null else value
         if self.kind == "float":
-            import struct
             return struct.unpack(("<" if self.byteorder == "little" else ">") + {4: "f", 8: "d"}[self.size], raw)[0]
         if self.kind == "char":
             return raw.rstrip(b"\0 ").decode("ascii", "replace")

@@ -174,6 +174,7 @@ class _Parser:
         self.root, self.name = root, name
         self.byteorder = "big" if root.get("byteOrder") == "bigEndian" else "little"
         self.types, self.composites, self.enums, self.sets, self.encodings = {}, {}, {}, {}, {}
+        self.built = {}     # composites that were parsed before, by their elements
 
     @staticmethod
     def _tag(element):
@@ -269,8 +270,12 @@ class _Parser:
             return fields, offset + composite.size
         raise LayoutError(f"schema {self.name}: field {name!r} has unknown type {type_name!r}")
 
-    @cache
     def _composite(self, element):
+        if element not in self.built:
+            self.built[element] = self._build_composite(element)
+        return self.built[element]
+
+    def _build_composite(self, element):
         fields, end, size = {}, 0, 0
         for member in element:
             tag, name = self._tag(member), member.get("name")
