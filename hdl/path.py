@@ -38,7 +38,8 @@ PathControl = Signature({
         ("pos_quote_id", 32))},
     **{name: Out(1) for name in (
         "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit",
-        "session_interval_written", "symbol_interval_written", "quote_id_written", "security_id_written", "stale_limit_written", "kill_pin")},
+        "session_interval_written", "symbol_interval_written", "quote_id_written", "security_id_written",
+        "stale_limit_written", "kill_pin")},
     "data": Out(32), "quote_id": Out(64), "security_index": Out(8), "stale_limit_address": Out(16),
 })
 
@@ -73,16 +74,18 @@ class TickPath(wiring.Component):
     Members
     -------
     rx : in(RxBytes) the feed port. ``cycle`` : in(64) cycles since reset.
-    control : in(PathControl), status : out(PathStatus), counters : out(PathCounters), ``drops`` : out(32) strobes by gate.
+    control : in(PathControl), status : out(PathStatus), counters : out(PathCounters), ``drops`` : out(32) strobes by
+        gate.
     row_address : out(8), row : in(PARAM_ROW) the active parameter row of the address of the cycle before.
     flip : out(1) the parameter banks flip at the end of this cycle. ``bank`` : in(1) the active one.
-    session_up, session_lost, session_enabled : in(1) from the order session; ``session_enabled`` strobes when a connection
-        is handed over: nothing is live on it.
+    session_up, session_lost, session_enabled : in(1) from the order session; ``session_enabled`` strobes when a
+        connection is handed over: nothing is live on it.
     fire : out(1), kind : out(1), quote : out(Quote), ready : in(1), hot_busy : out(1) to the order port.
     record : out(DecisionRecord), record_valid : out(1) a decision was taken.
-    direct_quote : out(1) a quote caused by a trigger byte starts; ``trigger_cycle`` : out(64) when that byte was on the pins.
-    state_changed, arm_refused, gap, poisoned, channel_reset : out(1) events; ``gap_size`` : out(32) packets missing in this
-        gap; ``last_seq`` : out(32) last accepted sequence number.
+    direct_quote : out(1) a quote caused by a trigger byte starts; ``trigger_cycle`` : out(64) when that byte was on the
+        pins.
+    state_changed, arm_refused, gap, poisoned, channel_reset : out(1) events; ``gap_size`` : out(32) packets missing in
+        this gap; ``last_seq`` : out(32) last accepted sequence number.
 
     Latency: the trigger byte on the pins in cycle *k* fires in *k* + 1 + :data:`hdl.quote.scheduler.DECISION_CYCLES`.
     """
@@ -134,8 +137,10 @@ class TickPath(wiring.Component):
         m.d.comb += void.eq(arbiter.gap | walker.reset_channel | walker.poisoned)
 
         # The row of the claimed instrument arrives long before the entry's last byte: the price is in ticks by then.
-        m.d.comb += [ticks.px.eq(walker.px), ticks.shift.eq(self.row.feed_tick_shift), ticks.odd.eq(self.row.feed_tick_odd),
-                     ticks.inverse.eq(self.row.feed_tick_inv), ticks.en.eq(scheduler.claimed)]
+        m.d.comb += [
+            ticks.px.eq(walker.px), ticks.shift.eq(self.row.feed_tick_shift), ticks.odd.eq(self.row.feed_tick_odd),
+            ticks.inverse.eq(self.row.feed_tick_inv), ticks.en.eq(scheduler.claimed),
+        ]
 
         mine, kept, is_reset, size_ok = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
@@ -155,25 +160,32 @@ class TickPath(wiring.Component):
         # ------------------------------------------------------------------ which instrument, when
         hold = Signal()     # a mass cancel is outstanding
         live = Signal(n)
+        settle = Signal()   # the host knows better about an instrument that exists
         m.d.comb += [
             live.eq(exposure.live_bids | exposure.live_asks),
             scheduler.identified.eq(walker.security_id_valid & lookup.hit), scheduler.index.eq(lookup.index),
             scheduler.entry.eq(walker.entry), scheduler.applied.eq(kept), scheduler.publish.eq(walker.publish),
             scheduler.publish_entry.eq(walker.publish_entry), scheduler.accept.eq(arbiter.accept),
             scheduler.invalidate.eq(void), scheduler.frame_end.eq(payload.frame_end),
-            scheduler.settle.eq(control.pos_commit), scheduler.settle_index.eq(control.data[:8]),
+            scheduler.settle.eq(settle), scheduler.settle_index.eq(control.data[:8]),
             scheduler.commit.eq(control.commit), scheduler.evaluate_all.eq(state.armed | state.reduced),
             scheduler.stale_limit_write.eq(control.stale_limit_written),
             scheduler.stale_limit_address.eq(control.stale_limit_address), scheduler.stale_limit.eq(control.data),
             scheduler.bank.eq(self.bank), scheduler.ready.eq(self.ready), scheduler.hold.eq(hold),
             scheduler.trading.eq(state.trading), scheduler.live.eq(live), scheduler.refill.eq(buckets.refill),
-            self.flip.eq(scheduler.flip), self.row_address.eq(scheduler.address), 
+            self.flip.eq(scheduler.flip), self.row_address.eq(scheduler.address),
             self.hot_busy.eq(scheduler.busy | (hold & self.ready & buckets.cancel_ok)),
             exposure.address.eq(scheduler.address),
         ]
-        settle_words = Signal(32)
-        with m.If(control.pos_commit):
-            m.d.sync += settle_words.eq(control.data)
+        # The host may write the next position while this one waits for a gap in the feed.
+        settle_words, settle_position, settle_quote_id = Signal(32), Signal(Position), Signal(32)
+        m.d.comb += settle.eq(control.pos_commit & (control.data[:8] < n))
+        with m.If(settle):
+            m.d.sync += [
+                settle_words.eq(control.data), settle_quote_id.eq(control.pos_quote_id),
+                settle_position.lots.eq(control.pos_value), settle_position.settled_bid.eq(control.pos_settled_bid),
+                settle_position.settled_ask.eq(control.pos_settled_ask),
+            ]
 
         # ------------------------------------------------------------------ evaluation, stages 1 to 4: the engine
         best_bid, best_ask = book.bid[0], book.ask[0]
@@ -242,11 +254,9 @@ class TickPath(wiring.Component):
             exposure.clear_all.eq(mass_cancel | self.session_enabled),
             exposure.settle.eq(scheduler.settle_now),
             exposure.clear_bid.eq(settle_words[8]), exposure.clear_ask.eq(settle_words[9]),
-            exposure.settled_quote_id.eq(control.pos_quote_id), exposure.forget_positions.eq(state.cleared),
+            exposure.settled_quote_id.eq(settle_quote_id), exposure.position.eq(settle_position),
+            exposure.forget_positions.eq(state.cleared),
         ]
-        position = Signal(Position)
-        m.d.comb += [position.lots.eq(control.pos_value), position.settled_bid.eq(control.pos_settled_bid),
-                     position.settled_ask.eq(control.pos_settled_ask), exposure.position.eq(position)]
 
         # ------------------------------------------------------------------ state, kill, mass cancel, tokens
         m.d.comb += [
@@ -282,8 +292,10 @@ class TickPath(wiring.Component):
             record.fireCycle.eq(self.cycle), record.feedSeq.eq(arbiter.last_seq),
         ]
         flags = {"direct": scheduler.direct, "lineB": scheduler.direct & line_b, "bidKnown": bests_known[0],
-                 "askKnown": bests_known[1], "bidSideOk": gate.bid_ok, "askSideOk": gate.ask_ok}
-        assert {FLAG[name] for name in flags} == set(range(len(flags))) and set(flags) == set(FLAG)
+                 "askKnown": bests_known[1], "bidSideOk": gate.bid_ok, "askSideOk": gate.ask_ok,
+                 "bidReplaced": emit & (gate.add_bid != 0), "askReplaced": emit & (gate.add_ask != 0)}
+        assert set(flags) == set(FLAG)
+        assert sorted(FLAG.values()) == list(range(len(flags)))
         with m.If(~mass_cancel):
             m.d.comb += [
                 record.flags.eq(Cat(flags[name] for name in sorted(flags, key=FLAG.get))),

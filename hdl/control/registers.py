@@ -105,7 +105,8 @@ def _build():
             ("halt_nonce", "ro", "Number of the halt; clear_halt must repeat it", 32),
             ("heartbeat", "rw", "Host dead-man: counts only if the value written differs by +1 from the last one"),
             ("deadman_cycles", "rw", "G1 limit in cycles; 0 blocks"),
-            ("time_ns", "rw", "Wall time in ns since the epoch for sendTimeNs; advances by 8 a cycle; hi sets both", 64),
+            ("time_ns", "rw", "Wall time in ns since the epoch for sendTimeNs; advances by 8 a cycle; hi sets both",
+             64),
             ("commit", "wo", "Flip parameter banks: all rows change in one cycle; every instrument is evaluated anew"),
             ("bank", "ro", "Active parameter bank", 1))
     section("feed",
@@ -134,7 +135,8 @@ def _build():
             ("entries", "count", "Book entries applied"),
             ("foreign_entries", "count", "Book entries of instruments that are not configured"),
             ("ignored_entries", "count", "Entries of other types or actions, or at a level outside 1..10"),
-            ("px_errors", "count", "Entries whose price is no multiple of the tick, or out of range, or whose size is not > 0"),
+            ("px_errors", "count",
+             "Entries whose price is no multiple of the tick, or out of range, or whose size is not > 0"),
             ("channel_resets", "count", "ChannelReset messages"),
             ("events", "count", "Ends of event"),
             ("expected_seq", "ro", "Next sequence number"))
@@ -149,7 +151,8 @@ def _build():
             ("pos_settled_bid", "rw", "Settled bid lots; open_bid = sent_bid_total - settled (mod 2^32)"),
             ("pos_settled_ask", "rw", "Settled ask lots"),
             ("pos_quote_id", "rw", "Low 32 bits of the quote id that a clear refers to"),
-            ("pos_commit", "wo", "Bits 7..0 instrument, 8 clear bid, 9 clear ask: applies the four words at once"),
+            ("pos_commit", "wo", "Bits 7..0 instrument, 8 clear bid, 9 clear ask: applies the four words at once, "
+                                 "within 20 cycles; a second write before that replaces the first"),
             ("quotes_sent", "count", "Frames with at least one new or changed side"),
             ("quotes_pulled", "count", "Frames that only take sides away"),
             ("mass_cancels", "count", "MassQuoteCancel frames"),
@@ -316,7 +319,8 @@ def to_markdown():
                 for r in REGISTERS if r.section == section]
         out.append("")
     out += ["## Parameter rows", "",
-            f"Word *w* of instrument *n* stands at `0x{PARAM_BASE:04x} + {ROW_WORDS} n + w` in the shadow bank; `commit` "
-            "makes all rows active in one cycle.", "", "| word | name | bits | signed | what |", "|---|---|---|---|---|"]
+            f"Word *w* of instrument *n* stands at `0x{PARAM_BASE:04x} + {ROW_WORDS} n + w` in the shadow bank; "
+            "`commit` makes all rows active in one cycle.", "",
+            "| word | name | bits | signed | what |", "|---|---|---|---|---|"]
     out += [f"| {p.word} | `{p.name}` | {p.width} | {'yes' if p.signed else 'no'} | {p.doc} |" for p in PARAMS]
     return "\n".join(out) + "\n"

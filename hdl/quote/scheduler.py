@@ -29,14 +29,17 @@ class Scheduler(wiring.Component):
     changes the book. ``publish``, ``publish_entry`` : in(1) end of event; on an entry. ``accept`` : in(1) a packet was
     accepted. ``invalidate`` : in(1) all books are void. ``frame_end`` : in(1).
 
-    Host: ``settle`` : in(1), ``settle_index`` : in(8) a position was written: ``settle_now`` : out(1) answers in the cycle
-    in which it may be applied, with the rows of that instrument on the read ports. ``commit`` : in(1) parameter banks are
-    to flip: ``flip`` : out(1) answers in the cycle in which they may. ``evaluate_all`` : in(1). ``stale_limit_write`` :
-    in(1), ``stale_limit_address`` : in(16), ``stale_limit`` : in(32): the words of G4 (index in the low bits, bank above).
+    Host: ``settle`` : in(1), ``settle_index`` : in(8) the position of an instrument (below ``instruments``) was
+    written: ``settle_now`` : out(1) answers in the cycle in which it may be applied, with the rows of that instrument
+    on the read ports; 20 cycles later at most. One that is written before the answer replaces the one that waits.
+    ``commit`` : in(1) parameter banks are to flip: ``flip`` : out(1) answers in the cycle in which they may.
+    ``evaluate_all`` : in(1). ``stale_limit_write`` : in(1), ``stale_limit_address`` : in(16), ``stale_limit`` : in(32):
+    the words of G4 (index in the low bits, bank above, as :class:`hdl.control.bank.RegisterBank` numbers its rows).
     ``bank`` : in(1) active bank.
 
     Order side: ``ready`` : in(1) the port would take a frame. ``hold`` : in(1) a mass cancel is outstanding,
-    ``mass_cancel`` : in(1) it leaves. ``trading`` : in(1). ``live`` : in(instruments) something is live. ``refill`` : in(1) tokens arrive.
+    ``mass_cancel`` : in(1) it leaves. ``trading`` : in(1). ``live`` : in(instruments) something is live. ``refill`` :
+    in(1) tokens arrive.
 
     Evaluation: ``address`` : out(8) whose rows are wanted (they are used from the next cycle on). ``start`` : out(1) an
     evaluation starts; ``stage`` : out(3) cycles since then, 0 = none in flight. ``current`` : out(8) its instrument.
@@ -46,10 +49,10 @@ class Scheduler(wiring.Component):
     when tokens arrive. ``busy`` : out(1) claimed, in flight, or about to start: slower senders hold back.
 
     Rules. An evaluation in flight is squashed by a claim of another entry and by ``invalidate``; it stays pending.
-    Background evaluations start only when nothing is claimed or in flight, no host action waits, the port is ready and no
-    mass cancel is outstanding; round robin, upwards from the last one. An instrument in mid-event waits for its end of
-    event, except while not trading, when its quotes are only taken away. In cycle *c* instrument *c* mod N is checked for
-    staleness: more than ``stale_limit`` cycles since the last accepted packet.
+    Background evaluations start only when nothing is claimed or in flight, no host action waits, the port is ready and
+    no mass cancel is outstanding; round robin, upwards from the last one. An instrument in mid-event waits for its end
+    of event, except while not trading, when its quotes are only taken away. In cycle *c* instrument *c* mod N is
+    checked for staleness: more than ``stale_limit`` cycles since the last accepted packet.
     """
 
     def __init__(self, instruments):
@@ -89,9 +92,9 @@ class Scheduler(wiring.Component):
         m.d.comb += idle.eq(~claim & (self.stage == 0) & ~self.identified)
         with m.If(self.settle):
             m.d.sync += [settling.eq(1), settle_index.eq(self.settle_index)]
-        m.d.comb += fetch_settle.eq(settling & idle & ~self.settle_now)
+        m.d.comb += fetch_settle.eq(settling & idle & ~self.settle_now & ~self.settle)
         m.d.sync += self.settle_now.eq(fetch_settle)
-        with m.If(fetch_settle & ~self.settle):
+        with m.If(fetch_settle):
             m.d.sync += settling.eq(0)
         with m.If(self.commit):
             m.d.sync += committing.eq(1)
@@ -136,8 +139,8 @@ class Scheduler(wiring.Component):
         m.d.comb += [self.mid_event.eq((touched & one).any()), self.is_stale.eq((stale & one).any())]
 
         # Staleness, one instrument a cycle.
-        m.submodules.stale_limits = limits = Memory(shape=32, depth=2 << (n - 1).bit_length(), init=[])
-        bank_bit = (n - 1).bit_length()
+        bank_bit = max(1, (n - 1).bit_length())
+        m.submodules.stale_limits = limits = Memory(shape=32, depth=2 << bank_bit, init=[])
         limit_write, limit_read = limits.write_port(), limits.read_port()
         sweep, upcoming, age = Signal(range(max(2, n))), Signal(range(max(2, n))), Signal(32, init=0xFFFFFFFF)
         m.d.comb += [
@@ -157,17 +160,18 @@ class Scheduler(wiring.Component):
             m.d.comb += expired.eq(swept & ~stale)
 
         # Sets, in the order in which they overrule one another.
-        now_touched, now_pending = Signal(n), Signal(n)
+        now_touched, now_waiting, now_pending = Signal(n), Signal(n), Signal(n)
         done = Signal(n)
         m.d.comb += [
             now_touched.eq(touched | Mux(claim & self.entry & self.applied, one, 0)),
+            now_waiting.eq(waiting | Mux(self.due & self.wait_tokens, one, 0)),
             done.eq(Mux(direct_start, one, Mux(background, 1 << candidate, 0))),
         ]
         again = Signal(n)   # evaluations that did not come to an end
         with m.If(squash | (self.due & self.deferred)):
             m.d.comb += again.eq(flying)
         m.d.comb += now_pending.eq(
-            (pending | Mux(self.publish, now_touched, 0) | Mux(self.accept, stale, 0) | Mux(self.refill, waiting, 0)
+            (pending | Mux(self.publish, now_touched, 0) | Mux(self.accept, stale, 0) | Mux(self.refill, now_waiting, 0)
              | (expired & self.live) | Mux(self.invalidate | self.mass_cancel, self.live, 0)
              | Mux(self.settle_now, 1 << settle_index, 0)) & ~done | again
             | Mux(self.evaluate_all | self.flip, (1 << n) - 1, 0))
@@ -175,6 +179,6 @@ class Scheduler(wiring.Component):
             pending.eq(now_pending),
             touched.eq(Mux(self.publish | self.invalidate, 0, now_touched & ~(expired & self.live))),
             stale.eq(Mux(self.accept, 0, stale | expired)),
-            waiting.eq((Mux(self.refill, 0, waiting) | Mux(self.due & self.wait_tokens, one, 0)) & ~done),
+            waiting.eq(Mux(self.refill, 0, now_waiting & ~done)),
         ]
         return m

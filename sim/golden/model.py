@@ -1,9 +1,9 @@
 """The golden model: everything that the fabric does, to the byte and to the cycle, in plain Python.
 
-:class:`GoldenModel` takes what goes into the fabric (frames on both ports, register writes, host packets, the kill pin),
-each with its cycle, and tells what comes out: every frame on the order port with the cycle of its first preamble byte,
-every decision, every event, the counters and the latency. It is written from what the fabric promises, stage by stage
-in the order of the data's way (:mod:`~sim.golden.feed`, :mod:`~sim.golden.book`, :mod:`~sim.golden.quote`,
+:class:`GoldenModel` takes what goes into the fabric (frames on both ports, register writes, host packets, the kill
+pin), each with its cycle, and tells what comes out: every frame on the order port with the cycle of its first preamble
+byte, every decision, every event, the counters and the latency. It is written from what the fabric promises, stage by
+stage in the order of the data's way (:mod:`~sim.golden.feed`, :mod:`~sim.golden.book`, :mod:`~sim.golden.quote`,
 :mod:`~sim.golden.gate`, :mod:`~sim.golden.session`, :mod:`~sim.golden.port`); cycle counts that follow from the
 implementation stand in :mod:`~sim.golden.timing`.
 
@@ -107,11 +107,11 @@ class _Flight:
 class _Strobes:
     """What happens in one cycle from outside; see :meth:`GoldenModel._visit`. ``None`` (or absent) is nothing."""
 
-    accept = arm = clear_halt = commit = disarm = enabled = entry = frame_end = gap = heartbeat = identified = kill = None
-    lost = poisoned = pos_commit = publish = publish_entry = reduce = reset = None
+    accept = arm = clear_halt = commit = disarm = enabled = entry = frame_end = gap = heartbeat = identified = None
+    kill = lost = poisoned = pos_commit = publish = publish_entry = reduce = reset = None
 
 
-#: From the byte that settles the line of a packet (with the destination port) to the first one of the payload, less one.
+#: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
 _PORT_TO_PAYLOAD = net.UDP.size - net.UDP["dst_port"].end
 #: Registers of 64 bits that are written in halves, and all others that hold a value.
 _PAIRS = {r.name[:-3] for r in map_.REGISTERS if r.name.endswith("_hi") and r.name[:-3] + "_lo" in map_.BY_NAME}
@@ -220,7 +220,7 @@ class GoldenModel:
         self._live = 0
         self._hold = False
         self._quote_id = 0
-        self._settle_word = 0
+        self._settle_words = None   # as the last pos_commit found them
         self.state, self.halt_cause, self.halt_nonce = DISARMED, 0, 0
         self._heartbeat = None      # (last value, cycle of the last one that counted)
         self._kill_pin = False
@@ -455,7 +455,8 @@ class GoldenModel:
             self._wake(cycle + self.timing.hand_over)
             return lambda: self._port.enable(cycle, data & 1, self._rw)
         if name == "pos_commit":
-            s.pos_commit = data
+            if data & 0xFF < self.instruments:
+                s.pos_commit = data
         else:
             setattr(s, {"arm": "arm", "disarm": "disarm", "reduce": "reduce", "kill": "kill",
                         "clear_halt": "clear_halt", "commit": "commit"}[name], data if name in ("arm", "clear_halt")
@@ -572,9 +573,10 @@ class GoldenModel:
                 kept = self._apply(c, claim, s.entry)
         direct_start = claim is not None and kept and bool(s.publish_entry)
 
-        # -------------------------------------------------------------- host actions wait for a gap in the feed's claims
+        # -------------------------------------------------------------- host actions wait for a gap in the claims
         idle = claim is None and flight is None and s.identified is None
-        fetch_settle = self._settling is not None and idle and self._settle_now is None
+        fetch_settle = (self._settling is not None and idle and self._settle_now is None
+                        and s.pos_commit is None)
         flip = self._committing and idle and self._settling is None and self._settle_now is None
 
         # -------------------------------------------------------------- background
@@ -630,8 +632,9 @@ class GoldenModel:
             pending |= now_touched
         if s.accept:
             pending |= self._stale
+        waiting = self._waiting | (1 << flight.instrument if due and wait_tokens else 0)
         if refill:
-            pending |= self._waiting
+            pending |= waiting
         pending |= expired & live
         if void or mass_cancel:
             pending |= live
@@ -644,10 +647,7 @@ class GoldenModel:
         if s.publish and self.on_publish is not None:
             self.on_publish(c, {i for i in range(self.instruments) if now_touched >> i & 1})
         self._touched = 0 if s.publish or void else now_touched & ~(expired & live)
-        waiting = 0 if refill else self._waiting
-        if due and wait_tokens:
-            waiting |= 1 << flight.instrument
-        self._waiting = waiting & ~done
+        self._waiting = 0 if refill else waiting & ~done
 
         if s.accept:
             was_stale = self._stale
@@ -677,12 +677,13 @@ class GoldenModel:
         # -------------------------------------------------------------- host actions
         if self._settle_now is not None:
             self._settle(self._settle_now)
-        self._settle_now = self._settling[0] if fetch_settle else None
-        if fetch_settle and s.pos_commit is None:
+        self._settle_now = self._settling if fetch_settle else None
+        if fetch_settle:
             self._settling = None
         if s.pos_commit is not None:
-            self._settling = (s.pos_commit & 0xFF, s.pos_commit)
-            self._settle_word = s.pos_commit
+            self._settling = s.pos_commit & 0xFF
+            self._settle_words = (s.pos_commit, *(rw[f"pos_{what}"] for what in (
+                "value", "settled_bid", "settled_ask", "quote_id")))
         if flip:
             self._committing = False
             self._bank = 1 - self._bank
@@ -782,8 +783,9 @@ class GoldenModel:
         seen = copy(st)
         seen.live_bid, seen.live_ask, seen.pos_valid = flight.limits
         tokens = self.session_tokens(c)
-        context = Context(self.state, self._deadman_ok(c), self.state == HALTED or self._kill_pin, self._port.up, tokens,
-                          self._rw["session_burst"], self._symbol(i, c))
+        killed = self.state == HALTED or self._kill_pin
+        context = Context(self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._rw["session_burst"],
+                          self._symbol(i, c))
         d = evaluate(p, seen, *flight.bests, flight.fresh, context)
         is_new = d.outcome == SENT
         deferred = d.emits and not can_send
@@ -801,15 +803,18 @@ class GoldenModel:
     def _record(self, c, flight, d, emit, st):
         bid, ask = flight.bests
         flags = 0
-        for name, value in (("direct", flight.direct), ("bidKnown", bid[0]), ("askKnown", ask[0]), ("bidSideOk", d.bid_ok),
-                            ("askSideOk", d.ask_ok), ("lineB", flight.line_b)):
+        for name, value in (("direct", flight.direct), ("bidKnown", bid[0]), ("askKnown", ask[0]),
+                            ("bidSideOk", d.bid_ok), ("askSideOk", d.ask_ok), ("lineB", flight.line_b),
+                            ("bidReplaced", emit and d.bid == REPLACE), ("askReplaced", emit and d.ask == REPLACE)):
             flags |= _FLAG[name] if value else 0
+        trigger = flight.start - self.timing.rx_register if flight.direct else 0
         record = Record(d.outcome, flight.instrument, flags, self.state, d.reasons, self._quote_id if emit else 0,
-                        flight.start - self.timing.rx_register if flight.direct else 0, c, self._last_seq, bid[1], ask[1],
+                        trigger, c, self._last_seq, bestBidTicks=bid[1], bestAskTicks=ask[1],
                         candidateBidTicks=d.candidate.bid_ticks, candidateAskTicks=d.candidate.ask_ticks,
                         positionLots=st.position)
         if emit:
-            record.bidTicks, record.bidLots, record.askTicks, record.askLots = d.bid_ticks, d.bid_lots, d.ask_ticks, d.ask_lots
+            record.bidTicks, record.bidLots = d.bid_ticks, d.bid_lots
+            record.askTicks, record.askLots = d.ask_ticks, d.ask_lots
         self.decisions.append(record)
         for bit in map_.GATE_COUNTERS:
             if d.reasons >> bit & 1:
@@ -868,7 +873,7 @@ class GoldenModel:
         """Trading state. Returns (armed, stopped, cleared)."""
         causes = 0
         for name, cause in (("kill_register", s.kill), ("kill_pin", self._kill_pin),
-                            ("deadman", trading and not self._deadman_ok(c)), ("session_lost", s.lost)):
+                            ("deadman", trading and not self._deadman_ok(c)), ("session_lost", trading and s.lost)):
             causes |= 1 << HALT_CAUSES[name] if cause else 0
         before, armed, stopped, cleared = self.state, False, False, False
         if causes:
@@ -884,7 +889,7 @@ class GoldenModel:
         elif s.clear_halt is not None and self.state == HALTED and s.clear_halt == self.halt_nonce:
             self.state, self.halt_cause, cleared = DISARMED, 0, True
         elif s.arm is not None:
-            if self.state == DISARMED and self._port.up and s.arm == ARM_MAGIC:
+            if self.state == DISARMED and self._port.up and not s.lost and s.arm == ARM_MAGIC:
                 self.state, armed = ACTIVE, True
             else:
                 self.events.append(Event("ARM_REFUSED", c))
@@ -900,14 +905,13 @@ class GoldenModel:
 
     def _settle(self, instrument):
         """The host's word on a position takes effect."""
-        if instrument >= self.instruments:
-            return
-        rw, st = self._rw, self.states[instrument]
-        st.position = rw["pos_value"] - ((rw["pos_value"] & 0x8000_0000) << 1)
-        st.settled_bid, st.settled_ask, st.pos_valid = rw["pos_settled_bid"], rw["pos_settled_ask"], True
-        if st.last_quote_id == rw["pos_quote_id"]:
-            st.live_bid = st.live_bid and not self._settle_word >> 8 & 1
-            st.live_ask = st.live_ask and not self._settle_word >> 9 & 1
+        st = self.states[instrument]
+        word, position, st.settled_bid, st.settled_ask, quote_id = self._settle_words
+        st.position = position - ((position & 0x8000_0000) << 1)
+        st.pos_valid = True
+        if st.last_quote_id == quote_id:
+            st.live_bid = st.live_bid and not word >> 8 & 1
+            st.live_ask = st.live_ask and not word >> 9 & 1
         self._look_live()
 
     def _fill(self, c):
