@@ -1,8 +1,8 @@
 """Book by level of one instrument: what the fabric's book does with one entry.
 
 A level is a tuple ``(known, px_ticks, size)``. Levels that were never seen, or that could not be represented, are
-unknown: they hold a place but no price, and a side whose first level is unknown has no best. What stands in ``px_ticks``
-and ``size`` of an unknown level is what the fabric's memory holds there, so that records agree to the bit.
+unknown: they hold a place but no price, and a side whose first level is unknown has no best. What stands in
+``px_ticks`` and ``size`` of an unknown level is what the fabric's memory holds there.
 """
 
 from hdl.layout import sbe
@@ -22,9 +22,9 @@ SIZE_LIMIT = (1 << 31) - 1  #: sizes from here up (null, negative) make a level 
 
 
 def price_ticks(mantissa, shift, odd, inverse):
-    """Ticks of a price mantissa (int64): ``(ticks, exact)``. Not exact: no multiple of ``odd * 2^shift``, or more than 32
-    bits. As the fabric does it: the low bits must be zero, the quotient is a product modulo 2^32 with ``inverse``, and
-    multiplying back must give the mantissa again."""
+    """Ticks of a price mantissa (int64): ``(ticks, exact)``. Not exact: no multiple of ``odd * 2^shift``, or more than
+    32 bits. As the fabric does it: the low bits must be zero, the quotient is a product modulo 2^32 with ``inverse``,
+    and multiplying back must give the mantissa again."""
     shifted = mantissa >> shift
     ticks = (shifted * inverse) & 0xFFFF_FFFF
     ticks -= (ticks & 0x8000_0000) << 1

@@ -117,10 +117,8 @@ def match(data, lines, vlan):
         return Match("feed_not_ours")
     if net.checksum(data[at:at + net.IPV4.size]):
         return Match("feed_bad_header")
-    for line, group, port in lines:
-        if ip["dst"] == group and udp["dst_port"] == port:
-            break
-    else:
+    line = next((line for line, group, port in lines if ip["dst"] == group and udp["dst_port"] == port), None)
+    if line is None:
         return Match("feed_not_ours")
     length = udp["length"] - net.UDP.size
     if length < 0 or ip["total_length"] != net.IPV4.size + udp["length"]:

@@ -152,7 +152,8 @@ class OrderPort:
             given = "payload"
         if not unsent and _ahead(segment.ack, self.snd_una) >= 0:
             self.snd_una, self.peer_window = segment.ack, segment.window
-            self._edges.append((cycle + self.timing.room - self.timing.verdict, (self.snd_una + self.peer_window) & _MASK))
+            known = cycle + self.timing.room - self.timing.verdict
+            self._edges.append((known, (self.snd_una + self.peer_window) & _MASK))
         return given, False
 
     def enable(self, cycle, value, registers):

@@ -47,10 +47,11 @@ def tcp_frame(connection, seq, ack, window, flags, payload=b""):
     c = connection
     src, dst = c.local_ip.to_bytes(4, "big"), c.peer_ip.to_bytes(4, "big")
     length = net.TCP.size + len(payload)
-    ip = dict(version_ihl=net.IPV4_NO_OPTIONS, total_length=net.IPV4.size + length,
-              flags_fragment=net.IPV4_DONT_FRAGMENT, ttl=64, protocol=net.PROTOCOL_TCP, src=c.local_ip, dst=c.peer_ip)
-    tcp = dict(src_port=c.local_port, dst_port=c.peer_port, seq=seq, ack=ack, data_offset=net.TCP.size // 4 << 4,
-               flags=flags, window=window)
+    ip = {"version_ihl": net.IPV4_NO_OPTIONS, "total_length": net.IPV4.size + length,
+          "flags_fragment": net.IPV4_DONT_FRAGMENT, "ttl": 64, "protocol": net.PROTOCOL_TCP, "src": c.local_ip,
+          "dst": c.peer_ip}
+    tcp = {"src_port": c.local_port, "dst_port": c.peer_port, "seq": seq, "ack": ack,
+           "data_offset": net.TCP.size // 4 << 4, "flags": flags, "window": window}
     pseudo = src + dst + bytes([0, net.PROTOCOL_TCP]) + length.to_bytes(2, "big")
     tcp["checksum"] = net.checksum(pseudo + net.TCP.pack(**tcp) + payload)
     ip["checksum"] = net.checksum(net.IPV4.pack(**ip))

@@ -8,8 +8,8 @@ seen a side long enough knows it exactly, no best bid ever reaches a best offer,
 
 The same seed gives the same bytes.
 
-Templates that carry no book (status, statistics, volume, trades) are there for their sizes and event marks: their groups
-have the exchange's block lengths and hold zeros.
+Templates that carry no book (status, statistics, volume, trades) are there for their sizes and event marks: their
+groups have the exchange's block lengths and hold zeros.
 """
 
 import random
@@ -113,7 +113,8 @@ _LEVELS = {
 
 #: Templates by role and schema version, with entry block length and entries (weights) of the groups they carry.
 _OTHERS = {
-    "statistics": {8: ("MDIncrementalRefreshSessionStatistics35", 24), 9: ("MDIncrementalRefreshSessionStatistics51", 24)},
+    "statistics": {8: ("MDIncrementalRefreshSessionStatistics35", 24),
+                   9: ("MDIncrementalRefreshSessionStatistics51", 24)},
     "volume": {8: ("MDIncrementalRefreshVolume37", 16), 9: ("MDIncrementalRefreshVolume37", 16)},
     "trade": {8: ("MDIncrementalRefreshTradeSummary42", 32), 9: ("MDIncrementalRefreshTradeSummary48", 32)},
     "status": {8: ("SecurityStatus30", 0), 9: ("SecurityStatus30", 0)},
@@ -291,7 +292,8 @@ class MarketGenerator:
 
     Attributes
     ----------
-    books : mapping of security id to an object whose ``best()`` gives the true ((bid ticks, size), (offer ticks, size)).
+    books : mapping of security id to an object whose ``best()`` gives the true ((bid ticks, size), (offer ticks,
+        size)).
     """
 
     def __init__(self, config=None, **options):
@@ -303,7 +305,7 @@ class MarketGenerator:
         self._gaps, self._skews = _Quantiles(_GAP_QUANTILES, True), _Quantiles(_SKEW_QUANTILES, False)
         self._mix, self._mix_weights = zip(*_PACKET_MIX, strict=True)
         self._ops, self._op_weights = zip(*_OPERATIONS, strict=True)
-        self._book_message = _MDP3["MDIncrementalRefreshBook32" if config.version == 8 else "MDIncrementalRefreshBook46"]
+        self._book_message = _MDP3[f"MDIncrementalRefreshBook{32 if config.version == 8 else 46}"]
         self._scale = 1 if config.version == 8 else 100  # exponent -7 or -9
         self._warm = [(state, side) for state in self._states for side in state.sides] if config.warm_up else []
         self.seq, self.time_ns, self._quiet_until = config.first_seq, config.start_ns, [0, 0]
@@ -462,13 +464,13 @@ class MarketGenerator:
 def udp_frame(line, payload, *, udp_length=None, **header):
     """Ethernet frame (no FCS) with one UDP packet of a line. ``header``: IPv4 fields to be given other values."""
     length = net.UDP.size + len(payload)
-    ip = dict(version_ihl=net.IPV4_NO_OPTIONS, total_length=net.IPV4.size + length,
-              flags_fragment=net.IPV4_DONT_FRAGMENT, ttl=20, protocol=net.PROTOCOL_UDP, src=line.source,
-              dst=line.group)
+    ip = {"version_ihl": net.IPV4_NO_OPTIONS, "total_length": net.IPV4.size + length,
+          "flags_fragment": net.IPV4_DONT_FRAGMENT, "ttl": 20, "protocol": net.PROTOCOL_UDP, "src": line.source,
+          "dst": line.group}
     wrong_sum = header.pop("checksum", 0)
     ip |= header
     ip["checksum"] = net.checksum(net.IPV4.pack(**ip)) ^ wrong_sum
-    udp = dict(src_port=line.port, dst_port=line.port, length=length if udp_length is None else udp_length)
+    udp = {"src_port": line.port, "dst_port": line.port, "length": length if udp_length is None else udp_length}
     pseudo = net.PSEUDO.pack(src=line.source, dst=line.group, protocol=net.PROTOCOL_UDP, length=length)
     udp["checksum"] = net.checksum(pseudo + net.UDP.pack(**udp) + payload) or 0xFFFF
     return (net.ETHERNET.pack(dst=net.multicast_mac(line.group), src=line.source_mac, ethertype=net.ETHERTYPE_IPV4)

@@ -1,6 +1,6 @@
 """From captured packets with nanosecond stamps to cycles on one GMII port.
 
-A capture may span minutes in which nothing happens; simulated cycle by cycle that would be billions of clocks. The rule:
+A capture may span minutes in which nothing happens; cycle by cycle that would be billions of clocks. The rule:
 
 1. Packets are taken in the order of their time stamps (ties and equal stamps in the order of the file). Both feed lines
    share the port, so the order in which their copies arrive, and with it which copy wins, is the capture's.

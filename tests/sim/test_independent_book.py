@@ -48,7 +48,7 @@ class OtherBook:
         levels = self.side[kind]
         n = level - 1
         if action == "New":
-            self.side[kind] = levels[:n] + [(px, size)] + levels[n:DEPTH - 1]
+            self.side[kind] = [*levels[:n], (px, size), *levels[n:DEPTH - 1]]
         elif action in ("Change", "Overlay"):
             levels[n] = (px, size)
         elif action == "Delete":
@@ -143,7 +143,8 @@ def tick_of(prices):
 def our_side(capture, lines, ticks):
     """The golden model's bests after every end of event, and the model.
 
-    ``lines``: one or two (group address, port). ``ticks``: mapping of security id to tick mantissa, one table entry each.
+    ``lines``: one or two (group address, port). ``ticks``: mapping of security id to tick mantissa, one for each entry
+    of the table.
     """
     model = GoldenModel(instruments=len(ticks))
     cycle = 10
@@ -185,25 +186,33 @@ def our_side(capture, lines, ticks):
 
 def compare(theirs, ours):
     assert len(ours) == len(theirs)
-    for n, (want, got) in enumerate(zip(theirs, ours)):
+    for n, (want, got) in enumerate(zip(theirs, ours, strict=False)):
         want = {s: b for s, b in want.items() if b != (None, None)}
-        assert got == want, f"after event {n}: differs for {[s for s in want.keys() | got if want.get(s) != got.get(s)]}"
+        different = [s for s in want.keys() | got if want.get(s) != got.get(s)]
+        assert not different, f"after event {n}: differs for {different}"
 
 
 def test_v8_every_instrument():
     need(V8, schema_file(8))
     capture = read_capture(V8)
     theirs, count, prices = other_side(V8, {14320, 15320}, 8)
-    assert count["packets"] == 10_000 and count["duplicates"] == 5_000 and count["gaps"] == 0
+    assert count["packets"] == 10_000
+    assert count["duplicates"] == 5_000
+    assert count["gaps"] == 0
     ticks = {s: tick_of(p) for s, p in prices.items()}
     assert len(ticks) == 39
     ours, model = our_side(capture, (("224.0.31.11", 14320), ("224.0.32.11", 15320)), ticks)
     compare(theirs, ours)
     counters = model.counters
     assert counters["line_a_packets"] + counters["line_b_packets"] == 10_000
-    assert counters["duplicate_packets"] == 5_000 and counters["accepted_packets"] == 5_000 and not counters["gaps"]
-    assert counters["messages"] == count["messages"] and counters["entries"] == count["entries"]
-    assert not counters["px_errors"] and not counters["poisoned_packets"] and not counters["foreign_entries"]
+    assert counters["duplicate_packets"] == 5_000
+    assert counters["accepted_packets"] == 5_000
+    assert not counters["gaps"]
+    assert counters["messages"] == count["messages"]
+    assert counters["entries"] == count["entries"]
+    assert not counters["px_errors"]
+    assert not counters["poisoned_packets"]
+    assert not counters["foreign_entries"]
     assert sum(bid is not None and offer is not None for bid, offer in theirs[-1].values()) > 15
 
 
@@ -217,7 +226,8 @@ def test_v8_with_a_table_of_sixteen():
     ours, model = our_side(capture, (("224.0.31.11", 14320), ("224.0.32.11", 15320)),
                            {s: tick_of(prices[s]) for s in chosen})
     compare(theirs, ours)
-    assert model.counters["entries"] == count["entries"] and model.counters["foreign_entries"] > 0
+    assert model.counters["entries"] == count["entries"]
+    assert model.counters["foreign_entries"] > 0
 
 
 #: Channels of the v9 capture: groups and ports of lines A and B.
@@ -250,7 +260,9 @@ def test_v9_channels(which):
         assert counters["duplicate_packets"] == count["duplicates"]
         assert (counters["gaps"], counters["gap_packets"]) == (count["gaps"], count["missing"])
         assert counters["feed_not_ours"] == len(capture) - count["packets"]
-        assert counters["messages"] == count["messages"] and counters["entries"] == count["entries"]
-        assert not counters["px_errors"] and not counters["poisoned_packets"]
+        assert counters["messages"] == count["messages"]
+        assert counters["entries"] == count["entries"]
+        assert not counters["px_errors"]
+        assert not counters["poisoned_packets"]
         gaps += count["gaps"]
     assert gaps == V9_GAPS[which]

@@ -14,21 +14,22 @@ from sim.golden.port import FRAME_TX, SESSION_TX
 from sim.golden.session import Connection, tcp_frame
 from sim.market.schedule import wire_bytes
 
-LOCAL = dict(local_mac=0x02_00_00_00_00_01, peer_mac=0x02_00_00_00_00_02, local_ip=0x0A000001, peer_ip=0x0A000002,
-             local_port=40000, peer_port=9000)
+LOCAL = {"local_mac": 0x02_00_00_00_00_01, "peer_mac": 0x02_00_00_00_00_02, "local_ip": 0x0A000001,
+         "peer_ip": 0x0A000002, "local_port": 40000, "peer_port": 9000}
 PEER = Connection(LOCAL["peer_mac"], LOCAL["local_mac"], LOCAL["peer_ip"], LOCAL["local_ip"], LOCAL["peer_port"],
                   LOCAL["local_port"])
-LIMITS = dict(sym_en=1, bid_en=1, ask_en=1, ref_scale=128 << 16, half_spread_sub=400, skew_q8=256 * 8, skew_max_sub=3000,
-              quote_lots=5, toward_ticks=1, away_ticks=1, px_min_ticks=-(1 << 31), px_max_ticks=(1 << 31) - 1, q_min_lots=1,
-              q_hard_lots=100, max_lots=100, max_notional_lo=0xFFFF_FFFF, max_notional_hi=1, max_long_lots=1 << 30,
-              max_short_lots=1 << 30, stale_cycles=200_000, lot_mult=1000, lot_exp=-3, tick_e9_lo=500_000_000)
+LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 400, "skew_q8": 256 * 8,
+          "skew_max_sub": 3000, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -(1 << 31),
+          "px_max_ticks": (1 << 31) - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100,
+          "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "max_long_lots": 1 << 30, "max_short_lots": 1 << 30,
+          "stale_cycles": 200_000, "lot_mult": 1000, "lot_exp": -3, "tick_e9_lo": 500_000_000}
 
 
 def tick_words(tick):
     """Parameters of a feed tick."""
     shift = (tick & -tick).bit_length() - 1
     odd = tick >> shift
-    return dict(feed_tick_shift=shift, feed_tick_odd=odd & 0xFFFF_FFFF, feed_tick_inv=pow(odd, -1, 1 << 32))
+    return {"feed_tick_shift": shift, "feed_tick_odd": odd & 0xFFFF_FFFF, "feed_tick_inv": pow(odd, -1, 1 << 32)}
 
 
 class CoSim:
@@ -103,20 +104,21 @@ class CoSim:
             self.board.link_write(link.encode_write(map_.security_id_address(i), [security & 0xFFFF_FFFF]))
         for _ in range(2):
             for i, (_, tick) in enumerate(instruments):
-                self.params(i, **(LIMITS | tick_words(tick) | dict(instrument_id_lo=1000 + i) | limits))
+                self.params(i, **(LIMITS | tick_words(tick) | {"instrument_id_lo": 1000 + i} | limits))
             self.write("commit", 1)
-        for name, value in dict(session_interval=5_000, session_burst=200, symbol_interval=20_000, symbol_burst=40,
-                                deadman_cycles=0xFFFF_FFFF, heartbeat=1, quote_id=1 << 33 | 7,
-                                time_ns=1_700_000_000_000_000_000).items():
+        settings = {"session_interval": 5_000, "session_burst": 200, "symbol_interval": 20_000, "symbol_burst": 40,
+                    "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "quote_id": 1 << 33 | 7,
+                    "time_ns": 1_700_000_000_000_000_000}
+        for name, value in settings.items():
             self.write(name, value)
         for i in range(len(instruments)):
             self.position(i, 0)
 
     def hand_over(self, window=65535, **registers):
         """Give the fabric an established connection."""
-        values = LOCAL | dict(init_snd_nxt=0xFFFF_F000, init_rcv_nxt=5000, init_peer_window=window, window=60_000,
-                              init_app_seq=9, last_processed=4, mmp_group=77, smp_id=78, quote_flags=1,
-                              order_flags=3) | registers
+        values = LOCAL | {"init_snd_nxt": 0xFFFF_F000, "init_rcv_nxt": 5000, "init_peer_window": window,
+                          "window": 60_000, "init_app_seq": 9, "last_processed": 4, "mmp_group": 77, "smp_id": 78,
+                          "quote_flags": 1, "order_flags": 3} | registers
         for name, value in values.items():
             self.write(name, value)
         self.write("session_enable", 1)
@@ -162,7 +164,8 @@ class CoSim:
     def peer(self, payload=b"", *, flags=net.TCP_ACK, seq=None, ack=None, window=None):
         """A segment from the peer. It acknowledges what it has seen; payload moves its sequence number on."""
         seq = self.peer_next if seq is None else seq
-        frame = tcp_frame(PEER, seq, self.peer_seen if ack is None else ack, self.peer_window if window is None else window,
+        ack = self.peer_seen if ack is None else ack
+        frame = tcp_frame(PEER, seq, ack, self.peer_window if window is None else window,
                           flags | (net.TCP_PSH if payload else 0), payload)
         self.order(wire_bytes(frame))
         if seq == self.peer_next:

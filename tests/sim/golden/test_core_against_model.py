@@ -105,7 +105,7 @@ def disturb(sim, rng, new):
         sim.write("symbol_burst", rng.choice((0, 3, 40)))
 
 
-@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize("seed", [11, 12, 13])
 def test_disturbed_session(seed):
     """Positions, limits, tokens, host packets and a peer that errs, all at random moments."""
     sim = ready(seed)
@@ -144,7 +144,7 @@ def trouble(sim, rng, new):
         sim.arm()
 
 
-@pytest.mark.parametrize("seed", [21, 22])
+@pytest.mark.parametrize("seed", [21, 22, 23])
 def test_troubled_state(seed):
     """Arm, disarm, reduce, kill, dead-man, lost and new sessions: what is live is cancelled, nothing else leaves."""
     sim = ready(seed)

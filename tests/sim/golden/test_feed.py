@@ -1,5 +1,6 @@
 """Receive, match, arbitrate, walk."""
 
+import itertools
 import random
 
 import pytest
@@ -30,7 +31,8 @@ def message(name="MDIncrementalRefreshBook46", indicator=END, entries=(), *, sch
     m = MDP3[name]
     body = m.encode({"MatchEventIndicator": indicator} if "MatchEventIndicator" in m.fields else {},
                     {"NoMDEntries": entries} if "NoMDEntries" in m.groups else {}) + tail
-    header = MDP3.composites["messageHeader"].pack(blockLength=m.block_length if block is None else block, templateId=m.id,
+    block = m.block_length if block is None else block
+    header = MDP3.composites["messageHeader"].pack(blockLength=block, templateId=m.id,
                                                    schemaId=schema, version=13)
     return MDP3.composites["MessageFraming"].pack(MsgSize=PREFIX + len(body) if size is None else size) + header + body
 
@@ -94,7 +96,8 @@ def test_headers(changes, expected):
 def test_other_ports_and_groups():
     assert verdict(udp_frame(LINE_A._replace(port=1), bytes(30))).verdict == "feed_not_ours"
     assert verdict(udp_frame(LINE_A._replace(group=LINE_B.group), bytes(30))).verdict == "feed_not_ours"
-    assert verdict(net.ETHERNET.pack(dst=net.MAC_BROADCAST, src=1, ethertype=net.ETHERTYPE_ARP)).verdict == "feed_not_ours"
+    arp = net.ETHERNET.pack(dst=net.MAC_BROADCAST, src=1, ethertype=net.ETHERTYPE_ARP)
+    assert verdict(arp).verdict == "feed_not_ours"
 
 
 # ---------------------------------------------------------------------- arbitration
@@ -148,7 +151,7 @@ def test_longer_blocks_are_stepped_over():
     """A newer version may append fields to root and entries."""
     book = message(entries=[entry(7)])
     at = PREFIX + BOOK.block_length
-    longer = book[:PREFIX] + book[PREFIX:at] + b"xyz" + (40).to_bytes(2, "little") + b"\1" + book[at + 3:at + 35] + bytes(8)
+    longer = book[:at] + b"xyz" + (40).to_bytes(2, "little") + b"\1" + book[at + 3:at + 35] + bytes(8)
     header = bytearray(longer)
     header[0:2], header[2:4] = len(longer).to_bytes(2, "little"), (BOOK.block_length + 3).to_bytes(2, "little")
     assert kinds(packet(bytes(header))) == (["message", "claim", "entry", "publish"], False)
@@ -191,7 +194,7 @@ def test_cut_anywhere(seed):
 @given(st.binary(max_size=300), st.integers(0, 400))
 def test_any_bytes_are_survived(data, more):
     happenings, _ = walk(data, len(data) + more)
-    assert all(a.at <= b.at for a, b in zip(happenings, happenings[1:], strict=False))
+    assert all(a.at <= b.at for a, b in itertools.pairwise(happenings))
     assert all(h.at < max(1, len(data)) for h in happenings)
 
 

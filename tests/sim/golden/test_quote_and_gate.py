@@ -11,8 +11,9 @@ from sim.golden.quote import DROPPED, HELD, PULLED, SENT, Params, State, candida
 
 BID, ASK = (True, 10_000, 5), (True, 10_002, 5)
 OPEN = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 512, "quote_lots": 5,
-        "toward_ticks": 2, "away_ticks": 4, "px_min_ticks": 1, "px_max_ticks": 1 << 20, "q_min_lots": 1, "q_hard_lots": 50,
-        "max_lots": 40, "max_notional_lo": 10_000_000, "max_long_lots": 20, "max_short_lots": 20, "stale_cycles": 1000}
+        "toward_ticks": 2, "away_ticks": 4, "px_min_ticks": 1, "px_max_ticks": 1 << 20, "q_min_lots": 1,
+        "q_hard_lots": 50, "max_lots": 40, "max_notional_lo": 10_000_000, "max_long_lots": 20, "max_short_lots": 20,
+        "stale_cycles": 1000}
 
 
 def params(**changes):
@@ -20,8 +21,8 @@ def params(**changes):
 
 
 def live(**changes):
-    return State(**({"pos_valid": True, "live_bid": True, "live_ask": True, "live_bid_ticks": 9999, "live_ask_ticks": 10_003,
-                     "live_bid_lots": 5, "live_ask_lots": 5} | changes))
+    return State(**({"pos_valid": True, "live_bid": True, "live_ask": True, "live_bid_ticks": 9999,
+                     "live_ask_ticks": 10_003, "live_bid_lots": 5, "live_ask_lots": 5} | changes))
 
 
 def context(**changes):
@@ -86,7 +87,8 @@ def test_prices_that_do_not_fit_are_said_to():
 
 # ---------------------------------------------------------------------- what happens to each side
 
-@pytest.mark.parametrize(("bid_moves", "action"), [(0, "keep"), (1, "keep"), (2, "replace"), (-3, "keep"), (-4, "replace")])
+@pytest.mark.parametrize(("bid_moves", "action"), [
+    (0, "keep"), (1, "keep"), (2, "replace"), (-3, "keep"), (-4, "replace")])
 def test_thresholds_differ_by_direction(bid_moves, action):
     """2 ticks towards the market, 4 away from it. For the ask the signs are the other way round."""
     d = decide(s=live(live_bid_ticks=9999 - bid_moves, live_ask_ticks=10_003 + bid_moves))

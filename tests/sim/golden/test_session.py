@@ -24,8 +24,8 @@ def test_checksums_and_fields(payload):
     assert (packet.src, packet.dst) == ("02:00:00:00:00:01", "02:00:00:00:00:02")
     ip, tcp = packet[IP], packet[TCP]
     assert (ip.src, ip.dst, ip.ttl, ip.id, int(ip.flags), ip.tos) == ("10.0.0.1", "10.0.0.2", 64, 0, 2, 0)
-    assert (tcp.sport, tcp.dport, tcp.seq, tcp.ack, tcp.window, str(tcp.flags)) == (40000, 9000, 0xFFFF_FFF0, 17, 60_000,
-                                                                                   "A")
+    assert (tcp.sport, tcp.dport, tcp.seq, tcp.ack) == (40000, 9000, 0xFFFF_FFF0, 17)
+    assert (tcp.window, str(tcp.flags)) == (60_000, "A")
     assert bytes(tcp.payload) == payload
     sums = ip.chksum, tcp.chksum
     del ip.chksum, tcp.chksum

@@ -1,12 +1,13 @@
 """Generated market data: the same for the same seed, in the statistics of the channel, and consistent."""
 
+import itertools
 from collections import Counter, defaultdict
 
 import pytest
 
 from hdl.layout import net, sbe
 from sim.board.captures import read_capture
-from sim.golden.book import BID, OFFER, Book
+from sim.golden.book import BID, Book
 from sim.golden.feed import walk
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, Config, MarketGenerator, generate, generate_pcap
 
@@ -63,7 +64,7 @@ def test_the_same_seed_gives_the_same_bytes():
 
 def test_both_lines_carry_everything_in_order(frames):
     assert len(frames) == 10_000
-    assert all(a[0] <= b[0] for a, b in zip(frames, frames[1:], strict=False))
+    assert all(a[0] <= b[0] for a, b in itertools.pairwise(frames))
     lines = defaultdict(list)
     for _, frame in frames:
         lines[port_of(frame)].append(seq_of(frame))
@@ -119,7 +120,7 @@ def test_times(frames):
     for time_ns, frame in frames:
         (other if seq_of(frame) in first else first)[seq_of(frame)] = (time_ns, port_of(frame))
     times = sorted(t for t, _ in first.values())
-    gaps = sorted(b - a for a, b in zip(times, times[1:], strict=False))
+    gaps = sorted(b - a for a, b in itertools.pairwise(times))
     near(gaps[len(gaps) // 5], 11_100, 0.5)
     near(gaps[len(gaps) // 2], 223_000, 0.8)
     near(gaps[len(gaps) * 9 // 10], 81_000_000, 0.5)
@@ -163,8 +164,8 @@ def test_books_never_cross_and_sides_are_in_order(version):
                 for security in changed:
                     bids, offers = ([level[1] for level in side if level[0]] for side in
                                     (books[security].bids, books[security].offers))
-                    assert all(a > b for a, b in zip(bids, bids[1:], strict=False))
-                    assert all(a < b for a, b in zip(offers, offers[1:], strict=False))
+                    assert all(a > b for a, b in itertools.pairwise(bids))
+                    assert all(a < b for a, b in itertools.pairwise(offers))
                     assert not bids or not offers or bids[0] < offers[0]
                 changed = set()
     scale = 1 if version == 8 else 100
@@ -192,7 +193,8 @@ def test_pcap(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "says"), [
-    ({"version": 7}, "version is 7; schema versions 8 to 13 can be made"), ({"gap": 1.5}, "gap is 1.5, must be a probability"),
+    ({"version": 7}, "version is 7; schema versions 8 to 13 can be made"),
+    ({"gap": 1.5}, "gap is 1.5, must be a probability"),
     ({"instruments": ()}, "instruments is empty"), ({"packets": -1}, "packets is -1, must be 0 or more")])
 def test_impossible_options_are_refused(options, says):
     with pytest.raises(ValueError, match=says):
