@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from amaranth.hdl import Instance, Module, Signal
@@ -111,6 +112,10 @@ def test_finished_build_is_found_again():
 
 
 def test_progress_grows_from_nothing_to_all(tmp_path, monkeypatch):
+    build(LOOPBACK)
+    (tmp_path / "verilated").mkdir()
+    for product in (verilate.BUILD / "verilated").glob("verilated*.o"):      # the part that all designs share
+        (tmp_path / "verilated" / product.name).symlink_to(product)
     monkeypatch.setattr(verilate, "BUILD", tmp_path)
     shares = []
     build(LOOPBACK, progress=lambda share, what: shares.append(share))
@@ -119,6 +124,24 @@ def test_progress_grows_from_nothing_to_all(tmp_path, monkeypatch):
     assert shares[-1] == 1.0
     assert len(shares) > 8
     assert not [path for path in (tmp_path / "verilated").rglob("*.o") if "verilated" not in path.name]
+
+
+def test_one_process_builds_while_another_waits(tmp_path):
+    """The lock is of the file, so it holds between threads as it does between processes."""
+    path, order = tmp_path / "folder" / "product", []
+
+    def second():
+        with verilate.locked(path):
+            order.append("second")
+
+    with verilate.locked(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        order.append("first")
+    thread.join(5)
+    assert order == ["first", "second"]
 
 
 def test_design_key_depends_on_arguments_and_sources(tmp_path, monkeypatch):
