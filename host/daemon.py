@@ -38,6 +38,7 @@ MILLISECOND = 1_000_000
 READ_TIMEOUT_NS = 2 * SECOND
 SILENCE_NS = 200 * MILLISECOND  #: after which half a packet on the link is given up
 _ORDERS = sbe.load("starbase_orders")
+_BID_COUNTED, _ASK_COUNTED = (1 << link.SCHEMA.sets["DecisionFlags"][n] for n in ("bidReplaced", "askReplaced"))
 _NO_REASON = -(1 << 7)  # null of an int8 enumeration: the side was not refused
 _FATAL_EVENTS = ("SESSION_LOST", "TELEMETRY_OVERFLOW")
 
@@ -94,7 +95,6 @@ class Daemon:
     device : :class:`host.device.Device`.
     isn : initial TCP sequence number; default random. Give one for a run that can be repeated.
     journal : :class:`host.journal.Journal` or ``None``.
-    count_kept : see :class:`host.positions.Positions`.
 
     Attributes
     ----------
@@ -106,14 +106,14 @@ class Daemon:
         :class:`host.positions.Fill` and :class:`host.session.AppMessage`, each with the time.
     """
 
-    def __init__(self, config, device, *, isn=None, journal=None, count_kept=False):
+    def __init__(self, config, device, *, isn=None, journal=None):
         self.config, self.device, self.journal = config, device, journal
         self.registers = Registers(device)
         self.log = structlog.get_logger("t2q").bind(client=config.session.client_id)
         self._secret = config.secret()
         self._isn = secrets.randbits(32) if isn is None else isn
         self.positions = Positions([(i.instrument_id, *params.lot_words(i.lot), i.initial_lots)
-                                    for i in config.instruments], count_kept)
+                                    for i in config.instruments])
         self.bank = None
         self.slowpath = self.session = None
         self.phase, self.error = "starting", ""
@@ -258,7 +258,9 @@ class Daemon:
             self._journal("quote", id=d.quote_id, instrument=d.instrument, outcome=outcome, bid=bid, ask=ask)
             if self._counting:
                 self.session.spoke(self.now_ns)
-                self._filled(self.positions.decision(d.instrument, d.quote_id, bid, ask, d.position_lots))
+                self._filled(self.positions.decision(d.instrument, d.quote_id,
+                                                     (d.bid_lots, bool(d.flags & _BID_COUNTED)),
+                                                     (d.ask_lots, bool(d.flags & _ASK_COUNTED))))
         elif outcome == "MASS_CANCEL" and self._counting:
             self._journal("mass_cancel", id=d.quote_id)
             self._filled(self.positions.mass_cancel(d.quote_id))
@@ -655,6 +657,8 @@ async def run(daemon, *, control=None, arm=False, clock=None):
     finally:
         if server:
             server.cancel()
+        for task in daemon._tasks:
+            task.cancel()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             loop.remove_signal_handler(signum)
     return 0 if daemon.phase == "stopped" else 1

@@ -8,7 +8,8 @@ settled; the difference, ``open``, is what may still trade, in flight included. 
 because a quote replaces the one before it: once it is acknowledged, only its own remainder is open. Between a fill and
 the acknowledgement after it, the fabric's figure is too large and never too small.
 
-``sent`` is counted here from the Decision records. An answer that overtakes its record waits for it.
+``sent`` is counted here from the Decision records, which say whether the fabric counted a side's lots (a side that a
+frame only repeats may not be). An answer that overtakes its record waits for it.
 """
 
 from collections import OrderedDict, deque
@@ -74,23 +75,7 @@ class _Side:
     acked_total: int = 0
     remaining: int = 0
     order_id: int = 0
-    live: tuple | None = None  # (ticks, lots) that the fabric believes the venue has
     clear: bool = False
-    told_before: int | None = None  # position that the fabric knew when a clear was sent ...
-    told: set = field(default_factory=set)  # ... and those that it has been told since
-
-    def emitted(self, quote_id, ticks, lots, position, count_kept):
-        """A frame left that says ``lots`` at ``ticks`` for this side (0: not quoted).
-
-        Sent again as it was, a side does not add to what may trade, unless the fabric had forgotten it on our request
-        before: a record with a position that was told with the request shows that it had.
-        """
-        cleared = self.told_before is not None and position != self.told_before and position in self.told
-        if lots and (count_kept or cleared or self.live != (ticks, lots)):
-            self.sent += lots
-        self.history.append((quote_id, self.sent, lots))
-        self.live = (ticks, lots) if lots else None
-        self.told_before = None
 
     @property
     def settled(self):
@@ -99,6 +84,12 @@ class _Side:
     @property
     def open(self):
         return self.sent - self.settled
+
+    def emitted(self, quote_id, lots, counted):
+        """A frame left that says ``lots`` for this side (0: not quoted), ``counted`` into the fabric's total or not."""
+        if counted:
+            self.sent += lots
+        self.history.append((quote_id, self.sent, lots))
 
     def acknowledge(self, quote_id):
         """Take over the totals of a quote and all before it. Returns the lots that it asked for, 0 if unknown."""
@@ -119,7 +110,6 @@ class _Book:
     acked_id: int = -1
     last_id: int = 0
     clear_id: int = 0
-    told: int | None = None
     dirty: bool = False
 
 
@@ -129,15 +119,13 @@ class Positions:
     Parameters
     ----------
     instruments : sequence of (venue instrument id, lot mantissa, lot exponent, initial position in lots), by index.
-    count_kept : the fabric adds the lots of sides that a frame repeats unchanged to ``sent``, too.
 
     Attributes
     ----------
     fills : every :class:`Fill` so far, in order of arrival.
     """
 
-    def __init__(self, instruments, count_kept=False):
-        self._count_kept = count_kept
+    def __init__(self, instruments):
         self._books = [_Book(mult, exponent, initial) for _, mult, exponent, initial in instruments]
         self._index = {venue_id: n for n, (venue_id, *_) in enumerate(instruments)}
         self._waiting = deque()  # answers whose Decision record has not come
@@ -148,12 +136,12 @@ class Positions:
 
     # -- from the fabric ----------------------------------------------------------------------------------------
 
-    def decision(self, instrument, quote_id, bid, ask, position):
-        """A quote frame left (outcome SENT or PULLED): ``bid`` and ``ask`` are (ticks, lots), ``position`` is what the
-        fabric held. Returns :class:`Fill` s of answers that waited for it."""
+    def decision(self, instrument, quote_id, bid, ask):
+        """A quote frame left (outcome SENT or PULLED): ``bid`` and ``ask`` are (lots, counted), as :class:`_Side` takes
+        them. Returns :class:`Fill` s of answers that waited for it."""
         book = self._book_at(instrument)
-        for side, (ticks, lots) in ((book.bid, bid), (book.ask, ask)):
-            side.emitted(quote_id, ticks, lots, position, self._count_kept)
+        for side, (lots, counted) in ((book.bid, bid), (book.ask, ask)):
+            side.emitted(quote_id, lots, counted)
         book.last_id = quote_id
         self._newest_id = max(self._newest_id, quote_id)
         return self._retry()
@@ -161,9 +149,6 @@ class Positions:
     def mass_cancel(self, quote_id):
         """A mass cancel frame left under this id."""
         self._mass_cancels[quote_id] = True
-        for book in self._books:
-            for side in (book.bid, book.ask):
-                side.live = side.told_before = None
         self._newest_id = max(self._newest_id, quote_id)
         return self._retry()
 
@@ -301,13 +286,7 @@ class Positions:
             if book.dirty or everything:
                 out.append(Update(n, book.position, book.bid.settled & _MASK32, book.ask.settled & _MASK32,
                                   book.clear_id & _MASK32, book.bid.clear, book.ask.clear))
-                for side in (book.bid, book.ask):
-                    if side.clear:
-                        side.told_before, side.told = book.told, {book.position}
-                    else:
-                        side.told.add(book.position)
-                    side.clear = False
-                book.dirty, book.told = False, book.position
+                book.dirty = book.bid.clear = book.ask.clear = False
         return out
 
     def lots(self, instrument):
