@@ -38,7 +38,7 @@ from sim.venue.market import MarketMirror
 from sim.venue.session import Gateway
 from sim.venue.tcp_peer import TcpPeer
 
-__all__ = ["DEFAULT_CAPTURE", "ReplayError", "Replay", "find_captures", "run_replay"]
+__all__ = ["DEFAULT_CAPTURE", "Replay", "ReplayError", "Source", "find_captures", "load_source", "run_replay"]
 
 DEFAULT_CAPTURE = Path("cme_mdp3") / "Cme.Mdp3.Sbe.v8.1.Example.pcap"
 DELAY_NS = 5_000            # one way between the order port and the exchange
@@ -61,7 +61,7 @@ def find_captures():
 
 
 @dataclass
-class _Source:
+class Source:
     """What is replayed: ``frames`` as (time_ns, bytes without FCS), its ``name``, whether it was ``generated``."""
 
     name: str
@@ -70,7 +70,11 @@ class _Source:
     notes: list
 
 
-def _load(config, capture, seed, max_packets):
+def load_source(config, capture, seed=1, max_packets=None):
+    """What there is to replay: ``capture``, or the default one, or generated traffic. Returns a :class:`Source`.
+
+    Raises :class:`ReplayError`, or what the capture's reader has to say.
+    """
     notes = []
     if capture is None:
         directory = find_captures()
@@ -94,7 +98,7 @@ def _load(config, capture, seed, max_packets):
     notes.append(f"Time between packets was kept up to {MAX_IDLE_NS // 1000} us, longer gaps were compressed to that; the "
                  f"order of packets and the skew of lines A and B are those of the source. Time-outs and rates are "
                  f"not scaled: they count compressed time.")
-    return _Source(name, generated, frames, notes)
+    return Source(name, generated, frames, notes)
 
 
 class Replay:
@@ -238,7 +242,7 @@ def run_replay(config_path, capture=None, out=Path("out"), seed=1, max_packets=N
     began = time.monotonic()
     progress = progress or (lambda stage, done, total: None)
     config = configuration.load(config_path)
-    source = _load(config, capture, seed, max_packets)
+    source = load_source(config, capture, seed, max_packets)
     board = VirtualBoard(progress=lambda share, what: progress("build the virtual board", share, 1.0))
     epoch_ns = min(t for t, _ in source.frames) if source.frames else _EPOCH_NS
     replay = Replay(config, board, epoch_ns=epoch_ns, seed=seed)

@@ -37,7 +37,7 @@ def trace_tick(config_path, output, capture=None, progress=None):
     :class:`sim.replay.ReplayError` if there is none, or what the configuration, the capture or the build has to say.
     """
     config = configuration.load(config_path)
-    frames = replay._load(config, capture, 1, 2_000).frames
+    frames = replay.load_source(config, capture, 1, 2_000).frames
 
     def steps(board, before_step=lambda running: None):
         running = replay.Replay(config, board)
