@@ -214,6 +214,42 @@ def venue(
     _print_json(gateway.engine.ledger.summary())
 
 
+@app.command()
+def board(
+    capture: Annotated[Path | None, typer.Argument(
+        help="Capture of a CME MDP 3.0 feed (pcap), played in a loop; default as for replay.", show_default=False)] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    seed: Annotated[int, typer.Option(help="Seed of generated traffic.")] = 1,
+    max_packets: Annotated[int | None, typer.Option(min=1, help="Length of a round in packets.",
+                                                    show_default=False)] = None,
+    every: Annotated[float, typer.Option(min=0.01, help="Seconds from one status to the next.")] = 1.0,
+):
+    """Run the virtual board as a card of its own, until Ctrl-C: the simulated gateware on a pseudo-terminal.
+
+    The exchange simulator is at its order port, market data at its feed port. Prints JSON, one object a line: first the
+    path to give to `t2q run`, then how things stand. Give the daemon the same configuration. Time-outs on this side count
+    simulated time, which is slower than the daemon's.
+
+    Example: t2q board   and in another terminal: t2q run /dev/pts/N, then t2q arm
+    """
+    loaded = _config(config)
+    if capture is not None and not capture.is_file():
+        _fail(f"{capture}: no such file; give a pcap file, or none for the default")
+    from sim import live
+    from sim.board.verilate import BuildError
+    from sim.replay import ReplayError
+    console = Console(stderr=True)
+    with _one_line(configuration.ConfigError, ReplayError, BuildError, ValueError, OSError), \
+            Progress(TextColumn("build the virtual board"), BarColumn(), TimeElapsedColumn(), console=console,
+                     transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def progress(share, what):
+            bar.update(task, completed=share, visible=share < 1.0)
+
+        live.run_board(loaded.source, capture, seed, max_packets, every, lambda text: print(text, flush=True), progress)
+
+
 # -- commands to a running daemon -------------------------------------------------------------------------------------
 
 def _console():

@@ -45,7 +45,7 @@ DELAY_NS = 5_000            # one way between the order port and the exchange
 MARKET_LAG_NS = 10000            # by which the exchange's market follows the feed
 BURST = DELAY_NS // CYCLE_NS - 25  # cycles; two bursts are less than the way there and back
 START_LIMIT_NS = 50_000_000
-_PEER_MAC = 0x0200_0000_0002
+PEER_MAC = 0x0200_0000_0002
 _EPOCH_NS = 1_700_000_000_000_000_000   # when generated traffic begins
 
 
@@ -127,7 +127,7 @@ class Replay:
         self.device = SerialDevice(self.pty.path)
         self.daemon = Daemon(config, self.device, isn=seed * 0x01000193 & 0xFFFFFFFF)
         self.gateway = Gateway(listing.venue_config(config, config.secret()))
-        self.peer = TcpPeer(listing.peer_config(config, _PEER_MAC, delay_ns=DELAY_NS), self.gateway)
+        self.peer = TcpPeer(listing.peer_config(config, PEER_MAC, delay_ns=DELAY_NS), self.gateway)
         self.mirror = MarketMirror(self.gateway, listing.feed_mappings(config))
         self.events = []
         self._started = False

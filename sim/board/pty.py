@@ -100,6 +100,16 @@ class LinkPty:
                 return b""
             raise
 
+    def discard(self) -> int:
+        """Throw away what the host has not read, in the terminal and here. Returns the number of bytes here.
+
+        For a host that is not there: a real line has no memory.
+        """
+        gone = len(self._backlog)
+        self._backlog.clear()
+        termios.tcflush(self._slave, termios.TCIFLUSH)
+        return gone
+
     def fileno(self) -> int:
         """Readable when the host has written: for ``select``."""
         return self._master
