@@ -217,7 +217,8 @@ def venue(
 @app.command()
 def board(
     capture: Annotated[Path | None, typer.Argument(
-        help="Capture of a CME MDP 3.0 feed (pcap), played in a loop; default as for replay.", show_default=False)] = None,
+        help="Capture of a CME MDP 3.0 feed (pcap), played in a loop; default as for replay.",
+        show_default=False)] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     seed: Annotated[int, typer.Option(help="Seed of generated traffic.")] = 1,
     max_packets: Annotated[int | None, typer.Option(min=1, help="Length of a round in packets.",
@@ -226,9 +227,9 @@ def board(
 ):
     """Run the virtual board as a card of its own, until Ctrl-C: the simulated gateware on a pseudo-terminal.
 
-    The exchange simulator is at its order port, market data at its feed port. Prints JSON, one object a line: first the
-    path to give to `t2q run`, then how things stand. Give the daemon the same configuration. Time-outs on this side count
-    simulated time, which is slower than the daemon's.
+    The exchange simulator is at its order port, market data at its feed port. Prints JSON, one object a line: first
+    the path to give to `t2q run`, then how things stand. Give the daemon the same configuration. Time-outs on this
+    side count simulated time, which is slower than the daemon's.
 
     Example: t2q board   and in another terminal: t2q run /dev/pts/N, then t2q arm
     """

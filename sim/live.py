@@ -1,9 +1,9 @@
 """`t2q board`: the virtual board as a device of its own, for a daemon in another process.
 
 The Verilated core runs without end. Its feed is a capture or generated traffic in a loop, its order port leads to the
-exchange simulator, whose market follows the same feed, and its host link is a pseudo-terminal that `t2q run` opens like
-the serial port of a card. It runs as fast as it can, which is slower than the wall clock: every time-out of the card and
-of the exchange counts simulated time.
+exchange simulator, whose market follows the same feed, and its host link is a pseudo-terminal that `t2q run` opens
+like the serial port of a card. It runs as fast as it can, which is slower than the wall clock: every time-out of the
+card and of the exchange counts simulated time.
 """
 
 import json
@@ -45,7 +45,7 @@ class LoopingFeed:
     ----------
     frames : (time_ns, bytes without FCS).
     lines, vlan : as for :func:`sim.golden.feed.match`; frames of the lines are renumbered, others are left alone.
-    ticks : tick as the price mantissa of the wire, by SecurityID, of the instruments that the exchange's market follows.
+    ticks : tick as the price mantissa of the wire, by SecurityID, of what the exchange's market follows.
     on_event : called with every :class:`sim.venue.feed.FeedEvent`, at the latest one burst before its cycle.
 
     Attributes
@@ -241,7 +241,7 @@ def run_board(config_path, capture=None, seed=1, max_packets=None, every_s=1.0, 
     ----------
     config_path : TOML file. capture, seed, max_packets : as for :func:`sim.replay.run_replay`.
     every_s : wall time from one status to the next.
-    say : called with JSON texts: first ``{"link": path, "feed": name, ...}``, then a status now and then and at the end.
+    say : called with JSON texts: ``{"link": path, "feed": name, ...}``, then a status now and then and at the end.
     progress : called with (share done, what) while the board is built.
 
     Raises :class:`sim.replay.ReplayError`, or what the configuration, the capture or the build has to say.
@@ -249,7 +249,8 @@ def run_board(config_path, capture=None, seed=1, max_packets=None, every_s=1.0, 
     config = configuration.load(config_path)
     source = load_source(config, capture, seed, max_packets)
     ended = []
-    handlers = {s: signal.signal(s, lambda signum, frame: ended.append(signum)) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {s: signal.signal(s, lambda signum, frame: ended.append(signum))
+                for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         live = LiveBoard(config, source.frames, VirtualBoard(progress=progress))
         try:

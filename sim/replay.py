@@ -54,7 +54,7 @@ class ReplayError(RuntimeError):
 
 
 def find_captures():
-    """The directory of the real captures: ``$T2Q_CAPTURES``, else ``../shared/captures`` beside the project; or ``None``."""
+    """Directory of the real captures: ``$T2Q_CAPTURES``, else ``../shared/captures`` beside the project; or ``None``."""
     named = os.environ.get("T2Q_CAPTURES")
     path = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "captures"
     return path if path.is_dir() else None
@@ -83,8 +83,8 @@ def load_source(config, capture, seed=1, max_packets=None):
     if capture is None:
         count = 5000 if max_packets is None else -(-max_packets // 2)
         frames = generator.generate(seed, count)
-        notes.append(f"No capture was given or found: {count} packets on each line were generated with seed {seed} in the "
-                     f"statistics of CME's MDP 3.0 example capture.")
+        notes.append(f"No capture was given or found: {count} packets on each line were generated with seed {seed} in "
+                     f"the statistics of CME's MDP 3.0 example capture.")
         name, generated = f"generated, seed {seed}", True
     else:
         read = read_capture(capture)
@@ -92,12 +92,13 @@ def load_source(config, capture, seed=1, max_packets=None):
         if read.cut_short:
             notes.append(f"{read.cut_short} packets of which the capture kept only a part were left out.")
         if not frames:
-            raise ReplayError(f"{capture}: holds no complete Ethernet frame; a capture of the feed's multicast is needed")
+            raise ReplayError(f"{capture}: holds no complete Ethernet frame; a capture of the feed's multicast is "
+                              f"needed")
     if max_packets is not None:
         frames = frames[:max_packets]
-    notes.append(f"Time between packets was kept up to {MAX_IDLE_NS // 1000} us, longer gaps were compressed to that; the "
-                 f"order of packets and the skew of lines A and B are those of the source. Time-outs and rates are "
-                 f"not scaled: they count compressed time.")
+    notes.append(f"Time between packets was kept up to {MAX_IDLE_NS // 1000} us, longer gaps were compressed to that; "
+                 f"the order of packets and the skew of lines A and B are those of the source. Time-outs and rates "
+                 f"are not scaled: they count compressed time.")
     return Source(name, generated, frames, notes)
 
 
@@ -236,8 +237,8 @@ def run_replay(config_path, capture=None, out=Path("out"), seed=1, max_packets=N
     progress : called with (stage, done, total).
     observe : called with the :class:`Replay` before it starts, e.g. to listen to its daemon.
 
-    Returns a :class:`ReplayResult`. Raises :class:`ReplayError`, or what the configuration, the capture or the build has
-    to say.
+    Returns a :class:`ReplayResult`. Raises :class:`ReplayError`, or what the configuration, the capture or the build
+    has to say.
     """
     began = time.monotonic()
     progress = progress or (lambda stage, done, total: None)
@@ -315,6 +316,6 @@ def _result(replay, source, counters, mismatches, simulated):
         gate_drops={f"{name} {title}": counters[f"drop_{name.lower()}"]
                     for name, title, _ in registers.GATES.values() if counters[f"drop_{name.lower()}"]},
         latency=latency, sim_cycles=cycles, sim_wall_s=wall_s,
-        wire_violations=[v.text for v in replay.peer.violations], 
+        wire_violations=[v.text for v in replay.peer.violations],
         instruments=instrument_series(replay.config, replay.events, ledger, replay.epoch_ns), counters=counters,
         facts=facts | session_facts(replay.gateway, replay.peer), notes=source.notes)
