@@ -69,7 +69,9 @@ class Record:
 
 @dataclass(slots=True)
 class Event:
-    """One event: ``code`` as in the link's EventCode, by name, and the ``cycle`` in which it was noticed."""
+    """One event: ``code`` as in the link's EventCode, by name, the ``cycle`` in which it was noticed, and ``data``: the
+    state and from bit 8 on the halt causes (STATE_CHANGED), packets missing (GAP), last accepted sequence number
+    (POISONED, CHANNEL_RESET), the state (ARM_REFUSED), otherwise 0."""
 
     code: str
     cycle: int
@@ -384,7 +386,7 @@ class GoldenModel:
             s.publish, s.publish_entry = True, a
         elif kind == "reset":
             counters["channel_resets"] += 1
-            self.events.append(Event("CHANNEL_RESET", cycle))
+            self.events.append(Event("CHANNEL_RESET", cycle, self._last_seq))
             s.reset = True
 
     def _packet_end(self, cycle, s, poisoned):
@@ -892,9 +894,9 @@ class GoldenModel:
             if self.state == DISARMED and self._port.up and not s.lost and s.arm == ARM_MAGIC:
                 self.state, armed = ACTIVE, True
             else:
-                self.events.append(Event("ARM_REFUSED", c))
+                self.events.append(Event("ARM_REFUSED", c, before))
         if self.state != before:
-            self.events.append(Event("STATE_CHANGED", c + 1, self.state))
+            self.events.append(Event("STATE_CHANGED", c + 1, self.state | self.halt_cause << 8))
         if s.heartbeat is not None:
             last = self._heartbeat
             counts = last is None or s.heartbeat == last[0] + 1 & _U32

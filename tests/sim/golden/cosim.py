@@ -213,6 +213,21 @@ class CoSim:
             assert not different, f"decision {n}: (core, model) differ in {different}; model: {want}"
         return len(decisions), len(self.model.decisions)
 
+    def compare_events(self):
+        """Every event that the core has told is the model's, save the order of what happened in one cycle."""
+        _, told = self.records()
+        got = sorted((e.cycle, link.EVENT_CODES[e.code], e.data) for e in told)
+        want = sorted((e.cycle, e.code, e.data) for e in self.model.events)
+        different = [e for e in got if e not in want], [e for e in want if e not in got]
+        assert got == want, f"events differ: (only the core, only the model) have {different}"
+
+    def compare_host(self):
+        """What the order port has given the host: frames, payload, numbers of sent messages."""
+        for name, want in (("FrameRx", self.model.host_frames), ("SessionRx", self.model.host_payloads),
+                           ("SessionSent", self.model.session_sent)):
+            got = [link.parse(k, p)[0] for k, p in self.from_fabric if k == link.SCHEMA[name].id]
+            assert got == [what for _, what in want], f"{name}: the core gave {len(got)}, {len(want)} expected"
+
     def compare_counters(self):
         """Every counter of the core, and a few registers, are the model's."""
         different = {}

@@ -51,6 +51,9 @@ def finish(sim):
     got, want = sim.compare_records()
     overflow = sim.read("telemetry_overflow")
     assert got == want or overflow, f"{got} decision records, {want} expected"
+    if not overflow:
+        sim.compare_events()
+    sim.compare_host()
     sim.compare_counters()
     for name, want in (("latency_count", sim.model.latency.count), ("latency_min", sim.model.latency.minimum),
                        ("latency_max", sim.model.latency.maximum)):
