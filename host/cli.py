@@ -168,9 +168,9 @@ def run(
     from .journal import Journal
     from .serial_device import SerialDevice
     with _one_line(DeviceError, ControlError, configuration.ConfigError, OSError):
-        journal = Journal(loaded.host.journal)
-        device = SerialDevice(port, baud)
+        device, journal = SerialDevice(port, baud), None
         try:
+            journal = Journal(loaded.host.journal)
             service = daemon.Daemon(loaded, device, journal=journal)
             serve = control.server(socket_path or loaded.host.control_socket)
 
@@ -183,7 +183,8 @@ def run(
             code = asyncio.run(daemon.run(service, control=servers, arm=arm))
         finally:
             device.close()
-            journal.close()
+            if journal:
+                journal.close()
     if code:
         _fail(f"the daemon failed: {service.error}")
 

@@ -166,7 +166,7 @@ class Session(_Section):
     schema_version: Annotated[int, Field(ge=12, le=_ORDERS.version)] = _ORDERS.version
     receive_window_bytes: Annotated[int, Field(ge=1500, le=65535)] = 4096
     silence_intervals: Annotated[int, Field(ge=1, le=10)] = 2
-    connect_timeout_ms: Annotated[int, Field(ge=100, le=600_000)] = 10_000
+    connect_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 10_000
 
     @model_validator(mode="after")
     def _one_secret(self):

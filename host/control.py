@@ -116,15 +116,12 @@ def server(path):
 
 def _bind(path):
     if path.exists():
+        if not path.is_socket():
+            raise ControlError(f"{path} exists and is no control socket; give another host.control_socket")
         with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(ConnectionRefusedError):
-            try:
-                probe.connect(str(path))
-            except OSError as error:
-                if not isinstance(error, ConnectionRefusedError):
-                    raise ControlError(f"{path} exists and is no control socket: {error.strerror}") from None
-                raise
+            probe.connect(str(path))
             raise ControlError(f"another daemon serves {path}; stop it, or give another host.control_socket")
-        path.unlink()
+        path.unlink()  # left behind by a daemon that died
     path.parent.mkdir(parents=True, exist_ok=True)
     made = socket.socket(socket.AF_UNIX)
     before = os.umask(0o117)  # 0660 from its first moment
