@@ -54,7 +54,7 @@ class ReplayError(RuntimeError):
 
 
 def find_captures():
-    """Directory of the real captures: ``$T2Q_CAPTURES``, else ``../shared/captures`` beside the project; or ``None``."""
+    """Directory of real captures: ``$T2Q_CAPTURES``, else ``../shared/captures`` beside the project; or ``None``."""
     named = os.environ.get("T2Q_CAPTURES")
     path = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "captures"
     return path if path.is_dir() else None
