@@ -1,0 +1,314 @@
+"""Trading state, dead-man, kill: every transition, and everything at random against a naive model."""
+
+import random
+
+import pytest
+from amaranth.back import verilog
+from amaranth.sim import Simulator
+
+from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING, STATES
+from hdl.gate.state import TradingState
+
+SEED = 62
+KILL, PIN, DEADMAN, LOST = (1 << HALT_CAUSES[name] for name in ("kill_register", "kill_pin", "deadman", "session_lost"))
+STROBES = ("arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "session_lost")
+FOREVER = 1 << 20
+
+
+class Bench:
+    """A trading state; strobes last one cycle, levels hold."""
+
+    def __init__(self, ctx, dut):
+        self.ctx, self.dut, self.beat = ctx, dut, 0
+
+    async def step(self, cycles=1, **inputs):
+        """Run; ``inputs`` apply in the first cycle. Returns the strobes of that cycle."""
+        for name, value in inputs.items():
+            self.ctx.set(getattr(self.dut, name), value)
+        fired = {name for name in ("armed", "reduced", "arm_refused", "stopped", "cleared")
+                 if self.ctx.get(getattr(self.dut, name))}
+        for _ in range(cycles):
+            await self.ctx.tick()
+            for name in STROBES:
+                self.ctx.set(getattr(self.dut, name), 0)
+        return fired
+
+    async def heartbeat(self):
+        self.beat += 1
+        return await self.step(heartbeat=1, data=self.beat)
+
+    async def clear(self):
+        return await self.step(clear_halt=1, data=self.nonce)
+
+    async def enter(self, state):
+        """From DISARMED, with a session, to a state."""
+        await self.step(session_up=1, deadman_cycles=FOREVER)
+        await self.heartbeat()
+        if state in (ACTIVE, REDUCING):
+            await self.step(arm=1, data=ARM_MAGIC)
+        if state == REDUCING:
+            await self.step(reduce=1)
+        if state == HALTED:
+            await self.step(kill=1)
+        assert self.state == state
+
+    def __getattr__(self, name):
+        return self.ctx.get(getattr(self.dut, name))
+
+    @property
+    def cause(self):
+        return self.halt_cause
+
+    @property
+    def nonce(self):
+        return self.halt_nonce
+
+
+def simulate(test):
+    dut = TradingState()
+
+    async def testbench(ctx):
+        await test(Bench(ctx, dut))
+
+    simulator = Simulator(dut)
+    simulator.add_clock(8e-9)
+    simulator.add_testbench(testbench)
+    simulator.run()
+
+
+def test_converts():
+    assert "module" in verilog.convert(TradingState())
+
+
+def test_reset_blocks():
+    async def test(b):
+        assert (b.state, b.trading, b.heartbeat_ok, b.halt_cause, b.halt_nonce) == (DISARMED, 0, 0, 0, 0)
+        assert await b.step(arm=1, data=ARM_MAGIC) == {"arm_refused"}   # no session
+        assert b.state == DISARMED
+    simulate(test)
+
+
+#: (command, data, state) -> (state after it, strobes). What is not named changes nothing.
+EFFECT = {
+    ("arm", ARM_MAGIC, DISARMED): (ACTIVE, {"armed"}),
+    ("disarm", 1, ACTIVE): (DISARMED, {"stopped"}),
+    ("disarm", 1, REDUCING): (DISARMED, {"stopped"}),
+    ("reduce", 1, ACTIVE): (REDUCING, {"reduced"}),
+    ("kill", 1, DISARMED): (HALTED, set()),
+    ("kill", 1, ACTIVE): (HALTED, {"stopped"}),
+    ("kill", 1, REDUCING): (HALTED, {"stopped"}),
+    ("kill_pin", 1, DISARMED): (HALTED, set()),
+    ("kill_pin", 1, ACTIVE): (HALTED, {"stopped"}),
+    ("kill_pin", 1, REDUCING): (HALTED, {"stopped"}),
+    ("session_lost", 1, ACTIVE): (HALTED, {"stopped"}),
+    ("session_lost", 1, REDUCING): (HALTED, {"stopped"}),
+    ("clear_halt", 1, HALTED): (DISARMED, {"cleared"}),     # 1 is the nonce of the first halt
+}
+
+
+@pytest.mark.parametrize("state", range(4), ids=STATES)
+@pytest.mark.parametrize(("command", "data"), [
+    ("arm", ARM_MAGIC), ("arm", ARM_MAGIC ^ 1), ("arm", 0), ("disarm", 1), ("reduce", 1), ("kill", 1), ("kill_pin", 1),
+    ("session_lost", 1), ("clear_halt", 1), ("clear_halt", 0), ("clear_halt", 2)])
+def test_every_command_in_every_state(state, command, data):
+    async def test(b):
+        await b.enter(state)
+        cause, nonce = b.cause, b.nonce
+        fired = await b.step(**{command: 1, "data": data})
+        after, strobes = EFFECT.get((command, data, state), (state, set()))
+        if command == "arm" and state != after:
+            assert "armed" in fired
+        elif command == "arm":
+            strobes = {"arm_refused"}
+        assert (STATES[b.state], fired) == (STATES[after], strobes)
+        assert b.changed == (after != state)
+        assert b.trading == (after in (ACTIVE, REDUCING))
+        assert b.nonce == nonce + (after == HALTED and state != HALTED)
+        bit = {"kill": KILL, "kill_pin": PIN, "session_lost": LOST}.get(command, 0) if after == HALTED else 0
+        if (command, state) == ("session_lost", HALTED):
+            bit = 0     # nothing was trading
+        assert b.cause == (0 if after != HALTED else cause | bit)
+        await b.step()
+        assert not b.changed
+    simulate(test)
+
+
+def test_orderly_logout_does_not_halt():
+    """Disarm, then log out: the next day begins without a halt to be cleared."""
+    async def test(b):
+        await b.enter(ACTIVE)
+        await b.step(disarm=1)
+        await b.step(session_lost=1, session_up=1)
+        await b.step(20, session_up=0)
+        assert (b.state, b.cause, b.nonce) == (DISARMED, 0, 0)
+        await b.step(session_up=1)
+        assert await b.step(arm=1, data=ARM_MAGIC) == {"armed"}
+    simulate(test)
+
+
+def test_arm_in_the_cycle_in_which_the_session_is_lost():
+    async def test(b):
+        await b.enter(DISARMED)
+        assert await b.step(arm=1, data=ARM_MAGIC, session_lost=1) == {"arm_refused"}
+        await b.step(session_up=0)
+        assert b.state == DISARMED
+    simulate(test)
+
+
+def test_kill_pin_holds_the_halt():
+    async def test(b):
+        await b.enter(ACTIVE)
+        assert await b.step(kill_pin=1) == {"stopped"}
+        assert await b.clear() == set()
+        assert b.state == HALTED
+        await b.step(kill_pin=0)
+        assert await b.clear() == {"cleared"}
+        assert (b.state, b.cause) == (DISARMED, 0)
+    simulate(test)
+
+
+def test_halt_must_be_cleared_by_its_own_nonce():
+    async def test(b):
+        await b.enter(HALTED)
+        assert await b.clear() == {"cleared"}
+        await b.step(kill=1)
+        assert b.nonce == 2
+        assert await b.step(clear_halt=1, data=1) == set()      # an old command that comes late
+        assert b.state == HALTED
+        await b.step(kill_pin=1)
+        assert (b.nonce, b.cause) == (2, KILL | PIN), "a second cause of the same halt"
+        await b.step(kill_pin=0)
+        assert await b.clear() == {"cleared"}
+    simulate(test)
+
+
+@pytest.mark.parametrize("state", [ACTIVE, REDUCING])
+@pytest.mark.parametrize("limit", [1, 2, 40])
+def test_deadman_expires_in_its_cycle(state, limit):
+    """Heartbeat written in cycle c: good until c + limit - 1, in c + limit it has expired, and the state follows."""
+    async def test(b):
+        await b.enter(state)
+        await b.heartbeat()
+        b.ctx.set(b.dut.deadman_cycles, limit)
+        for since in range(1, limit):
+            assert (b.heartbeat_ok, b.state) == (1, state), since
+            await b.step()
+        assert (b.heartbeat_ok, b.state) == (0, state)
+        assert await b.step() == {"stopped"}
+        assert (b.state, b.cause) == (HALTED, DEADMAN)
+    simulate(test)
+
+
+@pytest.mark.parametrize("limit", [0, 30])
+def test_no_heartbeat_no_trading(limit):
+    async def test(b):
+        await b.step(session_up=1, deadman_cycles=limit)
+        if not limit:
+            await b.heartbeat()
+        assert not b.heartbeat_ok
+        await b.step(arm=1, data=ARM_MAGIC)
+        assert (b.state, b.heartbeat_ok) == (ACTIVE, 0)     # G1 blocks already
+        await b.step()
+        assert (b.state, b.cause) == (HALTED, DEADMAN)
+    simulate(test)
+
+
+def test_deadman_does_not_halt_while_disarmed():
+    async def test(b):
+        await b.enter(DISARMED)
+        await b.step(40, deadman_cycles=5)
+        assert (b.state, b.heartbeat_ok) == (DISARMED, 0)
+        await b.heartbeat()
+        assert b.heartbeat_ok, "a late heartbeat is one again"
+    simulate(test)
+
+
+@pytest.mark.parametrize(("written", "counts"), [
+    ([7, 8], True), ([7, 7], False), ([7, 9], False), ([7, 6], False), ([0xFFFFFFFF, 0], True),
+    ([7, 9, 10], True), ([7, 20, 20], False), ([7, 20, 21], True)])
+def test_heartbeat_must_increment(written, counts):
+    """A host that repeats itself is as good as dead; one that resumes counts from what it wrote last."""
+    async def test(b):
+        await b.step(deadman_cycles=15)
+        await b.step(14, heartbeat=1, data=written[0])
+        assert b.heartbeat_ok
+        for value in written[1:]:
+            await b.step(heartbeat=1, data=value)
+        assert b.heartbeat_ok == counts
+    simulate(test)
+
+
+class Naive:
+    """The rules, state by state."""
+
+    def __init__(self):
+        self.state, self.cause, self.nonce = DISARMED, 0, 0
+        self.last, self.since = None, None      # last heartbeat written, cycles since the last one that counted
+
+    def step(self, x):
+        alive = self.since is not None and self.since < x["deadman_cycles"]
+        trading = self.state in (ACTIVE, REDUCING)
+        cause = KILL * x["kill"] | PIN * x["kill_pin"]
+        if trading:
+            cause |= DEADMAN * (not alive) | LOST * x["session_lost"]
+        fired = set()
+        if cause:
+            self.nonce += self.state != HALTED
+            self.cause |= cause
+            fired = {"stopped"} if trading else set()
+            self.state = HALTED
+        elif x["disarm"] and trading:
+            self.state, fired = DISARMED, {"stopped"}
+        elif x["reduce"] and self.state == ACTIVE:
+            self.state, fired = REDUCING, {"reduced"}
+        elif x["clear_halt"] and self.state == HALTED and x["data"] == self.nonce:
+            self.state, self.cause, fired = DISARMED, 0, {"cleared"}
+        elif x["arm"]:
+            usable = x["session_up"] and not x["session_lost"]
+            if self.state == DISARMED and usable and x["data"] == ARM_MAGIC:
+                self.state, fired = ACTIVE, {"armed"}
+            else:
+                fired = {"arm_refused"}
+        self.since = None if self.since is None else self.since + 1
+        if x["heartbeat"]:
+            if self.last is None or x["data"] == (self.last + 1) % 2**32:
+                self.since = 1
+            self.last = x["data"]
+        return fired
+
+
+def test_random():
+    print(f"seed {SEED}")
+    rng = random.Random(SEED)
+    naive = Naive()
+    visited = set()
+
+    async def test(b):
+        levels = {"deadman_cycles": 60, "kill_pin": 0, "session_up": 1}
+        for _ in range(6000):
+            levels["kill_pin"] = rng.random() < (.5 if levels["kill_pin"] else .005)
+            if rng.random() < .02:
+                levels["session_up"] = rng.random() < .8
+            if rng.random() < .005:
+                levels["deadman_cycles"] = rng.choice((0, 5, 60, 60, 200))
+            x = dict.fromkeys(STROBES, 0) | levels | {"data": rng.getrandbits(32)}
+            what = rng.choices(("heartbeat", "arm", "clear_halt", "reduce", "disarm", "kill", None),
+                               (8, 4, 4, 1, .5, .5, 30))[0]
+            if what:
+                x[what] = 1
+                right = {"heartbeat": (b.beat + 1) % 2**32, "arm": ARM_MAGIC, "clear_halt": naive.nonce}.get(what, 1)
+                x["data"] = right if rng.random() < .9 else rng.choice((0, 1, b.beat))
+                b.beat = x["data"] if what == "heartbeat" else b.beat
+            x["session_lost"] = int(rng.random() < .01)
+            before = naive.state
+            want_fired = naive.step(x)
+            assert await b.step(**x) == want_fired, x
+            assert (b.state, b.cause, b.nonce) == (naive.state, naive.cause, naive.nonce), x
+            alive = naive.since is not None and naive.since < x["deadman_cycles"]
+            assert b.heartbeat_ok == alive
+            assert b.changed == (before != naive.state)
+            visited.add((before, naive.state))
+
+    simulate(test)
+    assert visited == {(a, b) for a in range(4) for b in range(4)} - {(HALTED, ACTIVE), (HALTED, REDUCING),
+                                                                     (DISARMED, REDUCING), (REDUCING, ACTIVE)}
