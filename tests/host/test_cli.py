@@ -4,6 +4,7 @@ import os
 import re
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from host import cli
@@ -11,7 +12,15 @@ from host.control import Client, ControlError, _bind
 
 from .conftest import FIRST_LIGHT
 
-COMMANDS = ["replay", "run", "venue", "status", "watch", "arm", "disarm", "reduce", "kill", "limits", "registers"]
+COMMANDS = ["replay", "run", "venue", "board", "status", "watch", "arm", "disarm", "reduce", "kill", "limits",
+            "registers"]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    """Commands set the log up for their own standard error, which ends with them here."""
+    yield
+    structlog.reset_defaults()
 
 
 def invoke(*arguments):

@@ -128,7 +128,7 @@ REFUSALS = {
         "quote_quantity = 5625"),
     "both spreads": (
         set_instrument(3, half_spread_ticks=3),
-        "half_spread_bps = 1.3: give either half_spread_bps or half_spread_ticks"),
+        "half_spread_bps = 0.52: give either half_spread_bps or half_spread_ticks"),
     "zero threshold": (
         set_instrument(3, toward_ticks=0),
         "toward_ticks = 0: input should be greater than or equal to 1"),
