@@ -37,7 +37,8 @@ def book(rng, security_ids, entries=None, indicator=None):
         tail += bytes(raw).ljust(step, b"\xEE")[:step]
     orders = layout.groups["NoOrderIDEntries"]
     after = orders.dimension.pack(blockLength=orders.block_length, numInGroup=0) if rng.random() < .8 else b""
-    return message(layout.id, block + bytes(stretch), group.dimension.pack(blockLength=step, numInGroup=count) + tail + after)
+    dimension = group.dimension.pack(blockLength=step, numInGroup=count)
+    return message(layout.id, block + bytes(stretch), dimension + tail + after)
 
 
 def other(rng):

@@ -21,7 +21,8 @@ def test_exact_division():
     cases = []
     for tick in (1, 2, 5000000, 100000000, 10000000, 1000, 50000000, 5000000000, 25000000, 3, 2**40, 0xFFFFFFFF):
         for _ in range(40):
-            ticks = rng.choice((0, 1, -1, 2**31 - 1, -2**31, 2**31, rng.randrange(-2**31, 2**31), rng.randrange(0, 200000)))
+            ticks = rng.choice((0, 1, -1, 2**31 - 1, -2**31, 2**31, rng.randrange(-2**31, 2**31),
+                                rng.randrange(0, 200000)))
             px = ticks * tick + rng.choice((0, 0, 0, 1, tick // 2))
             if -2**63 <= px < 2**63:
                 cases.append((tick, px))

@@ -1,0 +1,120 @@
+"""Verify, then quote: frames at line rate, good ones pass whole, bad ones leave no trace."""
+
+import random
+
+import pytest
+from amaranth.back import verilog
+from amaranth.sim import Simulator
+
+from hdl.net.verify import VerifyFirst
+
+SEED = 67
+#: Preamble and inter-frame gap: the least number of cycles between the last byte of a frame and the first of the next.
+WIRE_GAP = 8 + 12
+
+
+def play(frames, hold=True):
+    """Send (bytes, ok, idle cycles before it).
+
+    Returns what came out as (first cycle, bytes, ok, cycle of eof), and the cycles of eof that went in.
+    """
+    dut = VerifyFirst()
+    out, sent = [], []
+
+    async def source(ctx):
+        ctx.set(dut.hold, hold)
+        cycle = 0
+
+        async def byte(**x):
+            nonlocal cycle
+            for name in ("data", "valid", "sof", "eof", "ok"):
+                ctx.set(getattr(dut.rx, name), x.get(name, 0))
+            await ctx.tick()
+            cycle += 1
+
+        for data, ok, idle in frames:
+            for _ in range(idle):
+                await byte()
+            for n, value in enumerate(data):
+                await byte(data=value, valid=1, sof=n == 0)
+            sent.append(cycle)
+            await byte(eof=1, ok=ok)
+        for _ in range(max(len(f[0]) for f in frames) + 20):
+            await byte()
+
+    async def sink(ctx):
+        cycle, frame = 0, None
+        async for _, _, valid, sof, eof, ok, value in ctx.tick().sample(
+                dut.out.valid, dut.out.sof, dut.out.eof, dut.out.ok, dut.out.data):
+            if sof:
+                assert valid
+                assert frame is None, "a frame begins in another one"
+                frame = cycle, bytearray()
+            if valid:
+                assert frame is not None, "a byte outside of a frame"
+                assert cycle == frame[0] + len(frame[1]), "a gap in a frame"
+                frame[1].append(value)
+            if eof:
+                assert not valid
+                out.append((frame[0], bytes(frame[1]), ok, cycle))
+                frame = None
+            else:
+                assert not ok
+            cycle += 1
+
+    simulator = Simulator(dut)
+    simulator.add_clock(8e-9)
+    simulator.add_testbench(source)
+    simulator.add_testbench(sink, background=True)
+    simulator.run()
+    return out, sent
+
+
+def test_converts():
+    assert "module" in verilog.convert(VerifyFirst())
+
+
+def test_cut_through_is_transparent():
+    frames = [(b"first", 1, 3), (b"spoilt", 0, 20), (b"third", 1, 20)]
+    out, sent = play(frames, hold=False)
+    assert [(data, ok) for _, data, ok, _ in out] == [(data, ok) for data, ok, _ in frames]
+    assert [end for *_, end in out] == sent, "no latency"
+
+
+def test_held_frame_leaves_two_cycles_after_its_verdict():
+    out, sent = play([(b"payload", 1, 3)])
+    (first, data, ok, end), = out
+    assert (data, ok) == (b"payload", 1)
+    assert first == sent[0] + 2
+    assert end == first + len(data)
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_bad_frame_leaves_no_trace(bad):
+    frames = [(bytes([n]) * 60, int(n != bad), WIRE_GAP) for n in range(3)]
+    out, _ = play(frames)
+    assert [data for _, data, _, _ in out] == [data for data, ok, _ in frames if ok]
+
+
+def test_frame_that_never_ends():
+    """More bytes than there is room: lost, and what follows is not."""
+    out, _ = play([(bytes(4200), 0, 0), (b"next" * 16, 1, WIRE_GAP)])
+    assert [data for _, data, _, _ in out] == [b"next" * 16]
+
+
+def test_line_rate():
+    """Longest behind shortest and the other way round, without a cycle of rest: nothing is lost, all verdicts hold."""
+    print(f"seed {SEED}")
+    rng = random.Random(SEED)
+    frames = []
+    for _ in range(24):
+        size = rng.choice((64, 64, 65, 200, 1522))
+        frames.append((rng.randbytes(size), int(rng.random() < .85), WIRE_GAP - 1))     # and the cycle of eof
+    out, sent = play(frames)
+    assert [data for _, data, _, _ in out] == [data for data, ok, _ in frames if ok]
+    # A frame waits for its verdict and for the one before it, for nothing else.
+    free, verdicts = 0, [end for end, frame in zip(sent, frames, strict=True) if frame[1]]
+    for (first, data, _, end), verdict in zip(out, verdicts, strict=True):
+        assert first == max(verdict + 2, free)
+        assert end == first + len(data)
+        free = end + 1
