@@ -2,6 +2,7 @@
 
 from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import wiring
+from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect
 
 from hdl.control.bank import RegisterBank
@@ -30,7 +31,7 @@ class Core(wiring.Component):
     -------
     feed_rxd : in(8), feed_rx_dv, feed_rx_er : in(1) GMII receive pins of the feed port, lines A and B.
     order_rxd, order_rx_dv, order_rx_er, order_txd, order_tx_en, order_tx_er : GMII pins of the order port.
-    kill_pin : in(1) level: no new quotes while high, and HALTED from then on.
+    kill_pin : in(1) level, synchronised in two cycles: no new quotes while high, and HALTED from then on.
     link_rx_data : in(8), link_rx_valid : in(1), link_rx_ready : out(1) bytes from the host.
     link_tx_data : out(8), link_tx_valid : out(1), link_tx_ready : in(1) bytes to the host.
     dbg_reg_we, dbg_reg_addr (16), dbg_reg_data (32) : out, every register write as it happens.
@@ -90,6 +91,8 @@ class Core(wiring.Component):
 
         # ------------------------------------------------------------------ control
         control, config = path.control, order.config
+        kill_pin = Signal()     # the pin knows no clock
+        m.submodules.kill_pin = FFSynchronizer(self.kill_pin, kill_pin)
         connect(m, link.bus, bank.bus)
         m.d.comb += [
             *(getattr(control, name).eq(getattr(bank.rw, name)) for name in (
@@ -100,7 +103,7 @@ class Core(wiring.Component):
                 "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit")),
             control.session_interval_written.eq(bank.write.session_interval),
             control.symbol_interval_written.eq(bank.write.symbol_interval),
-            control.quote_id_written.eq(bank.written.quote_id), control.kill_pin.eq(self.kill_pin),
+            control.quote_id_written.eq(bank.written.quote_id), control.kill_pin.eq(kill_pin),
             control.data.eq(bank.bus.data),
             control.security_id_written.eq(bank.security_write), control.security_index.eq(bank.security_index),
             control.stale_limit_written.eq(
@@ -136,7 +139,7 @@ class Core(wiring.Component):
             **{f"drop_{name.lower()}": path.drops[gate] for gate, (name, _, _) in GATES.items()},
             **{name: getattr(order.counters, name) for name in (
                 "order_rx_frames", "order_rx_bad", "order_rx_dropped", "order_rx_slow", "segments_in_order",
-                "segments_duplicate", "segments_out_of_order", "acks_sent", "order_tx_frames")},
+                "segments_duplicate", "segments_out_of_order", "segments_refused", "acks_sent", "order_tx_frames")},
             "telemetry_overflow": telemetry.lost | link.session_sent_lost, "link_rx_errors": link.rx_errors,
             "link_rx_packets": link.rx_packets,
         }

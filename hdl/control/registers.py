@@ -194,6 +194,7 @@ def _build():
             ("segments_in_order", "count", "Session segments accepted"),
             ("segments_duplicate", "count", "Session segments already received"),
             ("segments_out_of_order", "count", "Session segments beyond the next expected byte"),
+            ("segments_refused", "count", "Session segments with SYN or without ACK: ignored"),
             ("acks_sent", "count", "Pure acknowledgements"),
             ("order_tx_frames", "count", "Frames sent"))
     section("link",

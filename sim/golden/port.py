@@ -134,7 +134,10 @@ class OrderPort:
             if lost:
                 self.up = self.ack_pending = False
             return "frame", lost
-        if segment.kind == "ignored" or not self.up or segment.flags & net.TCP_SYN or not segment.flags & net.TCP_ACK:
+        if segment.kind == "ignored" or not self.up:
+            return None, False
+        if segment.flags & net.TCP_SYN or not segment.flags & net.TCP_ACK:
+            count["segments_refused"] += 1
             return None, False
         ahead = _ahead(segment.seq, self.rcv_nxt)
         unsent = _ahead(self.snd_nxt, segment.ack) < 0

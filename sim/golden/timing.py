@@ -41,7 +41,7 @@ class Timing:
     limit_sample: int = 5
     tx_register: int = port.PREAMBLE_AFTER_START
     register: int = 0
-    kill_pin: int = 0
+    kill_pin: int = 2
     verdict: int = port.RX_EOF_TO_STATE - 1
     room: int = port.RX_EOF_TO_ROOM
     hand_over: int = port.SESSION_ENABLE_TO_READY
