@@ -171,8 +171,8 @@ def run(
         device, journal = SerialDevice(port, baud), None
         try:
             journal = Journal(loaded.host.journal)
-            service = daemon.Daemon(loaded, device, journal=journal)
             serve = control.server(socket_path or loaded.host.control_socket)
+            service = daemon.Daemon(loaded, device, journal=journal)
 
             async def servers(running, wake):
                 parts = [serve(running, wake)]

@@ -88,11 +88,12 @@ async def _serve_one(daemon, wake, reader, writer):
 
 
 def server(path):
-    """Coroutine function for :func:`host.daemon.run` that serves the control socket at ``path``.
+    """Make the control socket at ``path``; returns a coroutine function for :func:`host.daemon.run` that serves it.
 
     Raises :class:`ControlError` if another daemon serves it, or if it cannot be made.
     """
     path = Path(path)
+    made = _bind(path)
 
     async def serve(daemon, wake):
         connections = set()
@@ -102,7 +103,7 @@ def server(path):
             connections.add(task)
             task.add_done_callback(connections.discard)
 
-        listening = await asyncio.start_unix_server(connected, sock=_bind(path))
+        listening = await asyncio.start_unix_server(connected, sock=made)
         try:
             async with listening:
                 await listening.serve_forever()

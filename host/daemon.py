@@ -568,6 +568,9 @@ class Daemon:
             if len(config.instruments) != len(self.config.instruments):
                 raise DaemonError(f"{len(config.instruments)} instruments, must be the {len(self.config.instruments)} "
                                   f"that are running; stop the daemon to change them")
+            if config.risk.deadman_ms < 2 * self.config.host.heartbeat_ms:
+                raise DaemonError(f"risk.deadman_ms = {params.plain(config.risk.deadman_ms)}: this daemon beats every "
+                                  f"{params.plain(self.config.host.heartbeat_ms)} ms; must be at least twice that")
             if self.bank is None:
                 raise DaemonError(f"cannot load limits: the daemon is {self.phase}")
             self._journal("command", what="limits", source=str(config.source))

@@ -135,6 +135,6 @@ class Bench:
         """At the exchange, take lots of every ``share``-th of our orders."""
         def trade(now_ns):
             for n, order in enumerate(self.engine.open_orders()):
-                if n % share == 0:
+                if n % share == 0 and order.lots:  # an earlier trade may have cancelled it
                     self.engine.trade(now_ns, order.instrument_id, order.price_e9, 1 + n % order.lots, -order.side)
         self.at_exchange(trade)

@@ -4,8 +4,13 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from host import config
+
+# How long an example takes says nothing here: the machine may be busy.
+settings.register_profile("t2q", deadline=None)
+settings.load_profile("t2q")
 
 FIRST_LIGHT = Path(__file__).resolve().parents[2] / "config" / "first_light.toml"
 

@@ -122,8 +122,12 @@ def test_limits_are_loaded_in_one_go_while_running(make, tree):
     tree["instruments"][2]["tick"] = "0.2"
     with pytest.raises(DaemonError, match=r"instruments\[2\]\.tick = 0\.2: is 0\.1 while running; stop the daemon"):
         bench.perform(bench.daemon.limits(config.build(tree)))
-    tree["instruments"].pop()
     tree["instruments"][2]["tick"] = "0.1"
+    tree["risk"]["deadman_ms"], tree["host"]["heartbeat_ms"] = 10, 5
+    with pytest.raises(DaemonError, match=r"risk\.deadman_ms = 10: this daemon beats every 20 ms; must be"):
+        bench.perform(bench.daemon.limits(config.build(tree)))
+    tree["instruments"].pop()
+    tree["risk"]["deadman_ms"] = 100
     with pytest.raises(DaemonError, match="15 instruments, must be the 16 that are running"):
         bench.perform(bench.daemon.limits(config.build(tree)))
 
@@ -218,6 +222,20 @@ def test_a_storm_of_refusals_disarms(make):
     assert bench.daemon.state == regmap.DISARMED
     assert bench.engine.ledger.refusals["RATE_LIMIT"] > loaded.risk.max_rejects_per_s
     assert bench.engine.open_orders() == []
+
+
+def test_market_maker_protection_disarms(make):
+    loaded = config.load(FIRST_LIGHT)
+    bench = make(loaded, venue=venue_config(loaded, loaded.secret(), group={"quantity_limit": 1.0})).start()
+    bench.feed(60)
+    bench.run(120_000)
+    bench.trade_all()
+    bench.until(lambda: bench.daemon.state != regmap.ACTIVE)
+    bench.run(50_000)
+    assert bench.daemon.state == regmap.DISARMED
+    assert bench.daemon.answers["MassQuoteMmpTriggered"] == 1
+    assert bench.engine.open_orders() == []
+    assert all(bench.daemon.positions.lots(n)[1:] == (0, 0) for n in range(16))
 
 
 def test_a_lost_record_stops_everything(make):
