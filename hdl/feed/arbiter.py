@@ -18,13 +18,16 @@ class SequenceArbiter(wiring.Component):
     missing : out(32) packets missing in all gaps so far, saturating.
     expected : out(32) next sequence number.
     last_seq : out(32) last accepted sequence number.
+    take_back : in(1) the packet accepted last was damaged, its number perhaps too: ``expected`` and ``missing`` are as
+        before it. At most once a packet, not together with ``seq_valid``.
 
     The first packet after reset sets the sequence. Comparison is modulo 2^32.
     """
 
     def __init__(self):
         super().__init__({"seq": In(32), "seq_valid": In(1), "accept": Out(1), "duplicate": Out(1), "gap": Out(1),
-                          "ahead": Out(32), "missing": Out(32), "expected": Out(32), "last_seq": Out(32)})
+                          "ahead": Out(32), "missing": Out(32), "expected": Out(32), "last_seq": Out(32),
+                          "take_back": In(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -38,8 +41,13 @@ class SequenceArbiter(wiring.Component):
         ]
         total = Signal(33)
         m.d.comb += total.eq(self.missing + ahead)
+        # A damaged number that was believed would make every right one a duplicate, for ever if it is far ahead.
+        before = [Signal.like(s, name=f"{s.name}_before") for s in (started, self.expected, self.missing)]
         with m.If(self.accept):
             m.d.sync += [started.eq(1), self.expected.eq(self.seq + 1), self.last_seq.eq(self.seq)]
+            m.d.sync += [b.eq(s) for b, s in zip(before, (started, self.expected, self.missing), strict=True)]
+        with m.If(self.take_back):
+            m.d.sync += [s.eq(b) for b, s in zip(before, (started, self.expected, self.missing), strict=True)]
         with m.If(self.gap):
             m.d.sync += self.missing.eq(total[:32])
             with m.If(total[32]):

@@ -136,15 +136,21 @@ class Arbiter:
     def __init__(self):
         self.expected = 0
         self.started = False
+        self._before = (0, False)
 
     def offer(self, seq):
         """Present a sequence number. Returns ``(accepted, missing)``: ``missing`` packets were skipped before it."""
         distance = (seq - self.expected) & 0xFFFF_FFFF if self.started else 0
         if distance >> 31:
             return False, 0
+        self._before = (self.expected, self.started)
         self.started = True
         self.expected = (seq + 1) & 0xFFFF_FFFF
         return True, distance
+
+    def take_back(self):
+        """The packet accepted last was damaged, its number perhaps too: as if it had never come."""
+        self.expected, self.started = self._before
 
 
 class Happening(NamedTuple):

@@ -361,6 +361,7 @@ class GoldenModel:
             return None
         s.accept = True
         self.counters["accepted_packets"] += 1
+        gap_packets = self.counters["gap_packets"]
         if missing:
             s.gap = True
             self.counters["gaps"] += 1
@@ -369,7 +370,7 @@ class GoldenModel:
         happenings, malformed = feed.walk(payload, length)
         for at, kind, a, b in happenings:
             self._at(first + at, self._happening, kind, a, b)
-        self._at(end, self._packet_end, malformed or not good)
+        self._at(end, self._packet_end, malformed or not good, None if good else gap_packets)
         return lambda: setattr(self, "_last_seq", seq)
 
     def _happening(self, cycle, s, kind, a, b):
@@ -389,8 +390,12 @@ class GoldenModel:
             self.events.append(Event("CHANNEL_RESET", cycle, self._last_seq))
             s.reset = True
 
-    def _packet_end(self, cycle, s, poisoned):
+    def _packet_end(self, cycle, s, poisoned, taken_back):
+        """``taken_back``: of a damaged packet, the number of missing packets before it."""
         s.frame_end = True
+        if taken_back is not None:
+            self._arbiter.take_back()
+            self.counters["gap_packets"] = taken_back
         if poisoned:
             s.poisoned = True
             self.counters["poisoned_packets"] += 1

@@ -81,6 +81,40 @@ def test_half_of_the_circle_is_ahead(ahead, verdict):
         assert got[1][0] == verdict
 
 
+@pytest.mark.parametrize("damage", [0, 1, 3, 1 << 30])
+@pytest.mark.parametrize("first", [True, False], ids=["first packet", "later packet"])
+def test_a_damaged_number_is_taken_back(damage, first):
+    """As if it had never come: the right copy of the packet is accepted, nothing is missing."""
+    dut = SequenceArbiter()
+
+    async def testbench(ctx):
+        async def offer_one(seq):
+            ctx.set(dut.seq, seq % MODULO)
+            ctx.set(dut.seq_valid, 1)
+            verdict = ctx.get(dut.accept), ctx.get(dut.gap)
+            await ctx.tick()
+            ctx.set(dut.seq_valid, 0)
+            await ctx.tick()
+            return verdict
+
+        if not first:
+            assert await offer_one(99) == (1, 0)
+        assert await offer_one(100 + damage) == (1, int(bool(damage) and not first))
+        ctx.set(dut.take_back, 1)
+        await ctx.tick()
+        ctx.set(dut.take_back, 0)
+        assert ctx.get(dut.missing) == 0
+        assert await offer_one(100) == (1, 0)
+        assert await offer_one(100) == (0, 0)
+        assert await offer_one(103) == (1, 1)
+        assert (ctx.get(dut.missing), ctx.get(dut.expected)) == (2, 104)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(8e-9)
+    simulator.add_testbench(testbench)
+    simulator.run()
+
+
 def test_missing_saturates():
     numbers = [0]
     for _ in range(3):

@@ -112,6 +112,16 @@ def test_first_copy_wins():
     assert arbiter.offer(10) == (True, 0)
 
 
+def test_a_damaged_number_is_taken_back():
+    arbiter = Arbiter()
+    arbiter.offer(1 << 30)
+    arbiter.take_back()
+    assert arbiter.offer(5) == (True, 0)
+    assert arbiter.offer(5 + (1 << 30)) == (True, (1 << 30) - 1)
+    arbiter.take_back()
+    assert arbiter.offer(6) == (True, 0)
+
+
 def test_sequence_numbers_wrap():
     arbiter = Arbiter()
     assert [arbiter.offer(n) for n in (0xFFFF_FFFE, 0xFFFF_FFFF, 0, 0xFFFF_FFFF, 2)] == [
