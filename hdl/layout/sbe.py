@@ -46,10 +46,16 @@ class Group:
 
 @dataclass(frozen=True)
 class VarData:
-    """Variable-length data at the end of a message: a length of ``length_size`` bytes, then that many bytes."""
+    """Variable-length data at the end of a message: ``length`` (:class:`hdl.layout.fields.Field`), then that many
+    bytes."""
 
     name: str
-    length_size: int
+    length: Field
+
+    @property
+    def length_size(self):
+        """Bytes of the length."""
+        return self.length.size
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Message:
     def size(self, **counts):
         """Bytes of a message with ``counts`` entries per group (groups not named are empty), no header."""
         return self.block_length + sum(g.dimension.size + counts.get(g.name, 0) * g.block_length
-                                       for g in self.groups.values()) + sum(d.length_size for d in self.data)
+                                       for g in self.groups.values()) + sum(d.length.size for d in self.data)
 
     def group_offset(self, name, index=0, **counts):
         """Byte offset, from the start of the root block, of entry ``index`` of a group (earlier groups by count)."""
@@ -106,7 +112,7 @@ class Message:
             raise LayoutError(f"message {self.name} has no group {next(iter(groups))!r}")
         for d in self.data:
             raw = texts[d.name].encode("ascii", "replace") if isinstance(texts[d.name], str) else bytes(texts[d.name])
-            out += len(raw).to_bytes(d.length_size, "little") + raw
+            out += d.length.pack(len(raw)) + raw
         return bytes(out)
 
     def decode(self, buffer, block_length=None):
@@ -136,8 +142,8 @@ class Message:
                 offset += step
             out[group.name] = entries
         for d in self.data:
-            length = int.from_bytes(buffer[offset:offset + d.length_size], "little")
-            offset += d.length_size
+            length = d.length.unpack(buffer, offset)
+            offset += d.length.size
             if len(buffer) < offset + length:
                 raise LayoutError(f"{self.name}.{d.name} says {length} bytes at {offset}, buffer has {len(buffer)}")
             out[d.name] = bytes(buffer[offset:offset + length]).decode("ascii", "replace")
@@ -312,7 +318,7 @@ class _Parser:
             elif tag == "data":
                 composite = self._composite(self.composites[member.get("type")])
                 length = composite.fields.get("length") or next(iter(composite.fields.values()))
-                data.append(VarData(name, length.size))
+                data.append(VarData(name, length))
         size = max([f.end for f in fields.values()], default=0)
         return fields, groups, tuple(data), size
 
