@@ -304,9 +304,14 @@ def _result(replay, source, counters, mismatches, simulated):
             ("deferred", counters["decisions_deferred"]), ("held", counters["decisions_held"]),
             ("dropped", counters["decisions_dropped"]))),
     }
+    packets = counters["line_a_packets"] + counters["line_b_packets"]
+    if not packets:
+        wanted = " and ".join(f"{line}" for line in (replay.config.feed.line_a, replay.config.feed.line_b) if line)
+        facts["nothing to do"] = (f"none of the {counters['feed_frames']:,} frames was a packet of {wanted} "
+                                  f"(feed.line_a, feed.line_b of the configuration), so nothing could be quoted")
     return ReplayResult(
         capture=source.name, generated=source.generated,
-        packets=counters["line_a_packets"] + counters["line_b_packets"], duplicates=counters["duplicate_packets"],
+        packets=packets, duplicates=counters["duplicate_packets"],
         gaps=counters["gaps"], gap_packets=counters["gap_packets"], messages=counters["messages"],
         events=counters["events"], quotes_sent=sent, quotes_accepted=accepted,
         quotes_refused=ledger.summary()["quotes_refused"],

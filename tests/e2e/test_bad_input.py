@@ -4,16 +4,23 @@ The frames go into the core and into the golden model alike, which must agree in
 what each bad frame is counted as stands in this file too, as does what the core does with good traffic after it.
 """
 
+import gzip
+import json
 import random
+import struct
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from hdl.control import registers
 from hdl.layout import net, sbe
-from host import link
+from host import cli, link
 from sim.board.board import Inject
+from sim.board.captures import CaptureWriter
 from sim.golden.feed import WireFrame
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, generate, udp_frame
 from sim.market.schedule import wire_bytes
@@ -339,3 +346,151 @@ def test_line_rate_of_bad_frames(mode):
         assert counted["feed_frames"] == counted["feed_bad_fcs"] + shared + counted["line_a_packets"] \
             + counted["line_b_packets"]
     core.board.close()
+
+
+# ---------------------------------------------------------------------- files
+
+def t2q(*arguments):
+    """The command in this process: (exit code, standard output, what it said was wrong)."""
+    done = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def refused(code, out, err):
+    """One line, exit code 2, nothing on standard output. Returns the line."""
+    assert (code, out) == (2, ""), err
+    assert err.startswith("t2q: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def classic(link_type=1, body=b""):
+    return struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link_type) + body
+
+
+def record(frame, kept=None):
+    return struct.pack("<4I", 1, 2, len(frame) if kept is None else kept, len(frame)) + frame[:kept]
+
+
+def block(kind, body):
+    size = (12 + len(body)).to_bytes(4, "little")
+    return kind.to_bytes(4, "little") + size + body + size
+
+
+FRAME = udp_frame(LINE_A, bytes(40))
+SECTION = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+FILES = {
+    "empty": (b"", "empty"),
+    "four bytes": (b"\xd4\xc3\xb2\xa1", "truncated"),
+    "half a header": (classic()[:20], "truncated"),
+    "half a record header": (classic(body=record(FRAME) + record(FRAME)[:9]), "1 frames before it are whole"),
+    "half a packet": (classic(body=record(FRAME) * 2 + record(FRAME)[:-1]), "2 frames before it are whole"),
+    "absurd length": (classic(body=struct.pack("<4I", 1, 2, 1 << 31, 1 << 31)), "claims 2147483648 bytes"),
+    "no packet": (classic(), "no complete Ethernet frame"),
+    "only parts of packets": (classic(body=record(FRAME, 30)), "no complete Ethernet frame"),
+    "raw IP": (classic(101, record(FRAME)), "link type 101 (raw IP), must be 1 (Ethernet)"),
+    "Linux cooked": (classic(113, record(FRAME)), "link type 113 (Linux cooked), must be 1 (Ethernet)"),
+    "other link type": (classic(250, record(FRAME)), "link type 250 (unknown here), must be 1 (Ethernet)"),
+    "pcapng, half a block": (SECTION[:-3], "truncated"),
+    "pcapng, other link type": (SECTION + block(1, struct.pack("<HHI", 105, 0, 0)), "link type 105 (802.11)"),
+    "pcapng, packet of no interface": (SECTION + block(6, struct.pack("<5I", 3, 0, 0, 0, 0)), "interface 3"),
+    "text": (b"price,quantity\n1,2\n", "not a pcap or pcapng file"),
+    "zeros": (bytes(4096), "not a pcap or pcapng file"),
+    "noise": (random.Random(6).randbytes(4096), "not a pcap or pcapng file"),
+    "gzip": (gzip.compress(classic(body=record(FRAME))), "gzip file; unpack it first"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_no_capture(tmp_path, name):
+    """`t2q replay FILE` says in one line which file is wrong and how; nothing is written."""
+    data, words = FILES[name]
+    path = tmp_path / "market.pcap"
+    path.write_bytes(data)
+    line = refused(*t2q("replay", path, "-c", FIRST_LIGHT, "--out", tmp_path / "out"))
+    assert f"{path}: " in line
+    assert words in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_not_there(tmp_path):
+    assert "no such file" in refused(*t2q("replay", tmp_path / "absent.pcap", "-c", FIRST_LIGHT))
+    assert "no such file" in refused(*t2q("replay", tmp_path, "-c", FIRST_LIGHT))
+    assert "no such file" in refused(*t2q("board", tmp_path / "absent.pcap", "-c", FIRST_LIGHT))
+
+
+def test_the_command_itself(tmp_path):
+    """As a user runs it: no traceback, the exit code of the process."""
+    path = tmp_path / "market.pcap"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    done = subprocess.run([sys.executable, "-m", "host.cli", "replay", str(path)], capture_output=True, text=True,
+                          cwd=ROOT, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (f"t2q: {path}: not a pcap or pcapng file; it begins with 89 50 4e 47, not with one of "
+                           f"d4 c3 b2 a1, a1 b2 c3 d4, 4d 3c b2 a1, a1 b2 3c 4d, 0a 0d 0d 0a\n")
+
+
+def test_capture_of_something_else(tmp_path, monkeypatch):
+    """A sound capture without a packet of the configured lines: it runs, and says that there was nothing for us."""
+    monkeypatch.setenv("COLUMNS", "400")
+    path, rng = tmp_path / "other.pcap", random.Random(7)
+    with CaptureWriter(path) as out:
+        for n in range(60):
+            payload = rng.randbytes(60)
+            out.write(n * 1_000, list(FOREIGN.values())[n % len(FOREIGN)][1](payload))
+    code, text, err = t2q("replay", path, "-c", FIRST_LIGHT, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "none of the 60 frames was a packet of 224.0.31.11:14320 and 224.0.32.11:15320" in text
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["packets"], report["messages"], report["quotes_sent"], report["fills"]) == (0, 0, 0, 0)
+    assert report["golden_mismatches"] == 0
+    assert report["trigger_to_quote_cycles"] == {"min": None, "mean": None, "max": None, "count": 0}
+    assert report["counters"]["feed_frames"] == 60
+    assert sum(report["counters"][c] for c in ("feed_not_ours", "feed_fragments", "feed_ip_options",
+                                                "feed_bad_header")) == 60
+    assert "none of the 60 frames" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_capture_with_damage_in_it(tmp_path):
+    """Our packets among foreign, cut and contradictory ones: the good ones are quoted as ever, the model agrees."""
+    path, rng = tmp_path / "mixed.pcap", random.Random(8)
+    with CaptureWriter(path) as out:
+        for n, (_, frame) in enumerate(generate(8, 300, warm_up=True, bad=.2, gap=.01, line_loss=.05)):
+            if rng.random() < .1:
+                frame = frame[:rng.randrange(15, len(frame))]       # the capture has no FCS: a replay makes it right
+            out.write(n * 2_000, frame)
+    code, text, err = t2q("replay", path, "-c", FIRST_LIGHT, "--out", tmp_path / "out", "--json")
+    assert code == 0, err
+    report = json.loads(text)
+    assert report["golden_mismatches"] == 0
+    assert report["quotes_sent"] == report["quotes_accepted"] > 0
+    assert report["counters"]["feed_bad_header"] > 10
+    assert report["gaps"] > 0
+
+
+# ---------------------------------------------------------------------- configuration
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("deadman_ms = 100", "deadman_ms = 100\ndedman_ms = 4", "risk.dedman_ms: unknown key; did you mean 'deadman_ms'?"),
+    ("[host]", "[hosts]", "hosts: unknown key"),
+    ("stale_ms = 5_000", "stale_ms = 5_000\nstail_ms = 1", "instrument_defaults.stail_ms: unknown key"),
+    ("max_long = 10 ", "max_long = 1e12 ", "max_long = 1000000000000"),
+    ("max_notional = 200_000", "max_notional = 0", "max_notional = 0"),
+    ("deadman_ms = 100", "deadman_ms = 60_000", "risk.deadman_ms = 60000"),
+    ("session_burst = 2_000", "session_burst = 1_000_000", "risk.session_burst = 1000000"),
+    ("heartbeat_ms = 20", "heartbeat_ms = 80", "host.heartbeat_ms = 80: must be at most half of risk.deadman_ms (100)"),
+    ('line_a = "224.0.31.11:14320"', 'line_a = "10.0.0.1:1"', "feed.line_a = '10.0.0.1:1': must be a multicast group"),
+], ids=lambda text: text.split(" ")[0].split("\n")[0])
+def test_configuration_is_refused(tmp_path, old, new, words):
+    """Every command that reads it refuses it before anything else happens, with the key's name."""
+    text = FIRST_LIGHT.read_text()
+    assert old in text
+    path = tmp_path / "wrong.toml"
+    path.write_text(text.replace(old, new, 1))
+    (tmp_path / "simulator.secret").write_text("secret")
+    for command in (("replay",), ("run", tmp_path / "no-port"), ("board",), ("venue", "--port", "0"),
+                    ("limits", "--load", path)):
+        line = refused(*t2q(*command, "-c", path))
+        assert f"{path}: " in line
+        assert words in line
