@@ -8,7 +8,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check lock run test sim waves verilog lint bench clean
+.PHONY: help setup check lock run test sim waves verilog lint bench docs clean
 
 # need(command that succeeds where the tool is there, name, how to install it)
 need = $(1) >/dev/null 2>&1 || { echo "tick2quote: $(2) is missing; install it, e.g. with: apt-get install $(3)" >&2; exit 1; }
@@ -63,6 +63,9 @@ bench: setup  ## clock cycles of the core simulated in a second
 
 waves: setup  ## out/core.vcd: the signals of the core while a market data packet becomes a quote
 	@$(BIN)/python -m sim.waves --output out/core.vcd $(ARGS)
+
+docs: setup  ## write the pages that are generated: docs/registers.md, docs/registers.json, docs/link.md
+	@$(BIN)/python -m hdl.control.document
 
 clean:  ## remove everything made by the other targets, .venv too
 	@rm -rf $(VENV) build out .pytest_cache .ruff_cache .hypothesis ./*.egg-info

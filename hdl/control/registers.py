@@ -313,7 +313,13 @@ def to_markdown():
     out = ["# Register map", "",
            "Generated from `hdl/control/registers.py` by `make docs`. 16-bit word addresses, 32-bit words. "
            "`rw` holds a value, `ro` shows one, `wo` acts on a write, `count` is a saturating counter.", "",
-           f"Content hash: `{content_hash()}`", ""]
+           f"Content hash: `{content_hash()}`", "", "| addresses | what |", "|---|---|",
+           f"| from `0x{GLOBAL_BASE:04x}` | registers, see below |",
+           f"| from `0x{SECURITY_ID_BASE:04x}` | SecurityID of the feed, one word an instrument; 0 = unused; writable "
+           "while DISARMED |",
+           f"| from `0x{HISTOGRAM_BASE:04x}` | latency histogram: {HISTOGRAM_BINS} counters, one for every number of "
+           "cycles, the last one for all longer ones; read only |",
+           f"| from `0x{PARAM_BASE:04x}` | parameter rows, {ROW_WORDS} words an instrument, see below |", ""]
     for section in dict.fromkeys(r.section for r in REGISTERS):
         out += [f"## {section}", "", "| address | name | access | bits | what |", "|---|---|---|---|---|"]
         out += [f"| `0x{r.address:04x}` | `{r.name}` | {r.access} | {r.width} | {r.doc} |"
@@ -324,4 +330,11 @@ def to_markdown():
             "`commit` makes all rows active in one cycle.", "",
             "| word | name | bits | signed | what |", "|---|---|---|---|---|"]
     out += [f"| {p.word} | `{p.name}` | {p.width} | {'yes' if p.signed else 'no'} | {p.doc} |" for p in PARAMS]
+    out += ["", "## Gates", "", "Bits of the reasons of a decision, and the counters `drop_*`.", "",
+            "| bit | gate | what it watches | it blocks if |", "|---|---|---|---|"]
+    out += [f"| {bit} | {name} | {watches} | {blocks} |" for bit, (name, watches, blocks) in GATES.items()]
+    out += ["", "## Values", "", f"`arm` takes `0x{ARM_MAGIC:08x}` only.", "", "| `state` | name |", "|---|---|"]
+    out += [f"| {value} | {name} |" for value, name in enumerate(STATES)]
+    out += ["", "| bit of `halt_cause` | name |", "|---|---|"]
+    out += [f"| {bit} | {name} |" for name, bit in HALT_CAUSES.items()]
     return "\n".join(out) + "\n"
