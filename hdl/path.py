@@ -194,12 +194,13 @@ class TickPath(wiring.Component):
         sampled = Signal(signed(32)), Signal(signed(32))
         bests_known = Signal(2)
         book_ok = Signal()
-        bid_px, ask_px = Signal(signed(32)), Signal(signed(32))   # 0 where unknown
+        bid_px, ask_px, lots = Signal(signed(32)), Signal(signed(32)), Signal(signed(32))   # 0 where unknown
         m.d.comb += [
             known.eq(best_bid.known & best_ask.known),
             bid_px.eq(Mux(best_bid.known, best_bid.px, 0)), ask_px.eq(Mux(best_ask.known, best_ask.px, 0)),
+            lots.eq(Mux(exposure.position_known, exposure.known.lots, 0)),
             engine.best_bid.eq(bid_px), engine.best_ask.eq(ask_px),
-            engine.position.eq(exposure.known.lots), engine.params.eq(self.row),
+            engine.position.eq(lots), engine.params.eq(self.row),
         ]
         with m.If(scheduler.stage == 1):
             m.d.sync += [
@@ -213,7 +214,7 @@ class TickPath(wiring.Component):
             gate.bid.eq(engine.bid), gate.ask.eq(engine.ask), gate.bid_fits.eq(engine.bid_ok),
             gate.ask_fits.eq(engine.ask_ok), gate.book_ok.eq(book_ok), gate.params.eq(self.row),
             gate.live.eq(exposure.live), gate.bid_live.eq(exposure.bid_live), gate.ask_live.eq(exposure.ask_live),
-            gate.position.eq(exposure.known.lots), gate.position_known.eq(exposure.position_known),
+            gate.position.eq(lots), gate.position_known.eq(exposure.position_known),
             gate.open_bid.eq(exposure.open_bid), gate.open_ask.eq(exposure.open_ask),
             gate.state.eq(state.state), gate.kill_pin.eq(control.kill_pin), gate.heartbeat_ok.eq(state.heartbeat_ok),
             gate.session_up.eq(self.session_up), gate.new_ok.eq(buckets.new_ok), buckets.index.eq(scheduler.current),
@@ -222,7 +223,7 @@ class TickPath(wiring.Component):
         emit, mass_cancel, blocked_cancel = Signal(), Signal(), Signal()
         can_send = Signal()
         m.d.comb += [
-            can_send.eq(self.ready & ~hold),
+            can_send.eq(self.ready & ~hold & ~exposure.clearing),
             # Taking sides away needs a token like any frame; without one it waits for the next.
             blocked_cancel.eq(gate.emit & ~gate.is_new & ~buckets.cancel_ok),
             emit.eq(scheduler.due & gate.emit & can_send & ~blocked_cancel),
@@ -252,7 +253,8 @@ class TickPath(wiring.Component):
             exposure.bid_lots.eq(gate.bid_lots), exposure.ask_lots.eq(gate.ask_lots),
             exposure.add_bid.eq(gate.add_bid), exposure.add_ask.eq(gate.add_ask),
             exposure.quote_id.eq(self.status.next_quote_id),
-            exposure.clear_all.eq(mass_cancel | self.session_enabled),
+            exposure.clear_all.eq(mass_cancel), exposure.restart.eq(self.session_enabled),
+            scheduler.clearing.eq(exposure.clearing),
             exposure.settle.eq(scheduler.settle_now),
             exposure.clear_bid.eq(settle_words[8]), exposure.clear_ask.eq(settle_words[9]),
             exposure.settled_quote_id.eq(settle_quote_id), exposure.position.eq(settle_position),
@@ -294,7 +296,7 @@ class TickPath(wiring.Component):
         ]
         flags = {"direct": scheduler.direct, "lineB": scheduler.direct & line_b, "bidKnown": bests_known[0],
                  "askKnown": bests_known[1], "bidSideOk": gate.bid_ok, "askSideOk": gate.ask_ok,
-                 "bidReplaced": emit & (gate.add_bid != 0), "askReplaced": emit & (gate.add_ask != 0)}
+                 "bidCounted": emit & (gate.add_bid != 0), "askCounted": emit & (gate.add_ask != 0)}
         assert set(flags) == set(FLAG)
         assert sorted(FLAG.values()) == list(range(len(flags)))
         with m.If(~mass_cancel):
@@ -304,7 +306,7 @@ class TickPath(wiring.Component):
                 record.bestBidTicks.eq(sampled[0]), record.bestAskTicks.eq(sampled[1]),
                 record.candidateBidTicks.eq(_delayed(m, engine.bid, "candidate_bid")),
                 record.candidateAskTicks.eq(_delayed(m, engine.ask, "candidate_ask")),
-                record.positionLots.eq(exposure.known.lots),
+                record.positionLots.eq(lots),
             ]
             with m.If(emit):
                 m.d.comb += [record.bidTicks.eq(gate.bid_px), record.askTicks.eq(gate.ask_px),

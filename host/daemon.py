@@ -38,7 +38,7 @@ MILLISECOND = 1_000_000
 READ_TIMEOUT_NS = 2 * SECOND
 SILENCE_NS = 200 * MILLISECOND  #: after which half a packet on the link is given up
 _ORDERS = sbe.load("starbase_orders")
-_BID_COUNTED, _ASK_COUNTED = (1 << link.SCHEMA.sets["DecisionFlags"][n] for n in ("bidReplaced", "askReplaced"))
+_BID_COUNTED, _ASK_COUNTED = (1 << link.SCHEMA.sets["DecisionFlags"][n] for n in ("bidCounted", "askCounted"))
 _NO_REASON = -(1 << 7)  # null of an int8 enumeration: the side was not refused
 _FATAL_EVENTS = ("SESSION_LOST", "TELEMETRY_OVERFLOW")
 

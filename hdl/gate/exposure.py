@@ -48,6 +48,9 @@ class Exposure(wiring.Component):
     settle : in(1) the host knows better about the instrument on the outputs: ``position`` : in(:class:`Position`);
         ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote was ``settled_quote_id`` : in(32).
     forget_positions : in(1) all positions are unknown.
+    restart : in(1) a new session begins: nothing is live, nothing was sent, all positions are unknown. The rows are cleared
+        one a cycle, while ``clearing`` : out(1) is high; nothing may be settled in that time, and nothing can be emitted, as
+        unknown positions block.
     live : out(:class:`LiveQuote`), bid_live, ask_live : out(1) what is live.
     known : out(:class:`Position`), position_known : out(1) what the host has said.
     open_bid, open_ask : out(32) lots sent and not settled: resting or on their way. Modulo 2^32: a host that settles
@@ -63,7 +66,8 @@ class Exposure(wiring.Component):
             "address": In(8), "emit": In(1), "bid_px": In(signed(32)), "ask_px": In(signed(32)), "bid_lots": In(24),
             "ask_lots": In(24), "add_bid": In(24), "add_ask": In(24), "quote_id": In(32), "clear_all": In(1),
             "settle": In(1), "position": In(Position), "clear_bid": In(1), "clear_ask": In(1),
-            "settled_quote_id": In(32), "forget_positions": In(1),
+            "settled_quote_id": In(32), "forget_positions": In(1), "restart": In(1),
+            "clearing": Out(1),
             "live": Out(LiveQuote), "bid_live": Out(1), "ask_live": Out(1), "known": Out(Position),
             "position_known": Out(1), "open_bid": Out(32), "open_ask": Out(32), "live_bids": Out(instruments),
             "live_asks": Out(instruments)})
@@ -77,8 +81,11 @@ class Exposure(wiring.Component):
         sweep = Signal(range(self.instruments + 1))
         sweeping = Signal()
         m.d.comb += sweeping.eq(sweep != self.instruments)
-        with m.If(sweeping):
+        with m.If(self.restart):
+            m.d.sync += sweep.eq(0)
+        with m.Elif(sweeping):
             m.d.sync += sweep.eq(sweep + 1)
+        m.d.comb += self.clearing.eq(sweeping)
 
         def rows(name, shape, write_en, row):
             memory = Memory(shape=shape, depth=self.instruments, init=[])
@@ -116,8 +123,8 @@ class Exposure(wiring.Component):
                     m.d.sync += bids[held].eq(0)
                 with m.If(self.clear_ask):
                     m.d.sync += asks[held].eq(0)
-        with m.If(self.forget_positions):
+        with m.If(self.forget_positions | self.restart):
             m.d.sync += Cat(*known).eq(0)
-        with m.If(self.clear_all):
+        with m.If(self.clear_all | self.restart):
             m.d.sync += [Cat(*bids).eq(0), Cat(*asks).eq(0)]
         return m

@@ -34,7 +34,7 @@ class Gate(wiring.Component):
     Stage 1, out: ``reasons`` (32) bit *g* is set if G*g* failed on any side; ``bid_ok``, ``ask_ok`` (1) the side
     passed; ``emit`` (1) a frame has to leave; ``is_new`` (1) it replaces at least one side; ``rate_blocked`` (1) G14
     held a side back; ``bid_px``, ``ask_px`` (32, signed), ``bid_lots``, ``ask_lots`` (24) what the frame says (0 lots:
-    the side is not quoted); ``add_bid``, ``add_ask`` (24) lots that can trade in addition.
+    the side is not quoted); ``add_bid``, ``add_ask`` (24) lots that can trade in addition, kept sides included.
 
     Latency: stage 1 is one cycle after stage 0.
     """
@@ -78,8 +78,10 @@ class Gate(wiring.Component):
             # Stage 0. Exposure if everything sent on this side trades, in the direction of the side.
             worst = named(signed(35), "worst")
             held = named(signed(33), "held")
+            # What is live may be repeated in place of the new quantity.
+            largest = Mux(live & (live_lots > p.quote_lots), live_lots, p.quote_lots)
             m.d.comb += [held.eq(self.position if sign > 0 else -self.position),
-                         worst.eq(held + open_lots + p.quote_lots)]
+                         worst.eq(held + open_lots + largest)]
             limit = p.max_long_lots if sign > 0 else p.max_short_lots
             magnitude = named(32, "magnitude")
             m.d.comb += magnitude.eq(Mux(px < 0, -px, px))
@@ -122,7 +124,8 @@ class Gate(wiring.Component):
                 pull.eq(held_live & ~ok),
                 getattr(self, f"{name}_px").eq(Mux(replace, target, Mux(keep, held_px, 0))),
                 getattr(self, f"{name}_lots").eq(Mux(replace, lots, Mux(keep, held_lots, 0))),
-                getattr(self, f"add_{name}").eq(Mux(replace, lots, 0)),
+                # A side that is repeated counts again: the venue fills it up if part of it has traded meanwhile.
+                getattr(self, f"add_{name}").eq(getattr(self, f"{name}_lots")),
             ]
             return reasons, ok & changed, replace, pull
 

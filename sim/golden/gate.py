@@ -68,10 +68,12 @@ def gate(p, s, candidate, book_ok, context):
     max_notional = p.max_notional_hi << 32 | p.max_notional_lo
     reducing = context.state == REDUCING
 
-    def side(enabled, ticks, fits, held, other, cap):
-        """``held``: position in the direction of the side; ``other``: lots of the side that may still fill."""
+    def side(enabled, ticks, fits, held, other, kept, cap):
+        """``held``: position in the direction of the side; ``other``: lots of the side that may still fill; ``kept``: lots
+        that are live and may be repeated instead of ``q``."""
         reasons = whole
-        if reducing and not (held < 0 and other + q <= -held):
+        lots = max(q, kept)
+        if reducing and not (held < 0 and other + lots <= -held):
             reasons |= G0
         if not enabled:
             reasons |= G3
@@ -79,12 +81,14 @@ def gate(p, s, candidate, book_ok, context):
             reasons |= G5
         if abs(ticks) * q > max_notional:
             reasons |= G10
-        if held + other + q > cap:
+        if held + other + lots > cap:
             reasons |= G11
         return reasons
 
-    return (side(p.bid_en, candidate.bid_ticks, candidate.bid_fits, s.position, s.open_bid, p.max_long_lots),
-            side(p.ask_en, candidate.ask_ticks, candidate.ask_fits, -s.position, s.open_ask, p.max_short_lots))
+    return (side(p.bid_en, candidate.bid_ticks, candidate.bid_fits, s.position, s.open_bid,
+                 s.live_bid_lots if s.live_bid else 0, p.max_long_lots),
+            side(p.ask_en, candidate.ask_ticks, candidate.ask_fits, -s.position, s.open_ask,
+                 s.live_ask_lots if s.live_ask else 0, p.max_short_lots))
 
 
 def rate_blocked(context):

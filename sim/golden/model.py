@@ -27,7 +27,7 @@ from sim.golden import feed, session
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
 from sim.golden.gate import Context
 from sim.golden.port import FRAME_TX, OrderPort
-from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, REPLACE, SENT, Params, State, evaluate
+from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, SENT, Params, State, evaluate
 from sim.golden.timing import Timing
 
 __all__ = ["Event", "GoldenModel", "Latency", "Record"]
@@ -216,6 +216,7 @@ class GoldenModel:
         self._settling = None
         self._settle_now = None
         self._committing = False
+        self._clear = instruments   # first cycle in which all rows of positions are clear
 
         # Decision.
         self.states = [State() for _ in range(instruments)]
@@ -583,7 +584,7 @@ class GoldenModel:
         # -------------------------------------------------------------- host actions wait for a gap in the claims
         idle = claim is None and flight is None and s.identified is None
         fetch_settle = (self._settling is not None and idle and self._settle_now is None
-                        and s.pos_commit is None)
+                        and s.pos_commit is None and c >= self._clear)
         flip = self._committing and idle and self._settling is None and self._settle_now is None
 
         # -------------------------------------------------------------- background
@@ -609,7 +610,7 @@ class GoldenModel:
         mass_cancel = self._hold and ready and self.session_tokens(c) > 0
         emit = deferred = wait_tokens = False
         if due:
-            emit, deferred, wait_tokens = self._decide(c, flight, ready and not self._hold)
+            emit, deferred, wait_tokens = self._decide(c, flight, ready and not self._hold and c >= self._clear)
         fire = emit or mass_cancel
         if mass_cancel:
             self._fire_mass_cancel(c)
@@ -703,16 +704,21 @@ class GoldenModel:
             self._hold = True
         elif mass_cancel or s.enabled:
             self._hold = False
-        if mass_cancel or s.enabled:
+        if mass_cancel:
             for st in self.states:
                 st.live_bid = st.live_ask = False
             self._live = 0
+        if s.enabled:   # a new session: nothing was sent on it, nothing is known of it
+            self.states = [State() for _ in self.states]
+            self._live = 0
+            self._clear = c + 1 + self.instruments
+            self._wake(self._clear)
         if void:
             for book in self.books:
                 book.clear()
         if cleared:
             for st in self.states:
-                st.pos_valid = False
+                st.pos_valid, st.position = False, 0
         if armed:
             self._fill(c)
         for settle in late:
@@ -812,7 +818,7 @@ class GoldenModel:
         flags = 0
         for name, value in (("direct", flight.direct), ("bidKnown", bid[0]), ("askKnown", ask[0]),
                             ("bidSideOk", d.bid_ok), ("askSideOk", d.ask_ok), ("lineB", flight.line_b),
-                            ("bidReplaced", emit and d.bid == REPLACE), ("askReplaced", emit and d.ask == REPLACE)):
+                            ("bidCounted", emit and d.bid_lots), ("askCounted", emit and d.ask_lots)):
             flags |= _FLAG[name] if value else 0
         trigger = flight.start - self.timing.rx_register if flight.direct else 0
         record = Record(d.outcome, flight.instrument, flags, self.state, d.reasons, self._quote_id if emit else 0,
@@ -839,10 +845,9 @@ class GoldenModel:
         self._session_tokens.tokens -= 1
         if d.outcome == SENT:
             self._symbol_tokens[i].tokens -= 1
-        if d.bid == REPLACE:
-            st.sent_bid = st.sent_bid + d.bid_lots & _U32
-        if d.ask == REPLACE:
-            st.sent_ask = st.sent_ask + d.ask_lots & _U32
+        # A side that is repeated counts again: the venue fills it up if part of it has traded meanwhile.
+        st.sent_bid = st.sent_bid + d.bid_lots & _U32
+        st.sent_ask = st.sent_ask + d.ask_lots & _U32
         st.live_bid, st.live_bid_ticks, st.live_bid_lots = d.bid_lots != 0, d.bid_ticks, d.bid_lots
         st.live_ask, st.live_ask_ticks, st.live_ask_lots = d.ask_lots != 0, d.ask_ticks, d.ask_lots
         st.last_quote_id = self._quote_id & _U32

@@ -112,8 +112,6 @@ class CoreBench:
                           lot_mult=10, lot_exp=-1 & 0xFF, tick_e9_lo=500_000_000, instrument_id_lo=1000 + n) | overrides
             self.row(n, **values)
         self.write("commit", 1)
-        for n in range(16):
-            self.position(n, 0, 0, 0)
         return self.settle()
 
     def position(self, instrument, lots, settled_bid, settled_ask, quote_id=0, clear=0):
@@ -126,6 +124,8 @@ class CoreBench:
         for name, value in (("init_snd_nxt", self.peer_ack), ("init_rcv_nxt", self.peer_seq), ("init_peer_window", 65535),
                             ("init_app_seq", 2), ("session_enable", 1), ("heartbeat", 1)):
             self.write(name, value)
+        for n in range(16):     # the hand-over has made them unknown
+            self.position(n, 0, 0, 0)
         if arm:
             self.write("arm", registers.ARM_MAGIC)
         return self.settle()

@@ -112,9 +112,7 @@ def test_against_pure_functions():
                 assert ctx.get(gate.is_new) == (want.outcome == golden.SENT), context_text
                 got = tuple(ctx.get(s) for s in (gate.bid_px, gate.bid_lots, gate.ask_px, gate.ask_lots))
                 assert got == (want.bid_ticks, want.bid_lots, want.ask_ticks, want.ask_lots), context_text
-                q = row["quote_lots"]
-                assert ctx.get(gate.add_bid) == (q if want.bid == golden.REPLACE else 0)
-                assert ctx.get(gate.add_ask) == (q if want.ask == golden.REPLACE else 0)
+                assert (ctx.get(gate.add_bid), ctx.get(gate.add_ask)) == (want.bid_lots, want.ask_lots)
             outcomes[want.outcome] = outcomes.get(want.outcome, 0) + 1
             reasons_seen |= want.reasons
             actions.update((want.bid, want.ask))

@@ -99,7 +99,7 @@ class CoSim:
             self.write(f"line_{name}_port", line.port)
 
     def configure(self, instruments, **limits):
-        """Security ids and limits of ``instruments`` ((security id, tick mantissa) pairs), positions 0, both banks."""
+        """Security ids and limits of ``instruments`` ((security id, tick mantissa) pairs), both banks."""
         for i, (security, _) in enumerate(instruments):
             self.board.link_write(link.encode_write(map_.security_id_address(i), [security & 0xFFFF_FFFF]))
         for _ in range(2):
@@ -111,17 +111,17 @@ class CoSim:
                     "time_ns": 1_700_000_000_000_000_000}
         for name, value in settings.items():
             self.write(name, value)
-        for i in range(len(instruments)):
-            self.position(i, 0)
 
     def hand_over(self, window=65535, **registers):
-        """Give the fabric an established connection."""
+        """Give the fabric an established connection, and positions of 0."""
         values = LOCAL | {"init_snd_nxt": 0xFFFF_F000, "init_rcv_nxt": 5000, "init_peer_window": window,
                           "window": 60_000, "init_app_seq": 9, "last_processed": 4, "mmp_group": 77, "smp_id": 78,
                           "quote_flags": 1, "order_flags": 3} | registers
         for name, value in values.items():
             self.write(name, value)
         self.write("session_enable", 1)
+        for i in range(self.instruments):   # the hand-over has made them unknown
+            self.position(i, 0)
         self.peer_next, self.peer_seen, self.peer_window = 5000, 0xFFFF_F000, window
 
     def arm(self):
