@@ -254,7 +254,7 @@ class TickPath(wiring.Component):
             exposure.add_bid.eq(gate.add_bid), exposure.add_ask.eq(gate.add_ask),
             exposure.quote_id.eq(self.status.next_quote_id),
             exposure.clear_all.eq(mass_cancel), exposure.restart.eq(self.session_enabled),
-            scheduler.clearing.eq(exposure.clearing),
+            scheduler.restart.eq(self.session_enabled), scheduler.clearing.eq(exposure.clearing),
             exposure.settle.eq(scheduler.settle_now),
             exposure.clear_bid.eq(settle_words[8]), exposure.clear_ask.eq(settle_words[9]),
             exposure.settled_quote_id.eq(settle_quote_id), exposure.position.eq(settle_position),

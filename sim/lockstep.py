@@ -18,7 +18,8 @@ _HOST_PACKETS = {"FrameTx": 0, "SessionTx": 1}
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A frame on which gateware and golden model differ: ``index`` among all frames sent; each side as (cycle of the first
+    """A frame on which gateware and golden model differ: ``index`` among all frames sent; each side as (cycle of the
+    first
     preamble byte, bytes with FCS), or ``None`` where that side sent nothing."""
 
     index: int
@@ -34,12 +35,12 @@ class Mismatch:
 class Lockstep:
     """Runs a :class:`VirtualBoard` in bursts and gives the :class:`GoldenModel` the same inputs.
 
-    Frames of the ports are injected through this object; what the host says is seen where it takes effect: register writes
-    in the cycle in which they execute, packets for the order port in the cycle in which they become available. Bytes to
-    the core must pass :meth:`link_write` so that the contents of those packets are known.
+    Frames of the ports are injected through this object; what the host says is seen where it takes effect: register
+    writes in the cycle in which they execute, packets for the order port in the cycle in which they become available.
+    Bytes to the core must pass :meth:`link_write` so that the contents of those packets are known.
 
-    A burst may run beside the processing of the one before it: :meth:`begin`, process what the last one gave, :meth:`end`.
-    What is put in meanwhile reaches the board before the burst after that.
+    A burst may run beside the processing of the one before it: :meth:`begin`, process what the last one gave,
+    :meth:`end`. What is put in meanwhile reaches the board before the burst after that.
 
     Attributes
     ----------
@@ -123,7 +124,7 @@ class Lockstep:
         self._queued.clear()
 
     def process(self):
-        """Give the golden model what happened in the burst that ended last, and compare. Returns the frames sent in it."""
+        """Give the golden model what happened in the burst that ended last, and compare. Returns the frames of it."""
         cycle, starts, writes, host_packets, sent, from_core = self._outcome
         golden = self.golden
         for port, give in enumerate((golden.feed_frame, golden.order_frame)):
@@ -136,8 +137,8 @@ class Lockstep:
         for at, kind in host_packets:
             expected, data = self._host_packets.pop(0)
             if expected != kind:
-                raise RuntimeError(f"the core announced a host packet of kind {kind} in cycle {at}, the host sent one of "
-                                   f"kind {expected}")
+                raise RuntimeError(f"the core announced a host packet of kind {kind} in cycle {at}, the host sent one "
+                                   f"of kind {expected}")
             golden.host_packet(at, kind, data)
         golden.advance(cycle)
         self._from_core += from_core

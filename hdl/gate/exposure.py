@@ -48,9 +48,9 @@ class Exposure(wiring.Component):
     settle : in(1) the host knows better about the instrument on the outputs: ``position`` : in(:class:`Position`);
         ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote was ``settled_quote_id`` : in(32).
     forget_positions : in(1) all positions are unknown.
-    restart : in(1) a new session begins: nothing is live, nothing was sent, all positions are unknown. The rows are cleared
-        one a cycle, while ``clearing`` : out(1) is high; nothing may be settled in that time, and nothing can be emitted, as
-        unknown positions block.
+    restart : in(1) a new session begins: nothing is live, nothing was sent, all positions are unknown. The rows are
+        cleared one a cycle, while ``clearing`` : out(1) is high; nothing may be settled in that time, and nothing can
+        be emitted, as unknown positions block.
     live : out(:class:`LiveQuote`), bid_live, ask_live : out(1) what is live.
     known : out(:class:`Position`), position_known : out(1) what the host has said.
     open_bid, open_ask : out(32) lots sent and not settled: resting or on their way. Modulo 2^32: a host that settles

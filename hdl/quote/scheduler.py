@@ -31,8 +31,9 @@ class Scheduler(wiring.Component):
 
     Host: ``settle`` : in(1), ``settle_index`` : in(8) the position of an instrument (below ``instruments``) was
     written: ``settle_now`` : out(1) answers in the cycle in which it may be applied, with the rows of that instrument
-    on the read ports; 20 cycles later at most, but not while ``clearing`` : in(1). One that is written before the answer replaces the one that waits.
-    ``commit`` : in(1) parameter banks are to flip: ``flip`` : out(1) answers in the cycle in which they may.
+    on the read ports; 20 cycles later at most, but not while ``clearing`` : in(1). One that is written before the
+    answer replaces the one that waits; ``restart`` : in(1), after which ``clearing`` follows, forgets it. ``commit`` :
+    in(1) parameter banks are to flip: ``flip`` : out(1) answers in the cycle in which they may.
     ``evaluate_all`` : in(1). ``stale_limit_write`` : in(1), ``stale_limit_address`` : in(16), ``stale_limit`` : in(32):
     the words of G4 (index in the low bits, bank above, as :class:`hdl.control.bank.RegisterBank` numbers its rows).
     ``bank`` : in(1) active bank.
@@ -60,7 +61,8 @@ class Scheduler(wiring.Component):
         super().__init__({
             "identified": In(1), "index": In(8), "entry": In(1), "applied": In(1), "publish": In(1),
             "publish_entry": In(1), "accept": In(1), "invalidate": In(1), "frame_end": In(1),
-            "settle": In(1), "settle_index": In(8), "settle_now": Out(1), "clearing": In(1), "commit": In(1), "flip": Out(1),
+            "settle": In(1), "settle_index": In(8), "settle_now": Out(1), "restart": In(1), "clearing": In(1),
+            "commit": In(1), "flip": Out(1),
             "evaluate_all": In(1), "stale_limit_write": In(1), "stale_limit_address": In(16), "stale_limit": In(32),
             "bank": In(1), "mass_cancel": In(1),
             "ready": In(1), "hold": In(1), "trading": In(1), "live": In(instruments), "refill": In(1),
@@ -92,9 +94,9 @@ class Scheduler(wiring.Component):
         m.d.comb += idle.eq(~claim & (self.stage == 0) & ~self.identified)
         with m.If(self.settle):
             m.d.sync += [settling.eq(1), settle_index.eq(self.settle_index)]
-        m.d.comb += fetch_settle.eq(settling & idle & ~self.settle_now & ~self.settle & ~self.clearing)
+        m.d.comb += fetch_settle.eq(settling & idle & ~self.settle_now & ~self.settle & ~self.restart & ~self.clearing)
         m.d.sync += self.settle_now.eq(fetch_settle)
-        with m.If(fetch_settle):
+        with m.If(fetch_settle | self.restart):
             m.d.sync += settling.eq(0)
         with m.If(self.commit):
             m.d.sync += committing.eq(1)

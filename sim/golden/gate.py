@@ -69,7 +69,8 @@ def gate(p, s, candidate, book_ok, context):
     reducing = context.state == REDUCING
 
     def side(enabled, ticks, fits, held, other, kept, cap):
-        """``held``: position in the direction of the side; ``other``: lots of the side that may still fill; ``kept``: lots
+        """``held``: position in the direction of the side; ``other``: lots of the side that may still fill; ``kept``:
+        lots
         that are live and may be repeated instead of ``q``."""
         reasons = whole
         lots = max(q, kept)

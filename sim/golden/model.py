@@ -584,7 +584,7 @@ class GoldenModel:
         # -------------------------------------------------------------- host actions wait for a gap in the claims
         idle = claim is None and flight is None and s.identified is None
         fetch_settle = (self._settling is not None and idle and self._settle_now is None
-                        and s.pos_commit is None and c >= self._clear)
+                        and s.pos_commit is None and not s.enabled and c >= self._clear)
         flip = self._committing and idle and self._settling is None and self._settle_now is None
 
         # -------------------------------------------------------------- background
@@ -686,7 +686,7 @@ class GoldenModel:
         if self._settle_now is not None:
             self._settle(self._settle_now)
         self._settle_now = self._settling if fetch_settle else None
-        if fetch_settle:
+        if fetch_settle or s.enabled:
             self._settling = None
         if s.pos_commit is not None:
             self._settling = s.pos_commit & 0xFF

@@ -104,13 +104,15 @@ class CoreBench:
             tick = instrument.tick
             shift = (tick & -tick).bit_length() - 1
             odd = tick >> shift
-            values = dict(sym_en=1, bid_en=1, ask_en=1, feed_tick_shift=shift, feed_tick_odd=odd,
-                          feed_tick_inv=pow(odd, -1, 1 << 32), ref_scale=1 << 23, half_spread_sub=300 + 40 * n,
-                          skew_q8=20 * 256, skew_max_sub=2560, quote_lots=5, toward_ticks=1, away_ticks=1,
-                          px_min_ticks=-(1 << 31), px_max_ticks=(1 << 31) - 1, q_min_lots=1, q_hard_lots=100, max_lots=10,
-                          max_notional_lo=0xFFFFFFFF, max_long_lots=1 << 20, max_short_lots=1 << 20, stale_cycles=stale,
-                          lot_mult=10, lot_exp=-1 & 0xFF, tick_e9_lo=500_000_000, instrument_id_lo=1000 + n) | overrides
-            self.row(n, **values)
+            values = {
+                "sym_en": 1, "bid_en": 1, "ask_en": 1, "feed_tick_shift": shift, "feed_tick_odd": odd,
+                "feed_tick_inv": pow(odd, -1, 1 << 32), "ref_scale": 1 << 23, "half_spread_sub": 300 + 40 * n,
+                "skew_q8": 20 * 256, "skew_max_sub": 2560, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1,
+                "px_min_ticks": -(1 << 31), "px_max_ticks": (1 << 31) - 1, "q_min_lots": 1, "q_hard_lots": 100,
+                "max_lots": 10, "max_notional_lo": 0xFFFFFFFF, "max_long_lots": 1 << 20, "max_short_lots": 1 << 20,
+                "stale_cycles": stale, "lot_mult": 10, "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000,
+                "instrument_id_lo": 1000 + n}
+            self.row(n, **values | overrides)
         self.write("commit", 1)
         return self.settle()
 
@@ -121,8 +123,8 @@ class CoreBench:
 
     def open_session(self, arm=True):
         """Hand over a connection that never was opened, and arm."""
-        for name, value in (("init_snd_nxt", self.peer_ack), ("init_rcv_nxt", self.peer_seq), ("init_peer_window", 65535),
-                            ("init_app_seq", 2), ("session_enable", 1), ("heartbeat", 1)):
+        for name, value in (("init_snd_nxt", self.peer_ack), ("init_rcv_nxt", self.peer_seq),
+                            ("init_peer_window", 65535), ("init_app_seq", 2), ("session_enable", 1), ("heartbeat", 1)):
             self.write(name, value)
         for n in range(16):     # the hand-over has made them unknown
             self.position(n, 0, 0, 0)
@@ -133,13 +135,14 @@ class CoreBench:
     # -- peer
     def segment(self, payload=b"", *, seq=None, ack=None, flags=net.TCP_ACK | net.TCP_PSH, window=65535):
         """An Ethernet frame of the peer, without FCS."""
-        tcp = {"src_port": PEER["peer_port"], "dst_port": LOCAL["local_port"], "seq": self.peer_seq if seq is None else seq,
-               "ack": self.peer_ack if ack is None else ack, "data_offset": 0x50, "flags": flags, "window": window}
+        tcp = {"src_port": PEER["peer_port"], "dst_port": LOCAL["local_port"],
+               "seq": self.peer_seq if seq is None else seq, "ack": self.peer_ack if ack is None else ack,
+               "data_offset": 0x50, "flags": flags, "window": window}
         body = net.TCP.pack(**tcp) + payload
-        pseudo = net.PSEUDO.pack(src=PEER["peer_ip"], dst=LOCAL["local_ip"], protocol=net.PROTOCOL_TCP, length=len(body))
-        tcp["checksum"] = net.checksum(pseudo + body)
-        ip = dict(version_ihl=net.IPV4_NO_OPTIONS, total_length=net.IPV4.size + len(body), ttl=64,
-                  flags_fragment=net.IPV4_DONT_FRAGMENT, protocol=net.PROTOCOL_TCP, src=PEER["peer_ip"], dst=LOCAL["local_ip"])
+        ends = {"src": PEER["peer_ip"], "dst": LOCAL["local_ip"], "protocol": net.PROTOCOL_TCP}
+        tcp["checksum"] = net.checksum(net.PSEUDO.pack(**ends, length=len(body)) + body)
+        ip = {"version_ihl": net.IPV4_NO_OPTIONS, "total_length": net.IPV4.size + len(body), "ttl": 64,
+              "flags_fragment": net.IPV4_DONT_FRAGMENT, **ends}
         ip["checksum"] = net.checksum(net.IPV4.pack(**ip))
         return (net.ETHERNET.pack(dst=LOCAL["local_mac"], src=PEER["peer_mac"], ethertype=net.ETHERTYPE_IPV4)
                 + net.IPV4.pack(**ip) + net.TCP.pack(**tcp) + payload)

@@ -55,7 +55,8 @@ def test_plain_traffic(seed):
 
 @pytest.mark.parametrize("seed", [3, 4, 5])
 def test_everything_at_once(seed):
-    """Gaps, resets, odd actions, split events, bad frames, at line rate; positions, banks, heartbeats, state, host messages
+    """Gaps, resets, odd actions, split events, bad frames, at line rate; positions, banks, heartbeats, state, host
+    messages
     and incoming segments at random."""
     rng = seeded(seed)
     bench = CoreBench()

@@ -54,7 +54,8 @@ def test_random_entries():
             await ctx.tick()
             got = levels(ctx, dut.bid), levels(ctx, dut.ask)     # write-through: the next cycle shows it
             for row, side in zip(got, (model[instrument].bids, model[instrument].offers), strict=True):
-                assert [x if x[0] else False for x in row] == [x if x[0] else False for x in side], (kind, action, level)
+                assert [x if x[0] else False for x in row] == [x if x[0] else False for x in side], (
+                    kind, action, level)
             for name in ("update_bid", "update_ask", "update_reset"):
                 ctx.set(getattr(dut, name), 0)
 

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 from hdl.gate.exposure import Exposure
 
 SEED = 64
-STROBES = ("emit", "settle", "clear_all", "forget_positions")
+STROBES = ("emit", "settle", "clear_all", "forget_positions", "restart")
 MASK = 0xFFFFFFFF
 
 
@@ -58,9 +58,14 @@ class Bench:
         self.held = 0
 
     async def sweep(self):
-        """The cycles after reset in which the rows are cleared."""
-        for _ in range(self.dut.instruments + 1):
+        """The cycles in which the rows are cleared."""
+        for name in STROBES:
+            self.ctx.set(getattr(self.dut, name), 0)
+        for _ in range(self.dut.instruments):
+            assert self.ctx.get(self.dut.clearing)
             await self.ctx.tick()
+        assert not self.ctx.get(self.dut.clearing)
+        await self.ctx.tick()
 
     async def step(self, address=None, **x):
         """One cycle: strobes act on the instrument addressed in the cycle before. Checks every output first."""
@@ -74,6 +79,12 @@ class Bench:
         self.ctx.set(self.dut.address, address)
         await self.ctx.tick()
         row = self.rows[self.held]
+        self.held = address
+        if "restart" in x:
+            self.rows = [Row() for _ in self.rows]
+            assert not self.ctx.get(self.dut.live_bids) | self.ctx.get(self.dut.live_asks)
+            assert not self.ctx.get(self.dut.position_known)
+            await self.sweep()
         if "emit" in x:
             row.emit(x)
         if "settle" in x:
@@ -83,7 +94,6 @@ class Bench:
                 each.known = False
             if "clear_all" in x:
                 each.bid_live = each.ask_live = False
-        self.held = address
         self.check()
 
     def check(self):
@@ -196,6 +206,8 @@ def test_random():
                 x = {"clear_all": 1}
             elif what < .65:
                 x = {"forget_positions": 1}
+            elif what < .67:
+                x = {"restart": 1}
             else:
                 x = {}
             seen.update((name, row.bid_live, row.ask_live) for name in STROBES if name in x)
@@ -221,8 +233,6 @@ def test_reset_forgets_row_by_row(instruments):
         ctx.set(reset, 1)
         await ctx.tick()
         ctx.set(reset, 0)
-        for name in STROBES:
-            ctx.set(getattr(dut, name), 0)
         b.rows = [Row() for _ in range(instruments)]
         await b.sweep()
         for i in range(instruments):

@@ -85,7 +85,7 @@ def test_against_pure_functions():
         for _ in range(3000):
             row, state, bests, fresh, context = random_case(rng)
             want = golden.evaluate(golden.Params(**row), state, *bests, fresh, context)
-            ctx.set(dut.params, {name: value for name, value in row.items()})
+            ctx.set(dut.params, dict(row))
             engine, gate = dut.engine, dut.gate
             ctx.set(engine.best_bid, bests[0][1])
             ctx.set(engine.best_ask, bests[1][1])
@@ -122,6 +122,7 @@ def test_against_pure_functions():
     simulator.add_testbench(testbench)
     simulator.run()
     print(outcomes, f"{reasons_seen:b}")
-    assert set(outcomes) == {golden.HELD, golden.SENT, golden.PULLED, golden.DROPPED} and min(outcomes.values()) > 100
+    assert set(outcomes) == {golden.HELD, golden.SENT, golden.PULLED, golden.DROPPED}
+    assert min(outcomes.values()) > 100
     assert reasons_seen == sum(1 << g for g in (0, 1, 3, 4, 5, 9, 10, 11, 14, 22, 24))
     assert actions == {golden.NONE, golden.KEEP, golden.REPLACE, golden.PULL}

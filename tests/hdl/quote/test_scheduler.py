@@ -11,7 +11,7 @@ from hdl.quote.scheduler import DECISION_CYCLES, Scheduler
 
 SEED = 61
 STROBES = {"identified", "entry", "applied", "publish", "publish_entry", "accept", "invalidate", "frame_end", "settle",
-           "commit", "evaluate_all", "stale_limit_write", "mass_cancel", "refill", "deferred", "wait_tokens"}
+           "commit", "restart", "evaluate_all", "stale_limit_write", "mass_cancel", "refill", "deferred", "wait_tokens"}
 OUTPUTS = ("start", "stage", "current", "direct", "mid_event", "is_stale", "due", "busy", "claimed", "address",
            "settle_now", "flip")
 
@@ -335,6 +335,28 @@ def test_position_written_before_the_answer_replaces_the_one_that_waits():
             assert all(instrument == written for instrument, written in answered), (distance, answered)
             assert answered[-1] == (2, 2)
             await b.drain()
+    simulate(test)
+
+
+def test_position_waits_while_rows_are_cleared():
+    async def test(b):
+        b.hold(clearing=1)
+        await b.step(20, settle=1, settle_index=2)
+        seen = await b.step(2, clearing=0)
+        assert seen["settle_now"]
+    simulate(test)
+
+
+@pytest.mark.parametrize("after", range(1, 4))
+def test_hand_over_forgets_the_position_that_waits(after):
+    """Written before it, a position is applied before it or never: not to rows that are being cleared."""
+    async def test(b):
+        c = b.cycle
+        answers = []
+        for n in range(60):
+            seen = await b.step(settle=n == 0, settle_index=2, restart=n == after, clearing=after < n < after + 17)
+            answers += [b.cycle - 1 - c] if seen["settle_now"] else []
+        assert answers == ([2] if after >= 2 else [])
     simulate(test)
 
 
