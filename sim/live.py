@@ -248,11 +248,12 @@ def run_board(config_path, capture=None, seed=1, max_packets=None, every_s=1.0, 
     """
     config = configuration.load(config_path)
     source = load_source(config, capture, seed, max_packets)
+    board = VirtualBoard(progress=progress)
     ended = []
     handlers = {s: signal.signal(s, lambda signum, frame: ended.append(signum))
                 for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        live = LiveBoard(config, source.frames, VirtualBoard(progress=progress))
+        live = LiveBoard(config, source.frames, board)
         try:
             say(json.dumps({"link": live.path, "feed": source.name, "generated": source.generated,
                             "exchange": str(configuration.Endpoint(config.session.peer_ip, config.session.peer_port)),

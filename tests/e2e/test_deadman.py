@@ -235,12 +235,15 @@ def test_kill_command(bench):
 
 @pytest.mark.timeout(600)
 def test_board_ends_on_a_signal(bench):
-    """The last: Ctrl-C ends the board itself, with a last word."""
+    """The last: Ctrl-C ends the board itself, with a last word; the daemon sees that its card is gone, and ends too."""
+    daemon = bench.daemon()
     bench.board.process.send_signal(signal.SIGINT)
     assert bench.board.wait() == 0, bench.board.errors()
     last = json.loads(bench.board.last)
     assert last["ended"]
-    assert (last["open_orders"], last["sessions"], last["refused"], last["wire_violations"]) == (0, 0, 0, 0)
+    assert (last["open_orders"], last["sessions"], last["refused"], last["wire_violations"]) == (0, 1, 0, 0)
+    assert daemon.wait() == 2
+    assert f"t2q: the daemon failed: serial port {bench.hello['link']} is gone" in daemon.errors()
     assert not Path(bench.hello["link"]).exists()
 
 

@@ -218,11 +218,11 @@ def test_v8_best_bid_and_offer(v8):
 def test_the_same_run_twice(tmp_path):
     """The same command gives the same frames at the same nanoseconds; the seed is in the connection's numbers."""
     need(V8)
-    runs = [Run(FIRST_LIGHT, V8, tmp_path / name, seed=seed, max_packets=700)
-            for name, seed in (("one", 3), ("two", 3), ("other", 4))]
+    runs = [Run(FIRST_LIGHT, V8, tmp_path / name, seed=seed, max_packets=packets)
+            for name, seed, packets in (("one", 3, 700), ("two", 3, 700), ("other", 4, 20))]
     first, second, other = (run.pcap.read_bytes() for run in runs)
     assert first == second
-    assert first != other
+    assert first[:len(other)] != other
     changing = ("wall_s", "sim_cycles_per_s")
     assert {k: v for k, v in runs[0].report.items() if k not in changing} == \
         {k: v for k, v in runs[1].report.items() if k not in changing}
@@ -344,7 +344,7 @@ def test_without_a_capture(tmp_path, monkeypatch):
     monkeypatch.setenv("T2Q_CAPTURES", str(empty))
     monkeypatch.setenv("COLUMNS", "150")
     done = CliRunner().invoke(cli.app, ["replay", "-c", str(FIRST_LIGHT), "--out", str(tmp_path / "out"),
-                                        "--max-packets", "1200", "--seed", "5"])
+                                        "--max-packets", "900", "--seed", "5"])
     assert done.exit_code == 0, done.output
     assert "generated traffic" in done.stdout
     assert "generated, seed 5" in done.stdout
@@ -353,8 +353,8 @@ def test_without_a_capture(tmp_path, monkeypatch):
     assert report["capture"] == "generated, seed 5"
     assert any("No capture was given or found" in note for note in report["notes"])
     assert "No capture was given or found" in (tmp_path / "out" / "report.html").read_text()
-    assert report["packets"] == 1200
-    assert report["duplicates"] == pytest.approx(600, abs=10)
+    assert report["packets"] == 900
+    assert report["duplicates"] == pytest.approx(450, abs=10)
     assert report["golden_mismatches"] == 0
     assert report["quotes_sent"] == report["quotes_accepted"] > 0
     assert (report["trigger_to_quote_cycles"]["min"], report["trigger_to_quote_cycles"]["max"]) == (8, 8)
