@@ -41,7 +41,7 @@ from sim.venue.tcp_peer import TcpPeer
 __all__ = ["DEFAULT_CAPTURE", "Replay", "ReplayError", "Source", "find_captures", "load_source", "run_replay"]
 
 DEFAULT_CAPTURE = Path("cme_mdp3") / "Cme.Mdp3.Sbe.v8.1.Example.pcap"
-DELAY_NS = 5_000            # one way between the order port and the exchange
+DELAY_NS = 10_000           # one way between the order port and the exchange, its gateway included
 MARKET_LAG_NS = 10000            # by which the exchange's market follows the feed
 BURST = DELAY_NS // CYCLE_NS - 25  # cycles; two bursts are less than the way there and back
 START_LIMIT_NS = 50_000_000
@@ -252,7 +252,7 @@ def run_replay(config_path, capture=None, out=Path("out"), seed=1, max_packets=N
             observe(replay)
         replay.start()
         first, last = board.cycle, replay.feed(source.frames)
-        simulated = time.monotonic()
+        simulated = time.monotonic(), replay.lock.board_s
         steps = 0
         while board.cycle < last + 20_000:
             if replay.daemon.phase == "failed":
@@ -261,7 +261,7 @@ def run_replay(config_path, capture=None, out=Path("out"), seed=1, max_packets=N
             steps += 1
             if steps % 50 == 0:
                 progress("replay", min(board.cycle - first, last - first), last - first)
-        simulated = time.monotonic() - simulated, board.cycle - first
+        simulated = (replay.lock.board_s - simulated[1], time.monotonic() - simulated[0], board.cycle - first)
         counters = _read_counters(replay)
         mismatches = replay.stop()
         result = _result(replay, source, counters, mismatches, simulated)
@@ -296,8 +296,9 @@ def _result(replay, source, counters, mismatches, simulated):
         start = d.fireCycle + golden.timing.tx_register
         if d.flags & 1 and start in starts:     # caused by a trigger byte, and on the pins where it was to be
             latency.add(start - d.triggerCycle)
-    wall_s, cycles = simulated
+    board_s, wall_s, cycles = simulated
     facts = {
+        "replay": f"{wall_s:.1f} s, in which the simulated core ran for {board_s:.1f} s",
         "build of the core": f"{golden.instruments} instruments, register map {registers.MAP_HASH:08x}",
         "quotes by fate": ", ".join(f"{n:,} {name.lower()}" for name, n in (
             ("sent", counters["quotes_sent"]), ("pulled", counters["quotes_pulled"]),
@@ -320,7 +321,7 @@ def _result(replay, source, counters, mismatches, simulated):
         frames_compared=len(replay.lock.sent),
         gate_drops={f"{name} {title}": counters[f"drop_{name.lower()}"]
                     for name, title, _ in registers.GATES.values() if counters[f"drop_{name.lower()}"]},
-        latency=latency, sim_cycles=cycles, sim_wall_s=wall_s,
+        latency=latency, sim_cycles=cycles, sim_wall_s=board_s,
         wire_violations=[v.text for v in replay.peer.violations],
         instruments=instrument_series(replay.config, replay.events, ledger, replay.epoch_ns), counters=counters,
         facts=facts | session_facts(replay.gateway, replay.peer), notes=source.notes)
