@@ -1,7 +1,7 @@
 """The registers in gateware, generated from their description."""
 
 from amaranth.hdl import Cat, Const, Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
 
@@ -167,26 +167,22 @@ class RegisterBank(wiring.Component):
             return register.name, None
 
         m.d.sync += [getattr(self.written, name).eq(0) for name in _whole("rw")]
-        hits = []
-        for register in REGISTERS:
-            name, half = whole(register)
-            if register.access not in ("rw", "wo"):
-                continue
-            select = Signal(name=f"{register.name}_select")
-            m.d.comb += select.eq(bus.we & (bus.addr == register.address))
-            hits.append(select)
-            if half == 0:
-                held[name] = Signal(32, name=f"{name}_held")
-                with m.If(select):
-                    m.d.sync += held[name].eq(bus.data)
-                continue
-            m.d.comb += getattr(self.write, name).eq(select)
-            if register.access == "rw":
-                with m.If(select):
-                    value = bus.data if half is None else Cat(held[name], bus.data)
-                    m.d.sync += [getattr(self.rw, name).eq(value), getattr(self.written, name).eq(1)]
-        with m.If(Cat(hits).any()):
-            m.d.comb += hit.eq(1)
+        with m.If(bus.we):
+            with m.Switch(bus.addr):
+                for register in REGISTERS:
+                    name, half = whole(register)
+                    if register.access not in ("rw", "wo"):
+                        continue
+                    with m.Case(register.address):
+                        m.d.comb += hit.eq(1)
+                        if half == 0:
+                            held[name] = Signal(32, name=f"{name}_held")
+                            m.d.sync += held[name].eq(bus.data)
+                            continue
+                        m.d.comb += getattr(self.write, name).eq(1)
+                        if register.access == "rw":
+                            value = bus.data if half is None else Cat(held[name], bus.data)
+                            m.d.sync += [getattr(self.rw, name).eq(value), getattr(self.written, name).eq(1)]
 
         for register in REGISTERS:
             name, half = whole(register)
@@ -235,27 +231,31 @@ class RegisterBank(wiring.Component):
             self.param_write_word.eq(bus.addr),
         ]
 
-        read_row = Cat(self.row_addr[:index_width], self.bank ^ self.flip)
-        host_words, param_hits = {}, []
+        # One wide memory, written a word at a time: a row is fetched whole, and the host picks a word of one.
+        rows = Memory(shape=data.ArrayLayout(32, registers.ROW_WORDS), depth=2 << index_width, init=[])
+        m.submodules.rows = rows
+        write, host_read = rows.write_port(granularity=1), rows.read_port()
+        read = rows.read_port(transparent_for=(write,))     # a write may fall into the cycle of `flip`
+        is_word = Signal(max(param.word for param in PARAMS) + 1)
+        words = [Const(0, 32)] * registers.ROW_WORDS
         for param in PARAMS:
-            memory = Memory(shape=param.width, depth=2 << index_width, init=[])
-            m.submodules[f"param_{param.name}"] = memory
-            write, host_read = memory.write_port(), memory.read_port()
-            read = memory.read_port(transparent_for=(write,))   # a write may fall into the cycle of `flip`
-            selected = bus.we & is_param & (bus.addr[:word_width] == param.word)
-            param_hits.append(selected)
-            with m.If(sweeping):
-                m.d.comb += [write.addr.eq(sweep), write.en.eq(1)]
-            with m.Else():
-                m.d.comb += [write.addr.eq(row), write.data.eq(bus.data), write.en.eq(selected)]
-            m.d.comb += [
-                read.addr.eq(read_row),
-                self.row[param.name].eq(read.data),
-                host_read.addr.eq(row),
-                host_read.en.eq(bus.re),
-            ]
-            host_words[param.word] = host_read.data
-        m.d.comb += self.param_write.eq(Cat(param_hits).any())
+            words[param.word] = Cat(bus.data[:param.width], Const(0, 32 - param.width))
+        with m.If(bus.we & is_param):
+            with m.Switch(bus.addr[:word_width]):
+                for param in PARAMS:
+                    with m.Case(param.word):
+                        m.d.comb += is_word[param.word].eq(1)
+        m.d.comb += [
+            read.addr.eq(Cat(self.row_addr[:index_width], self.bank ^ self.flip)),
+            self.row.eq(read.data),
+            host_read.addr.eq(row),
+            host_read.en.eq(bus.re),
+            self.param_write.eq(is_word.any()),
+        ]
+        with m.If(sweeping):
+            m.d.comb += [write.addr.eq(sweep), write.en.eq(~0)]
+        with m.Else():
+            m.d.comb += [write.addr.eq(row), write.en.eq(is_word), write.data.eq(Cat(words))]
         with m.If(self.param_write):
             m.d.comb += hit.eq(1)
 
@@ -264,10 +264,8 @@ class RegisterBank(wiring.Component):
         param_read = Signal(32)
         with m.If(bus.re):
             m.d.sync += [word.eq(bus.addr), in_range.eq(is_param)]
-        with m.Switch(word):
-            for number, data in host_words.items():
-                with m.Case(number):
-                    m.d.comb += param_read.eq(data & in_range.replicate(len(data)))
+        with m.If(in_range):
+            m.d.comb += param_read.eq(host_read.data[word])
 
         m.submodules.security_ids = ids = Memory(shape=32, depth=1 << index_width, init=[])
         id_write, id_read = ids.write_port(), ids.read_port()
