@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
+WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -46,10 +47,10 @@ run: setup  ## replay market data through the gateware and show the table; resul
 	@$(BIN)/t2q replay $(ARGS)
 
 test: setup  ## every test: unit, cocotb, host, end to end
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile $(ARGS)
 
 sim: setup  ## only the tests that simulate the gateware (components, virtual board, cocotb)
-	@$(BIN)/python -m pytest tests/hdl tests/sim $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile tests/hdl tests/sim tests/core $(ARGS)
 
 verilog: setup  ## write the core as Verilog: build/core.v
 	@$(BIN)/python -m sim.board verilog --output build/core.v $(ARGS)
