@@ -1,6 +1,6 @@
 # Every target sets up what it needs first; `make help` lists them.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -10,6 +10,8 @@ WORKERS ?= auto
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup check lock run test sim waves verilog lint bench docs clean
+
+comma := ,
 
 # need(command that succeeds where the tool is there, name, how to install it)
 need = $(1) >/dev/null 2>&1 || { echo "tick2quote: $(2) is missing; install it, e.g. with: apt-get install $(3)" >&2; exit 1; }
@@ -21,7 +23,7 @@ help:  ## this list
 setup: $(STAMP)  ## make .venv with the exact versions of requirements.lock (again only when they change)
 
 check:
-	@$(call need,command -v $(PYTHON),Python 3.11 ($(PYTHON)),python3.11)
+	@$(call need,$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3$(comma) 11))',Python 3.11 ($(PYTHON)),python3.11)
 	@$(call need,$(PYTHON) -c 'import ensurepip; import venv',the venv module of $(PYTHON),python3.11-venv)
 	@$(call need,command -v $(or $(CXX),g++),a C++ compiler ($(or $(CXX),g++)),g++)
 	@$(call need,command -v perl,perl,perl)
