@@ -42,6 +42,7 @@ def main() -> int:
         command.add_argument("--arguments", type=json.loads, default={}, help="its keyword arguments, as JSON")
         if name == "verilog":
             command.add_argument("--output", type=Path, required=True)
+            command.add_argument("--form", choices=("verilog", "board"), default="verilog", help=argparse.SUPPRESS)
             command.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
         if name == "bench":
             command.add_argument("--seconds", type=float, default=5.0)
@@ -50,7 +51,7 @@ def main() -> int:
         design = Design(options.top, options.arguments)
         match options.command:
             case "verilog" if options.in_process:
-                text = design.elaborate()
+                text = design.elaborate() if options.form == "verilog" else design.elaborate_board()
                 partial = options.output.with_suffix(".partial")
                 partial.write_text(text)
                 partial.rename(options.output)
