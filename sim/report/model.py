@@ -111,7 +111,9 @@ class ReplayResult:
     golden_mismatches : frames that differ from the golden model's, of ``frames_compared``.
     gate_drops : evaluations stopped or held back, by reason (the gate's name and title).
     latency : :class:`Latency` of direct decisions with the order port idle.
-    sim_cycles : core cycles simulated; ``sim_wall_s``: seconds spent inside the simulated core; ``wall_s`` is the whole command.
+    sim_cycles : core cycles simulated; ``sim_wall_s``: processor seconds that the simulated core took; ``wall_s``:
+        seconds of the whole command.
+        of the whole command.
     wire_violations : what the exchange's TCP end point found wrong with our frames, in words.
     instruments : :class:`InstrumentSeries`.
     counters : further counters of the core by name.
