@@ -231,31 +231,35 @@ class RegisterBank(wiring.Component):
             self.param_write_word.eq(bus.addr),
         ]
 
-        # One wide memory, written a word at a time: a row is fetched whole, and the host picks a word of one.
-        rows = Memory(shape=data.ArrayLayout(32, registers.ROW_WORDS), depth=2 << index_width, init=[])
-        m.submodules.rows = rows
-        write, host_read = rows.write_port(granularity=1), rows.read_port()
-        read = rows.read_port(transparent_for=(write,))     # a write may fall into the cycle of `flip`
-        is_word = Signal(max(param.word for param in PARAMS) + 1)
-        words = [Const(0, 32)] * registers.ROW_WORDS
-        for param in PARAMS:
-            words[param.word] = Cat(bus.data[:param.width], Const(0, 32 - param.width))
-        with m.If(bus.we & is_param):
-            with m.Switch(bus.addr[:word_width]):
-                for param in PARAMS:
-                    with m.Case(param.word):
-                        m.d.comb += is_word[param.word].eq(1)
-        m.d.comb += [
-            read.addr.eq(Cat(self.row_addr[:index_width], self.bank ^ self.flip)),
-            self.row.eq(read.data),
-            host_read.addr.eq(row),
-            host_read.en.eq(bus.re),
-            self.param_write.eq(is_word.any()),
-        ]
-        with m.If(sweeping):
-            m.d.comb += [write.addr.eq(sweep), write.en.eq(~0)]
-        with m.Else():
-            m.d.comb += [write.addr.eq(row), write.en.eq(is_word), write.data.eq(Cat(words))]
+        # One memory for all parameters of a width, written one of them at a time and read whole.
+        param_hits = Signal(len(PARAMS))
+        host_words = {}
+        for width in sorted({param.width for param in PARAMS}):
+            params = [param for param in PARAMS if param.width == width]
+            memory = Memory(shape=data.ArrayLayout(width, len(params)), depth=2 << index_width, init=[])
+            m.submodules[f"params_{width}"] = memory
+            write, host_read = memory.write_port(granularity=1), memory.read_port()
+            read = memory.read_port(transparent_for=(write,))   # a write may fall into the cycle of `flip`
+            selected = Signal(len(params), name=f"selected_{width}")
+            with m.If(bus.we & is_param):
+                with m.Switch(bus.addr[:word_width]):
+                    for n, param in enumerate(params):
+                        with m.Case(param.word):
+                            m.d.comb += selected[n].eq(1)
+            with m.If(sweeping):
+                m.d.comb += [write.addr.eq(sweep), write.en.eq(~0)]
+            with m.Else():
+                m.d.comb += [write.addr.eq(row), write.en.eq(selected),
+                             write.data.eq(bus.data[:width].replicate(len(params)))]
+            m.d.comb += [
+                read.addr.eq(Cat(self.row_addr[:index_width], self.bank ^ self.flip)),
+                host_read.addr.eq(row),
+                host_read.en.eq(bus.re),
+            ]
+            for n, param in enumerate(params):
+                m.d.comb += [self.row[param.name].eq(read.data[n]), param_hits[param.word].eq(selected[n])]
+                host_words[param.word] = host_read.data[n]
+        m.d.comb += self.param_write.eq(param_hits.any())
         with m.If(self.param_write):
             m.d.comb += hit.eq(1)
 
@@ -265,7 +269,10 @@ class RegisterBank(wiring.Component):
         with m.If(bus.re):
             m.d.sync += [word.eq(bus.addr), in_range.eq(is_param)]
         with m.If(in_range):
-            m.d.comb += param_read.eq(host_read.data[word])
+            with m.Switch(word):
+                for number, value in host_words.items():
+                    with m.Case(number):
+                        m.d.comb += param_read.eq(value)
 
         m.submodules.security_ids = ids = Memory(shape=32, depth=1 << index_width, init=[])
         id_write, id_read = ids.write_port(), ids.read_port()

@@ -34,11 +34,12 @@ class TickConverter(wiring.Component):
         quotient = Signal(signed(32))
         back_low, back_high = Signal(signed(49)), Signal(signed(49))  # halves of the product with odd
         back = Signal(signed(66))
-        m.d.comb += back.eq(back_low + (back_high << 16))
+        below = Signal(64)                  # the bits that the shift takes away
+        m.d.comb += [back.eq(back_low + (back_high << 16)), below.eq((1 << self.shift) - 1)]
         with m.If(self.en):
             m.d.sync += [
                 whole.eq(self.px >> self.shift),
-                even.eq((self.px & ((1 << self.shift) - 1)) == 0),
+                even.eq((self.px.as_unsigned() & below) == 0),
                 low.eq(whole[:32] * self.inverse[:16]),
                 high.eq(whole[:16] * self.inverse[16:]),
                 quotient.eq((low[:32] + (high[:16] << 16))[:32]),

@@ -64,10 +64,18 @@ class TokenBuckets(wiring.Component):
             with m.Else():
                 m.d.sync += tokens.eq(left + tick)
 
-        bucket(self.tokens, self.session_burst, session_tick, self.spend_session)
+        def moves(burst, tick, spend):
+            """Whether a bucket can change in this cycle; the rest of the time all of them rest."""
+            before = Signal.like(burst, name_suffix="_before")
+            m.d.sync += before.eq(burst)
+            return self.fill | tick | spend | (burst != before)
+
+        with m.If(moves(self.session_burst, session_tick, self.spend_session)):
+            bucket(self.tokens, self.session_burst, session_tick, self.spend_session)
         symbols = Array(Signal(8, name=f"symbol_tokens_{i}") for i in range(self.instruments))
-        for i in range(self.instruments):
-            bucket(symbols[i], self.symbol_burst, symbol_tick, self.spend_symbol & (self.index == i))
+        with m.If(moves(self.symbol_burst, symbol_tick, self.spend_symbol)):
+            for i in range(self.instruments):
+                bucket(symbols[i], self.symbol_burst, symbol_tick, self.spend_symbol & (self.index == i))
         m.d.comb += [
             self.new_ok.eq((self.tokens > (self.session_burst >> 2)) & (symbols[self.index] != 0)),
             self.cancel_ok.eq(self.tokens != 0),

@@ -1,6 +1,6 @@
 """What is live at the venue and what could still trade: the memory behind G11."""
 
-from amaranth import Array, Cat, Module, Mux, Signal, signed
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -110,21 +110,21 @@ class Exposure(wiring.Component):
             self.open_ask.eq(self.live.sent_ask - self.known.settled_ask),
         ]
 
-        bids, asks, known = (Array(Signal(name=f"{name}_{i}") for i in range(self.instruments))
-                             for name in ("bid_live", "ask_live", "position_known"))
-        m.d.comb += [self.live_bids.eq(Cat(*bids)), self.live_asks.eq(Cat(*asks)), self.bid_live.eq(bids[held]),
-                     self.ask_live.eq(asks[held]), self.position_known.eq(known[held])]
+        bids, asks, known = self.live_bids, self.live_asks, Signal(self.instruments)    # one bit an instrument
+        m.d.comb += [self.bid_live.eq(bids.bit_select(held, 1)), self.ask_live.eq(asks.bit_select(held, 1)),
+                     self.position_known.eq(known.bit_select(held, 1))]
         with m.If(self.emit):
-            m.d.sync += [bids[held].eq(self.bid_lots != 0), asks[held].eq(self.ask_lots != 0)]
+            m.d.sync += [bids.bit_select(held, 1).eq(self.bid_lots != 0),
+                         asks.bit_select(held, 1).eq(self.ask_lots != 0)]
         with m.If(self.settle):
-            m.d.sync += known[held].eq(1)
+            m.d.sync += known.bit_select(held, 1).eq(1)
             with m.If(self.live.quote_id == self.settled_quote_id):
                 with m.If(self.clear_bid):
-                    m.d.sync += bids[held].eq(0)
+                    m.d.sync += bids.bit_select(held, 1).eq(0)
                 with m.If(self.clear_ask):
-                    m.d.sync += asks[held].eq(0)
+                    m.d.sync += asks.bit_select(held, 1).eq(0)
         with m.If(self.forget_positions | self.restart):
-            m.d.sync += Cat(*known).eq(0)
+            m.d.sync += known.eq(0)
         with m.If(self.clear_all | self.restart):
-            m.d.sync += [Cat(*bids).eq(0), Cat(*asks).eq(0)]
+            m.d.sync += [bids.eq(0), asks.eq(0)]
         return m
