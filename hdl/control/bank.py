@@ -202,8 +202,9 @@ class RegisterBank(wiring.Component):
             elif register.access == "count":
                 counter = Signal(register.width, name=name)
                 event = refused if name == "write_refused" else getattr(self.count, name)
-                with m.If(event & ~counter.all()):
-                    m.d.sync += counter.eq(counter + 1)
+                with m.If(event):
+                    with m.If(~counter.all()):
+                        m.d.sync += counter.eq(counter + 1)
                 readable[register.address] = counter
         return readable
 

@@ -15,7 +15,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["UnsupportedNetlist", "one_process"]
+__all__ = ["EVERY_EDGE", "UnsupportedNetlist", "one_process"]
+
+#: In the text of a module whose every clock edge is a cycle.
+EVERY_EDGE = "always @(edge "
 
 _NAME = r"[A-Za-z_][\w$]*"
 _TOKEN = re.compile(rf"\d+'s?[bdh][0-9a-fxz?_]+|({_NAME})((?: ?\[[^\[\]]*\])?)|\d+")
@@ -148,7 +151,11 @@ class _Parser:
             self.at += 1
         elif line.startswith("assign "):
             self.lines[self.at] = line.removeprefix("assign ")
-            self.logic.append(Block([self._assignment()]))
+            statement = self._assignment()
+            targets = [statement.target]
+            if statement.target.startswith("{") and re.fullmatch(r"\d+'h0+", statement.expression):
+                targets = re.findall(rf"{_NAME}(?: ?\[[\d:]+\])?", statement.target)
+            self.logic += [Block([Statement(statement.expression, target=target)]) for target in targets]
         elif match := re.fullmatch(rf"always @(\*|\(posedge ({_NAME})\s*\))( begin)?", line):
             self.at += 1
             body = self._block() if match[3] else [self._assignment()]
@@ -256,6 +263,7 @@ class _Process:
         self.net = net = _Parser(text)
         self.width, self.reset = net.width, reset
         self._substitute_aliases()
+        self._split_signals()
         self.logic = [self._group(body) for body in net.logic]
         self.updates = [self._group(body) for body in net.updates]
         self._write_registers_directly()
@@ -333,25 +341,78 @@ class _Process:
         alias = self._aliases()
         shown = [Block([Statement(register, target=name)]) for name, register in alias.items() if name in net.direction]
 
-        def renamed(expression):
-            def name(match):
-                if match[1] is None or match[1] not in self.width:
-                    return match[0]
-                select = re.sub(r"\[(.*)\]", lambda inner: f"[{renamed(inner[1])}]", match[2])
-                return self._root(alias, match[1]) + select
-            return _TOKEN.sub(name, expression)
-
         net.logic = [body for body in net.logic
                      if not (len(body) == 1 and alias.get(body[0].target) == body[0].expression)]
+        self._rename(lambda name, select: self._root(alias, name) + select)
         for body in (*net.logic, *net.updates):
             for statement in body.walk():
-                statement.expression = _replicated(renamed(statement.expression))
-                statement.target = renamed(statement.target)
+                statement.expression = _replicated(statement.expression)
         net.logic += shown
-        clocks = {self._root(alias, clock) for clock in net.clocks}
+        net.clocks = clocks = {self._root(alias, clock) for clock in net.clocks}
         if len(clocks) != 1:
             raise UnsupportedNetlist(f"{len(clocks)} clocks ({', '.join(sorted(clocks))}), there must be one")
         (self.clock,) = clocks
+
+    def _rename(self, rename) -> None:
+        """Replace every variable, name and select, by what ``rename`` makes of it."""
+        def renamed(expression):
+            def one(match):
+                if match[1] is None or match[1] not in self.width:
+                    return match[0]
+                return rename(match[1], re.sub(r"\[(.*)\]", lambda inner: f"[{renamed(inner[1])}]", match[2]))
+            return _TOKEN.sub(one, expression)
+
+        for body in (*self.net.logic, *self.net.updates):
+            for statement in body.walk():
+                statement.expression, statement.target = renamed(statement.expression), renamed(statement.target)
+
+    def _split_signals(self) -> None:
+        """A signal that is driven in parts is a signal for each part, unless it is read as a whole."""
+        net = self.net
+        parts, other, reads = defaultdict(list), set(net.direction) | set(net.depth), defaultdict(list)
+        for body in (*net.logic, *net.updates):
+            for statement in body.walk():
+                self._analyse(statement)
+                for r in statement.reads:
+                    reads[r.name].append(r)
+                for w in statement.writes:
+                    whole = _CONSTANT_SELECT.fullmatch(statement.target[len(w.name):].strip())
+                    if len(body) == 1 and whole and not statement.choices and body[0] is statement:
+                        parts[w.name].append(w)
+                    else:
+                        other.add(w.name)
+        pieces = {}         # name -> [(range, name of the piece)], highest first
+
+        def covered(own, read):
+            bits = [min(w.high, read.high) - max(w.low, read.low) + 1 for w in own if w.overlaps(read)]
+            return len(bits) <= 4 and sum(bits) == read.high - read.low + 1
+
+        for name in parts.keys() - other:
+            own = parts[name]
+            if any(a.overlaps(b) for k, a in enumerate(own) for b in own[:k]):
+                continue
+            if all(covered(own, r) for r in reads[name]):
+                pieces[name] = [(w, f"{name}_{w.low}_") for w in sorted(own, key=lambda w: -w.high)]
+                if any(piece in self.width for _, piece in pieces[name]):
+                    del pieces[name]
+        for own in pieces.values():
+            self.width |= {piece: w.high - w.low + 1 for w, piece in own}
+
+        def rename(name, select):
+            if name not in pieces:
+                return name + select
+            low, high = 0, self.width[name] - 1
+            if constant := _CONSTANT_SELECT.fullmatch(select.strip()):
+                low, high = int(constant[2] or constant[1]), int(constant[1])
+            found = []
+            for w, piece in pieces[name]:
+                if w.overlaps(Range(name, low, high)):
+                    first, last = max(low, w.low) - w.low, min(high, w.high) - w.low
+                    whole = last - first == w.high - w.low
+                    found.append(piece + ("" if whole else f" [{last}]" if first == last else f" [{last}:{first}]"))
+            return found[0] if len(found) == 1 else f"{{ {', '.join(found)} }}"
+        self._rename(rename)
+        self._substitute_aliases()
 
     # -- registers
 
@@ -675,7 +736,7 @@ class _Process:
                          f"initial_{k} = initial_{k} + 1) {name}[initial_{k}] = {values[0]};"]
             else:
                 head += ["  initial begin", *(f"    {name}[{n}] = {value};" for n, value in enumerate(values)), "  end"]
-        return "\n".join([*head, f"  always @(posedge {self.clock}) begin", *out, "  end", "endmodule", ""])
+        return "\n".join([*head, f"  {EVERY_EDGE}{self.clock}) begin", *out, "  end", "endmodule", ""])
 
     def _update_order(self) -> list[int]:
         left = {k for k, update in enumerate(self.updates) if not update.gone}
@@ -781,8 +842,8 @@ def one_process(netlist: str, *, module: str, reset: str = "rst") -> str:
     Returns
     -------
     str
-        Before a rising edge of the clock, the inputs are what they are in the cycle that it ends; after it, so are the
-        outputs.
+        Every edge of the clock, rising or falling, is a cycle, which saves the simulator the way back. Before the
+        edge, the inputs are what they are in that cycle; after it, so are the outputs.
 
     Raises
     ------

@@ -7,9 +7,10 @@
 // has, BOARD_RX_PORTS / BOARD_TX_PORTS (X-macros over GMII ports), BOARD_HAS_LINK, BOARD_HAS_REG_LOG,
 // BOARD_HAS_HOST_TX_LOG and BOARD_HAS_KILL.
 //
-// The model is the design with a register behind every input (see verilate.py). One cycle c is: drive the inputs of c;
-// rising edge, with which c begins and the registers take them; sample the outputs of c; falling edge. So all that
-// combines inputs is evaluated once a cycle, and outputs that depend on inputs of the same cycle are seen exactly.
+// The model (see Design.board in verilate.py) has after an edge the outputs of the cycle whose inputs it had before it.
+// One cycle c is: drive the inputs of c; clock edge; sample the outputs of c; the other edge, unless the model takes
+// every edge for one of its own (BOARD_EVERY_EDGE). So all that combines inputs is evaluated once a cycle, and outputs
+// that depend on inputs of the same cycle are seen exactly.
 
 #include <array>
 #include <cstdint>
@@ -230,7 +231,7 @@ struct Board {
     ~Board() { dut.final(); }
 
     template <bool TRACED> void rise() {
-        dut.clk = 1;
+        dut.clk = !dut.clk;
         dut.eval();
 #if VM_TRACE
         if (TRACED) trace->dump(trace_origin + uint64_t(cycle) * CYCLE_NS);
@@ -238,8 +239,10 @@ struct Board {
     }
 
     template <bool TRACED> void fall() {
+#ifndef BOARD_EVERY_EDGE
         dut.clk = 0;
         dut.eval();
+#endif
 #if VM_TRACE
         if (TRACED) trace->dump(trace_origin + uint64_t(cycle) * CYCLE_NS + CYCLE_NS / 2);
 #endif

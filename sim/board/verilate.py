@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-from sim.board.cycle import UnsupportedNetlist, one_process
+from sim.board.cycle import EVERY_EDGE, UnsupportedNetlist, one_process
 
 __all__ = ["BUILD", "Build", "BuildError", "Design", "Pin", "Recipe", "build", "lint", "parse_pins"]
 
@@ -469,11 +469,13 @@ def build(design: Design | None = None, *, trace: bool = False, progress: Progre
         name=design.name + ("-trace" if trace else ""),
         product="board.so",
         top="board",
-        files={"pins.h": _pins_header(pins), "design.v": text} | ({"board.v": _wrapper(pins)} if trace else {}),
+        files={"pins.h": _pins_header(pins) + "#define BOARD_EVERY_EDGE\n" * (EVERY_EDGE in text),
+               "design.v": text} | ({"board.v": _wrapper(pins)} if trace else {}),
         options=("--trace-vcd",) if trace else WHOLE,
         sources=(HARNESS,),
-        # -O3 runs no faster than -O2 and takes twice as long to compile; waveforms are for looking at.
-        optimise=("-O1",) if trace else ("-O2",),
+        # -O3 runs no faster than -O2 and takes twice as long to compile, and there is little to put into vectors;
+        # waveforms are for looking at.
+        optimise=("-O1",) if trace else ("-O2", "-fno-tree-vectorize"),
         # Only the harness's functions are visible: two designs in one process must not share a symbol.
         compile_flags=("-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"),
         link_flags=("-shared",)).make(report)
