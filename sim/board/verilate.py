@@ -46,6 +46,7 @@ LINT_OFF = [*WARNINGS_OFF, "-Wno-PROCASSINIT", "-Wno-UNUSEDSIGNAL", "-Wno-DECLFI
 VERILATE = ["--cc", "--prefix", "Vtop", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
             "--no-timing", *WARNINGS_OFF]
 # One function with all of a cycle, in the order written: the compiler sees which values do not outlive it.
+SMALL = 300_000     # bytes of C++
 WHOLE = ("-fno-split", "-fno-reorder", "--output-split", "0", "--output-split-cfuncs", "100000000")
 
 
@@ -416,7 +417,7 @@ class Recipe:
                     with locked(product):
                         if not product.exists():
                             partial = product.with_suffix(".partial")
-                            _run("the C++ compiler", [*command, str(partial), "-O2"], work, log)
+                            _run("the C++ compiler", [*command, str(partial), "-O1"], work, log)
                             partial.rename(product)
                     return product
                 product = objects / f"{source.stem}.o"
@@ -425,7 +426,14 @@ class Recipe:
                 _run("the C++ compiler", [*command, str(product), *level, f"-I{work}", f"-I{objects}"], work, log)
                 return product
 
-            sources = sorted([*objects.glob("*.cpp"), *self.sources, *runtime], key=lambda path: -path.stat().st_size)
+            # Reading the headers costs more than compiling a small file, so small ones go together.
+            generated = list(objects.glob("*.cpp"))
+            for together, slow in (("fast.cpp", False), ("all__Slow.cpp", True)):
+                small = [path for path in generated
+                         if path.stem.endswith("__Slow") == slow and path.stat().st_size < SMALL]
+                (objects / together).write_text("".join(f'#include "{path.name}"\n' for path in sorted(small)))
+                generated = [objects / together, *(path for path in generated if path not in small)]
+            sources = sorted([*generated, *self.sources, *runtime], key=lambda path: -path.stat().st_size)
             products = []
             with ThreadPoolExecutor(jobs) as pool:
                 pending = [pool.submit(compile_one, source) for source in sources]
