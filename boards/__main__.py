@@ -1,0 +1,114 @@
+"""``python -m boards``: bitstreams, and the speed of single components."""
+
+import os
+import sys
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from boards import flow
+
+CANNOT_RUN = 2
+
+app = typer.Typer(name="boards", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  rich_markup_mode=None, help="Bitstreams for the supported boards, with Yosys, nextpnr and ecppack.")
+
+
+@app.callback()
+def _app():
+    pass
+
+
+@contextmanager
+def _stages():
+    """A line that says what the tools are doing and since when, on standard error."""
+    console = Console(stderr=True)
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console,
+                  transient=True, disable=not console.is_terminal) as bar:
+        tasks = {}
+
+        def progress(stage, what):
+            if stage not in tasks:
+                for task in tasks.values():
+                    bar.stop_task(task)
+                tasks[stage] = bar.add_task(stage)
+            bar.update(tasks[stage], description=f"{stage}: {what}")
+
+        yield progress
+
+
+@contextmanager
+def _one_line(*kinds):
+    try:
+        yield
+    except kinds as error:
+        if os.environ.get("T2Q_DEBUG"):
+            raise
+        print(f"boards: {error}", file=sys.stderr)
+        raise typer.Exit(1 if isinstance(error, flow.TimingError) else CANNOT_RUN) from None
+
+
+def _print_figures(figures):
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "", "of", "%"):
+        table.add_column(name, justify="left" if not table.columns else "right")
+    for clock, (reached, wanted) in figures.clocks.items():
+        table.add_row(f"clock {clock}", f"{reached:.1f} MHz", f"{wanted:.1f} MHz",
+                      "met" if reached >= wanted else "MISSED")
+    for kind, name in (("lut", "LUT4"), ("ff", "flip-flops"), ("bram", "block RAM"), ("dsp", "multipliers 18x18"),
+                       ("pll", "PLL")):
+        table.add_row(name, str(figures.used[kind]), str(figures.available[kind]), f"{figures.percent(kind):.1f}")
+    console.print(table, highlight=False)
+
+
+@app.command("time")
+def time_component(
+    component: Annotated[str, typer.Argument(help="Import path, package.module:Class.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="Constructor arguments, name=value.",
+                                                          show_default=False)] = None,
+    device: Annotated[str, typer.Option("--device", "-d", help="25F, 45F or 85F.")] = "25F",
+    target: Annotated[float, typer.Option(help="MHz that the placer aims at.")] = 125.0,
+    seed: Annotated[list[int] | None, typer.Option(help="Of the placer; several times: the best and the worst are "
+                                                        "shown.", show_default="1")] = None,
+    synth: Annotated[str, typer.Option(help="More options of synth_lattice, e.g. \"-nowidelut\".")] = "",
+    pnr: Annotated[str, typer.Option(help="More options of nextpnr, e.g. \"--tmg-ripup\".")] = "",
+):
+    """Place and route one component alone, between registers, and show its clock, size and critical path.
+
+    Exit code 0 whatever the speed. Files are in build/time/.
+
+    Example: python -m boards time hdl.mac.rx:MacRx --device 25F --seed 1 --seed 2
+    """
+    from boards import measure
+    if device not in flow.DEVICES:
+        print(f"boards: --device {device}: must be one of {', '.join(flow.DEVICES)}", file=sys.stderr)
+        raise typer.Exit(CANNOT_RUN)
+    with _one_line(flow.FlowError, ValueError, ImportError, AttributeError, TypeError):
+        runs = []
+        for one in seed or [1]:
+            with _stages() as progress:
+                figures = measure.measure(
+                    component, measure.parse_arguments(arguments or []), device, target_mhz=target, seed=one,
+                    options=pnr.split(), synth_options=synth.split(), progress=progress)
+            if not figures.clocks:
+                raise flow.FlowError(f"{component} has no path from register to register")
+            runs.append((figures.worst()[1], one, figures))
+            if len(seed or [1]) > 1:
+                print(f"seed {one}: {figures.worst()[1]:.1f} MHz", flush=True)
+    _, one, figures = max(runs, key=lambda run: run[0])
+    _print_figures(figures)
+    if len(runs) > 1:
+        print(f"seeds {', '.join(str(s) for _, s, _ in runs)}: {min(r[0] for r in runs):.1f} to "
+              f"{max(r[0] for r in runs):.1f} MHz; shown: seed {one}")
+    print("critical path:")
+    print("\n".join(flow.path_lines(figures)))
+    print(", ".join(f"{stage} {spent:.0f} s" for stage, spent in figures.seconds.items()))
+
+
+if __name__ == "__main__":
+    app()

