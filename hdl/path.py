@@ -235,13 +235,16 @@ class TickPath(wiring.Component):
             self.fire.eq(emit | mass_cancel),
             self.kind.eq(Mux(mass_cancel, KIND_MASS_CANCEL, KIND_QUOTE)),
             buckets.spend_session.eq(self.fire), buckets.spend_symbol.eq(emit & gate.is_new),
-            self.quote.bid_ticks.eq(gate.bid_px), self.quote.ask_ticks.eq(gate.ask_px),
-            self.quote.bid_lots.eq(gate.bid_lots), self.quote.ask_lots.eq(gate.ask_lots),
-            self.quote.tick_e9.eq(Cat(self.row.tick_e9_lo, self.row.tick_e9_hi)),
-            self.quote.lot_mult.eq(self.row.lot_mult), self.quote.lot_exp.eq(self.row.lot_exp),
-            self.quote.instrument_id.eq(Cat(self.row.instrument_id_lo, self.row.instrument_id_hi)),
             self.quote.quote_id.eq(self.status.next_quote_id),
         ]
+        with m.If(self.fire):   # the order port reads them later
+            m.d.sync += [
+                self.quote.bid_ticks.eq(gate.bid_px), self.quote.ask_ticks.eq(gate.ask_px),
+                self.quote.bid_lots.eq(gate.bid_lots), self.quote.ask_lots.eq(gate.ask_lots),
+                self.quote.tick_e9.eq(Cat(self.row.tick_e9_lo, self.row.tick_e9_hi)),
+                self.quote.lot_mult.eq(self.row.lot_mult), self.quote.lot_exp.eq(self.row.lot_exp),
+                self.quote.instrument_id.eq(Cat(self.row.instrument_id_lo, self.row.instrument_id_hi)),
+            ]
         with m.If(control.quote_id_written):
             m.d.sync += self.status.next_quote_id.eq(control.quote_id)
         with m.Elif(self.fire):

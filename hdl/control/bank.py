@@ -65,8 +65,8 @@ class RegisterBank(wiring.Component):
 
     **Parameter rows** are banked. Writes go to the shadow bank, one word at a time, and never show in ``row``; ``flip``
     makes the shadow bank the active one and the other way round, for all rows in one cycle. ``row`` in cycle
-    ``c + 1`` is the row ``row_addr`` of cycle ``c`` in the bank that is active in ``c + 1``. The host reads the shadow
-    bank.
+    ``c + row_latency`` is the row ``row_addr`` of cycle ``c`` in the bank that is active in ``c + 1``. The host reads
+    the shadow bank.
 
     **After reset** every register is 0, and so are both banks: memories keep their content through a reset, so a sweep
     clears them, a row a cycle, and ``bus.ready`` is 0 until it is done (2 cycles an instrument, the number of
@@ -80,6 +80,8 @@ class RegisterBank(wiring.Component):
     ----------
     instruments : int
         Parameter rows, 1 to 255.
+    row_latency : int
+        1, or 2: ``row`` comes from registers.
 
     Members
     -------
@@ -114,10 +116,12 @@ class RegisterBank(wiring.Component):
         Read port of the latency histogram; data in the cycle after the address.
     """
 
-    def __init__(self, instruments: int = 16):
+    def __init__(self, instruments: int = 16, *, row_latency: int = 1):
+        if row_latency not in (1, 2):
+            raise ValueError(f"row_latency is {row_latency}, must be 1 or 2")
         if not 1 <= instruments <= 255:
             raise ValueError(f"instruments is {instruments}, must be 1 to 255")
-        self.instruments = instruments
+        self.instruments, self.row_latency = instruments, row_latency
         rw = _whole("rw")
         super().__init__({
             "bus": In(RegisterBus),
@@ -257,8 +261,10 @@ class RegisterBank(wiring.Component):
                 host_read.addr.eq(row),
                 host_read.en.eq(bus.re),
             ]
+            domain = m.d.comb if self.row_latency == 1 else m.d.sync
             for n, param in enumerate(params):
-                m.d.comb += [self.row[param.name].eq(read.data[n]), param_hits[param.word].eq(selected[n])]
+                domain += self.row[param.name].eq(read.data[n])
+                m.d.comb += [param_hits[param.word].eq(selected[n])]
                 host_words[param.word] = host_read.data[n]
         m.d.comb += self.param_write.eq(param_hits.any())
         with m.If(self.param_write):

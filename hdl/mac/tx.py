@@ -1,7 +1,7 @@
 """Ethernet transmit: a start strobe and bytes pulled one a cycle to GMII pins."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.layout import net
@@ -11,6 +11,16 @@ from hdl.mac.stream import Packet
 __all__ = ["MacTx"]
 
 PREAMBLE, SFD = net.PREAMBLE[0], net.PREAMBLE[-1]
+
+
+class _Phase(enum.Enum, shape=3):
+    """What goes to the pins next, once a frame has begun."""
+
+    PREAMBLE = 0
+    DATA = 1
+    PADDING = 2
+    FCS = 3
+    GAP = 4
 
 
 class MacTx(wiring.Component):
@@ -31,14 +41,20 @@ class MacTx(wiring.Component):
     Members
     -------
     start : In(1)
-        Begin a frame. Only legal while ``idle``.
+        Begin a frame. Only legal while ``idle``. It may come late in its cycle: it reaches ``tx_en`` and ``idle``
+        and no other register.
     idle : Out(1)
-        A frame may be started in this cycle. Depends on registers only.
+        A frame may be started in this cycle. A register.
+    begun : Out(1)
+        A frame was started in the cycle before. Depends on registers only.
+    idle_next : Out(1)
+        ``idle`` will be 1 in the next cycle unless ``start`` is in this one. Depends on registers only.
     i : In(Packet)
         The frame from destination address to the last byte before padding and FCS. ``i.ready`` is the pull, it
         depends on registers only.
     txd : Out(8), tx_en : Out(1), tx_er : Out(1)
-        GMII transmit pins, straight from registers. ``tx_er`` is always 0.
+        GMII transmit pins, straight from registers. ``tx_er`` is always 0. In silence ``txd`` is already the byte
+        of a preamble.
     frames : Out(1)
         Strobe for a counter: the last FCS byte of a good frame is on the pins.
     underrun : Out(1)
@@ -46,9 +62,11 @@ class MacTx(wiring.Component):
     """
 
     start: In(1)
-    idle: Out(1)
+    idle: Out(1, init=1)
+    begun: Out(1)
+    idle_next: Out(1)
     i: In(Packet)
-    txd: Out(8)
+    txd: Out(8, init=PREAMBLE)
     tx_en: Out(1)
     tx_er: Out(1)
     frames: Out(1)
@@ -58,54 +76,50 @@ class MacTx(wiring.Component):
         m = Module()
 
         # Counts the preamble, then the bytes of the frame up to the 60th, then the FCS, then the gap.
-        count = Signal(range(net.MIN_FRAME + 1))
-        crc = Signal(32)
+        phase = Signal(_Phase)
+        count = Signal(range(net.MIN_FRAME + 1), init=1)
+        crc = Signal(32, init=CRC32_INIT)
         spoilt = Signal()
         byte = Signal(8)        # frame byte that goes to the pins next: data or padding
+        was_idle = Signal(init=1)
 
-        m.d.sync += [self.txd.eq(0), self.tx_en.eq(0), self.frames.eq(0)]
-
-        with m.FSM(init="idle"):
-            with m.State("idle"):
-                m.d.comb += self.idle.eq(1)
-                m.d.sync += [count.eq(1), crc.eq(CRC32_INIT), spoilt.eq(0)]
-                with m.If(self.start):
-                    m.d.sync += [self.txd.eq(PREAMBLE), self.tx_en.eq(1)]
-                    m.next = "preamble"
-            with m.State("preamble"):
-                m.d.sync += [self.txd.eq(PREAMBLE), self.tx_en.eq(1), count.eq(count + 1)]
-                with m.If(count == len(net.PREAMBLE) - 1):
-                    m.d.sync += [self.txd.eq(SFD), count.eq(1)]
-                    m.next = "data"
-            with m.State("data"):
-                m.d.comb += [self.i.ready.eq(1), byte.eq(self.i.data)]
-                m.d.sync += [self.txd.eq(byte), self.tx_en.eq(1), crc.eq(crc32_step(crc, byte))]
-                with m.If(count != net.MIN_FRAME):
+        m.d.comb += [self.begun.eq(was_idle & ~self.idle), self.idle_next.eq(self.idle)]
+        m.d.sync += [was_idle.eq(self.idle), self.frames.eq(0)]
+        # All that `start` does. The rest waits for `idle` to be 0, with everything as the preamble wants it.
+        with m.If(self.idle):
+            m.d.sync += [self.idle.eq(~self.start), self.tx_en.eq(self.start)]
+        with m.Else():
+            with m.Switch(phase):
+                with m.Case(_Phase.PREAMBLE):
                     m.d.sync += count.eq(count + 1)
-                with m.If(~self.i.valid):
-                    m.d.comb += [self.underrun.eq(1), byte.eq(0)]
-                    m.d.sync += spoilt.eq(1)
-                with m.If(self.i.last | ~self.i.valid):
+                    with m.If(count == len(net.PREAMBLE) - 1):
+                        m.d.sync += [self.txd.eq(SFD), count.eq(1), phase.eq(_Phase.DATA)]
+                with m.Case(_Phase.DATA):
+                    m.d.comb += [self.i.ready.eq(1), byte.eq(self.i.data)]
+                    m.d.sync += [self.txd.eq(byte), crc.eq(crc32_step(crc, byte))]
+                    with m.If(count != net.MIN_FRAME):
+                        m.d.sync += count.eq(count + 1)
+                    with m.If(~self.i.valid):
+                        m.d.comb += [self.underrun.eq(1), byte.eq(0)]
+                        m.d.sync += spoilt.eq(1)
+                    with m.If(self.i.last | ~self.i.valid):
+                        with m.If(count == net.MIN_FRAME):
+                            m.d.sync += [count.eq(1), phase.eq(_Phase.FCS)]
+                        with m.Else():
+                            m.d.sync += phase.eq(_Phase.PADDING)
+                with m.Case(_Phase.PADDING):
+                    m.d.sync += [self.txd.eq(0), crc.eq(crc32_step(crc, byte)), count.eq(count + 1)]
                     with m.If(count == net.MIN_FRAME):
-                        m.d.sync += count.eq(1)
-                        m.next = "fcs"
-                    with m.Else():
-                        m.next = "padding"
-            with m.State("padding"):
-                m.d.sync += [self.txd.eq(0), self.tx_en.eq(1), crc.eq(crc32_step(crc, byte)), count.eq(count + 1)]
-                with m.If(count == net.MIN_FRAME):
-                    m.d.sync += count.eq(1)
-                    m.next = "fcs"
-            with m.State("fcs"):
-                fcs = crc32_fcs(crc)[:8]
-                m.d.sync += [self.txd.eq(fcs ^ spoilt.replicate(8)), self.tx_en.eq(1)]
-                m.d.sync += [crc.eq(crc >> 8), count.eq(count + 1)]
-                with m.If(count == net.FCS_SIZE):
-                    m.d.sync += [self.frames.eq(~spoilt), count.eq(1)]
-                    m.next = "gap"
-            with m.State("gap"):
-                m.d.sync += count.eq(count + 1)
-                with m.If(count == net.IFG):
-                    m.next = "idle"
-
+                        m.d.sync += [count.eq(1), phase.eq(_Phase.FCS)]
+                with m.Case(_Phase.FCS):
+                    fcs = crc32_fcs(crc)[:8]
+                    m.d.sync += [self.txd.eq(fcs ^ spoilt.replicate(8)), crc.eq(crc >> 8), count.eq(count + 1)]
+                    with m.If(count == net.FCS_SIZE):
+                        m.d.sync += [self.frames.eq(~spoilt), count.eq(1), phase.eq(_Phase.GAP)]
+                with m.Case(_Phase.GAP):
+                    m.d.sync += [self.tx_en.eq(0), self.txd.eq(PREAMBLE), count.eq(count + 1)]
+                    with m.If(count == net.IFG):
+                        m.d.comb += self.idle_next.eq(1)
+                        m.d.sync += [self.idle.eq(1), phase.eq(_Phase.PREAMBLE), count.eq(1), crc.eq(CRC32_INIT),
+                                     spoilt.eq(0)]
         return m

@@ -72,9 +72,10 @@ class MessageEncoder(wiring.Component):
     the very bytes that leave, whatever their alignment. Nothing here knows an offset: all come from the layouts.
 
     **Timing**: with ``start`` in cycle ``S`` the fields are read in ``S + 1`` to ``S + beats`` and must hold still
-    that long; ``sum`` is right from ``S + sum_latency`` until the next ``start``. The byte at ``position`` in cycle
-    ``c`` is on ``byte`` in ``c + 2`` (:data:`PLAY_LATENCY`), for ``c >= S + 3 + position // lanes``; a late value is
-    read in ``c + 1``. ``start`` while a message is still being summed spoils both.
+    that long, each from ``S + read_after_start(port)`` on; ``sum`` is right from ``S + sum_latency`` until the next
+    ``start``. The byte at ``position`` in cycle ``c`` is on ``byte`` in ``c + 2`` (:data:`PLAY_LATENCY`), for
+    ``c >= S + 3 + position // lanes``; a late value is read in ``c + 1``. ``start`` while a message is still being
+    summed spoils both.
 
     Parameters
     ----------
@@ -178,6 +179,11 @@ class MessageEncoder(wiring.Component):
         """Positions whose byte comes from a live value, as a frozenset."""
         return frozenset(n for n, source in enumerate(self._sources)
                          if isinstance(source, _Source) and not source.late)
+
+    def read_after_start(self, port):
+        """Cycles from ``start`` to the first one in which live value ``port`` is read."""
+        return 1 + min(n for n, source in enumerate(self._sources)
+                       if isinstance(source, _Source) and not source.late and source.port == port) // self.lanes
 
     def elaborate(self, platform):
         m = Module()

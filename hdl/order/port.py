@@ -18,6 +18,7 @@ from hdl.order.receive import SegmentReceiver
 from hdl.order.scale import QuoteScaler
 from hdl.order.session import SessionConfig, SessionStatus, TcpSession
 from hdl.order.templates import (
+    BODY_OFFSET,
     CANCEL_SIZE,
     NULL_PRICE,
     QUOTE_SIZE,
@@ -87,12 +88,13 @@ class _Section(enum.Enum, shape=3):
 class OrderPort(wiring.Component):
     """Everything between ``fire`` and the pins of the order port, in both directions.
 
-    **Transmit.** With ``fire`` in cycle ``T`` (only legal while ``ready``; ignored otherwise) the quote is taken as it
-    is in ``T`` and its frame's first preamble byte is on ``txd`` in ``T + 1``, always. The frame then runs to its end
-    without a gap and with right checksums, whatever happens meanwhile: products, messages and checksums are finished
-    in the shadow of preamble and headers. When the port is idle and neither ``fire`` nor ``hot_busy`` is 1, a pending
-    acknowledgement starts, else the host's packet, in the order in which the host gave them; a message waits for the
-    session's window and holds up what is behind it. A message that finds the session down is dropped.
+    **Transmit.** With ``fire`` in cycle ``T`` (only legal while ``ready``; ignored otherwise) the first preamble byte
+    of its frame is on ``txd`` in ``T + 1``, always. The frame then runs to its end without a gap and with right
+    checksums, whatever happens meanwhile: products, messages and checksums are finished in the shadow of preamble and
+    headers, and so the quote need not stand before ``T`` + :data:`hdl.order.timing.QUOTE_AT`. When the port is idle
+    and neither ``fire`` nor ``hot_busy`` is 1, a pending acknowledgement starts, else the host's packet, in the order
+    in which the host gave them; a message waits for the session's window and holds up what is behind it. A message
+    that finds the session down is dropped.
 
     **Receive.** As :class:`SegmentReceiver` and :class:`TcpSession` say. Accepted payload and slow-path frames go to
     the host through one buffer, in order of arrival; what finds it full is dropped, a segment unacknowledged.
@@ -107,9 +109,12 @@ class OrderPort(wiring.Component):
     Members
     -------
     fire : In(1), kind : In(1), quote : In(Quote)
-        Send a quote (:data:`KIND_QUOTE`) or cancel all quotes of the group (:data:`KIND_MASS_CANCEL`).
+        Send a quote (:data:`KIND_QUOTE`) or cancel all quotes of the group (:data:`KIND_MASS_CANCEL`). ``fire`` may
+        come late in its cycle ``T``: it reaches four registers. ``kind`` and ``quote.quote_id`` are taken in ``T``;
+        the other fields of ``quote`` are read from ``T + QUOTE_AT`` on and have to hold still from there until
+        ``ready`` is 1 again. A mass cancel reads none of them.
     ready : Out(1)
-        ``fire`` is legal: the port is idle, the session is up and the peer's window has room. From registers only.
+        ``fire`` is legal: the port is idle, the session is up and the peer's window has room. A register.
     hot_busy : In(1)
         The decision stage has or is about to have something: nothing else may start.
     time_ns : In(64)
@@ -226,31 +231,34 @@ class OrderPort(wiring.Component):
         m.submodules.mass_cancel = mass_cancel = mass_cancel_encoder()
         m.d.comb += [self.txd.eq(mac.txd), self.tx_en.eq(mac.tx_en), self.tx_er.eq(mac.tx_er)]
 
-        # Who may start. `ready` and all else here come from registers; `fire` alone arrives late in its cycle, and on
-        # its way to the pins there is nothing but the transmitter's first byte.
+        # Who may start. All here comes from registers but `fire` and `hot_busy`, which arrive late in their cycle. They
+        # reach the transmitter's two registers, `ready` and `fired`; what else a start does, it does a cycle later.
         fired = Signal()
-        start_ack = Signal()
-        start_host = Signal()
+        other = Signal()                # a frame without `fire` would start
         start = Signal()
-        free = mac.idle & ~self.fire & ~self.hot_busy
+        started = mac.begun             # T + 1
         sendable = (host.kind == FRAME_TX) | (status.session_up & session.host_room)
         m.d.comb += [
-            self.ready.eq(mac.idle & status.session_up & session.room),
-            fired.eq(self.fire & self.ready),
-            start_ack.eq(free & session.ack_pending),
-            start_host.eq(free & ~session.ack_pending & host.available & sendable),
-            start.eq(fired | start_ack | start_host),
+            other.eq(mac.idle & (session.ack_pending | (host.available & sendable))),
+            start.eq((self.fire & self.ready) | (other & ~self.hot_busy)),
             mac.start.eq(start),
-            session.acked.eq(fired | start_ack | (start_host & (host.kind == SESSION_TX))),
             session.host_length.eq(host.length),
-            self.counters.acks_sent.eq(start_ack),
             self.counters.order_tx_frames.eq(mac.frames),
+        ]
+        m.d.sync += [
+            fired.eq(self.fire & self.ready),
+            self.ready.eq(mac.idle_next & session.room_next & ~start),
         ]
 
         # Everything that the frame will say is taken in every idle cycle, and so stands as it was in `T`: `fire` need
-        # not reach some six hundred clock enables.
-        source = Signal(_Source)
+        # not reach hundreds of clock enables.
+        source = Signal(_Source)        # this and the next stand from T + 2 on
         length = Signal(11)             # of the body: payload, or a whole FrameTx
+        kind = Signal()
+        other_source = Signal(_Source)
+        other_length = Signal(11)
+        source_now = Signal(_Source)
+        length_now = Signal(11)
         taken = {}
 
         def take(name, value):
@@ -259,61 +267,85 @@ class OrderPort(wiring.Component):
             return taken[name]
 
         with m.If(mac.idle):
-            for name in Quote.members:
-                take(name, getattr(self.quote, name))
+            take("quote_id", self.quote.quote_id)
             take("seq", status.snd_nxt)
             take("ack", status.rcv_nxt)
             take("app_seq", status.app_seq)
             take("time_ns", self.time_ns)
             take("last_processed", config.last_processed)
-            with m.If(self.fire):
-                m.d.sync += [source.eq(Mux(self.kind, _Source.MASS_CANCEL, _Source.QUOTE)),
-                             length.eq(Mux(self.kind, CANCEL_SIZE, QUOTE_SIZE))]
-            with m.Elif(session.ack_pending):
-                m.d.sync += [source.eq(_Source.ACK), length.eq(0)]
+            m.d.sync += kind.eq(self.kind)
+            with m.If(session.ack_pending):
+                m.d.sync += [other_source.eq(_Source.ACK), other_length.eq(0)]
             with m.Else():
-                m.d.sync += [source.eq(Mux(host.kind, _Source.SESSION_TX, _Source.FRAME_TX)), length.eq(host.length)]
+                m.d.sync += [other_source.eq(Mux(host.kind, _Source.SESSION_TX, _Source.FRAME_TX)),
+                             other_length.eq(host.length)]
+        with m.If(~fired):
+            m.d.comb += [source_now.eq(other_source), length_now.eq(other_length)]
+        with m.Elif(kind == KIND_MASS_CANCEL):
+            m.d.comb += [source_now.eq(_Source.MASS_CANCEL), length_now.eq(CANCEL_SIZE)]
+        with m.Else():
+            m.d.comb += [source_now.eq(_Source.QUOTE), length_now.eq(QUOTE_SIZE)]
+        with m.If(started):
+            m.d.sync += [source.eq(source_now), length.eq(length_now)]
         is_frame = source == _Source.FRAME_TX
         is_host = is_frame | (source == _Source.SESSION_TX)
         is_message = ~is_frame & (source != _Source.ACK)
 
         # Cycles since the start: 1 in T + 1.
-        elapsed = Signal(range(64))
-        started = Signal()
-        m.d.sync += started.eq(start)
-        with m.If(start):
+        elapsed = Signal(range(64), init=1)
+        with m.If(mac.idle):
             m.d.sync += elapsed.eq(1)
-        with m.Elif(elapsed.any() & ~elapsed.all()):
+        with m.Elif(~elapsed.all()):
             m.d.sync += elapsed.eq(elapsed + 1)
-        with m.If(mac.idle & ~start):
-            m.d.sync += elapsed.eq(0)
 
+        def strobe(cycle, name):
+            """A register that is 1 in ``T + cycle`` of every frame."""
+            assert cycle > 2, "before that, `elapsed` may be that of an idle cycle"
+            signal = Signal(name=name)
+            m.d.sync += signal.eq(elapsed == cycle - 1)
+            return signal
+
+        acks_now = fired | (other_source == _Source.ACK)
+        host_now = ~fired & ((other_source == _Source.SESSION_TX) | (other_source == _Source.FRAME_TX))
+        message_now = fired | (other_source == _Source.SESSION_TX)
         m.d.comb += [
-            session.sent.eq(started & is_message),
-            session.sent_length.eq(length),
-            self.session_sent.eq(started & (source == _Source.SESSION_TX)),
+            session.acked.eq(started & (acks_now | message_now)),
+            session.sent.eq(started & message_now),
+            session.sent_length.eq(length_now),
+            self.session_sent.eq(started & (source_now == _Source.SESSION_TX)),
             self.session_sent_seq.eq(taken["app_seq"]),
+            self.counters.acks_sent.eq(started & ~fired & (other_source == _Source.ACK)),
         ]
 
-        # The timetable, counted from `T`. Each encoder reads its fields from the cycle after its start on.
-        headers_at = 1
-        scaled_at = headers_at + scaler.latency
-        bodies_at = scaled_at - 1
+        # The timetable, counted from `T`. Each encoder reads its fields from the cycle after its start on. The lengths
+        # are right from T + 3 on.
+        ethernet_at = 1
+        headers_at = 3
+        scaler_at = timing.QUOTE_AT - 1
+        bodies_at = max(scaler_at + ready - mass_quote.read_after_start(name) for name, ready in scaler.ready.items())
+        assert bodies_at + mass_quote.read_after_start("instrument_id") >= timing.QUOTE_AT
         summed_at = bodies_at + max(mass_quote.sum_latency, mass_cancel.sum_latency)
         checksum_at = summed_at + 3
         first_position = timing.FIRST_BYTE_AFTER_START - 1 - PLAY_LATENCY
         tcp_offset = net.ETHERNET.size + net.IPV4.size
         checksum_read = first_position + tcp_offset + net.TCP["checksum"].offset + 1
         assert checksum_at <= checksum_read, f"TCP checksum stands in T + {checksum_at}, is read in T + {checksum_read}"
-        assert headers_at + ethernet.beats + 2 <= first_position + ethernet.lanes
+        assert ethernet_at + ethernet.beats + 2 <= first_position + ethernet.lanes
+        assert headers_at + 3 <= first_position + net.ETHERNET.size
+        assert bodies_at + 3 <= first_position + BODY_OFFSET
         assert (net.PSEUDO.size + net.TCP.size) % 2 == 0    # else the sums of the bodies would need a swap
 
+        start_headers = strobe(headers_at, "start_headers")
+        start_scaler = strobe(scaler_at, "start_scaler")
+        start_bodies = strobe(bodies_at, "start_bodies")
         total_length = Signal(16)
         segment_length = Signal(16)
         m.d.sync += [total_length.eq(length + (net.IPV4.size + net.TCP.size)), segment_length.eq(length + net.TCP.size)]
         m.d.comb += [
-            [encoder.start.eq(started) for encoder in (ethernet, ipv4, tcp, host, scaler)],
-            [encoder.start.eq(elapsed == bodies_at) for encoder in (mass_quote, mass_cancel)],
+            ethernet.start.eq(started),
+            [encoder.start.eq(start_headers) for encoder in (ipv4, tcp, host)],
+            scaler.start.eq(start_scaler),
+            [encoder.start.eq(start_bodies) for encoder in (mass_quote, mass_cancel)],
             ethernet.fields.peer_mac.eq(config.connection.peer_mac),
             ethernet.fields.local_mac.eq(config.connection.local_mac),
             ipv4.fields.total_length.eq(total_length),
@@ -335,13 +367,13 @@ class OrderPort(wiring.Component):
         for encoder in (mass_quote, mass_cancel):
             m.d.comb += [encoder.fields.quote_id.eq(taken["quote_id"]), encoder.fields.mmp_group.eq(config.mmp_group)]
         for name in ("bid_ticks", "ask_ticks", "bid_lots", "ask_lots", "tick_e9", "lot_mult"):
-            m.d.comb += getattr(scaler, name).eq(taken[name])
+            m.d.comb += getattr(scaler, name).eq(getattr(self.quote, name))
         m.d.comb += [
             mass_quote.fields.smp_id.eq(config.smp_id),
             mass_quote.fields.quote_flags.eq(config.quote_flags),
             mass_quote.fields.order_flags.eq(config.order_flags),
-            mass_quote.fields.instrument_id.eq(taken["instrument_id"]),
-            mass_quote.fields.lot_exp.eq(taken["lot_exp"]),
+            mass_quote.fields.instrument_id.eq(self.quote.instrument_id),
+            mass_quote.fields.lot_exp.eq(self.quote.lot_exp),
             [mass_quote.fields[name].eq(getattr(scaler, name)) for name in (
                 "bid_price", "ask_price", "bid_qty", "ask_qty")],
         ]
@@ -380,7 +412,7 @@ class OrderPort(wiring.Component):
             return [section.eq(which), offset.eq(first), last_offset.eq(final)]
 
         m.d.sync += offset.eq(offset + 1)
-        with m.If(elapsed == first_position - 1):
+        with m.If(strobe(first_position - 1, "start_walk")):
             with m.If(is_frame):
                 m.d.sync += enter(_Section.BODY, 0, body_last)
             with m.Else():
@@ -430,12 +462,13 @@ class OrderPort(wiring.Component):
         was_available = Signal()
         refuse = Signal()
         m.d.sync += was_available.eq(host.available)
-        with m.If(start_host):
+        with m.If(started & host_now):
             m.d.sync += sending.eq(1)
         with m.Elif(host.release):
             m.d.sync += sending.eq(0)
         m.d.comb += [
-            refuse.eq(host.available & ~sending & (host.kind == SESSION_TX) & ~status.session_up),
+            refuse.eq(host.available & ~sending & ~(started & host_now) & (host.kind == SESSION_TX)
+                      & ~status.session_up),
             host.release.eq(refuse | (last & (section == _Section.BODY) & is_host)),
             self.session_tx_refused.eq(refuse | (host.bad & (host.kind == SESSION_TX))),
             self.dbg_host_tx_valid.eq(host.available & ~was_available),

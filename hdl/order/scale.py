@@ -11,6 +11,18 @@ __all__ = ["QuoteScaler"]
 LIMB = 16
 LIMBS = 4       # of a 64-bit result
 
+#: One entry for each product: (result, column, limb of the multiplicand, limb of the multiplier); ``None`` for a
+#: column that only takes the carry of the one before.
+SCHEDULE = tuple(
+    (job, column, a, column - a if a is not None else None)
+    for job, limbs in ((0, 3), (1, 3), (2, 2), (3, 2))
+    for column in range(LIMBS)
+    for a in ([a for a in range(2) if 0 <= column - a < limbs] or [None]))
+#: Name of each result, and the cycle after ``start`` from which it stands: behind the last of its products come
+#: operand, product, accumulator and result register.
+READY = {name: 5 + max(n for n, (job, *_) in enumerate(SCHEDULE) if job == which)
+         for which, name in enumerate(("bid_price", "ask_price", "bid_qty", "ask_qty"))}
+
 
 class QuoteScaler(wiring.Component):
     """Prices and quantities of a two-sided quote, as 64-bit mantissas.
@@ -20,7 +32,7 @@ class QuoteScaler(wiring.Component):
     column by column, so that no adder is wider than the accumulator of a column.
 
     **Timing**: with ``start`` in cycle ``S`` the inputs are read in ``S + 1`` to ``S + len(schedule)`` and must hold
-    still until the results are used; the results stand from ``S + latency`` until the next ``start``.
+    still until the results are used; each result stands from ``S + ready[name]`` until the next ``start``.
 
     Parameters
     ----------
@@ -40,7 +52,7 @@ class QuoteScaler(wiring.Component):
 
     Attributes
     ----------
-    latency : int
+    schedule, ready : :data:`SCHEDULE`, :data:`READY`
     """
 
     bid_ticks: In(signed(32))
@@ -55,15 +67,8 @@ class QuoteScaler(wiring.Component):
     bid_qty: Out(64)
     ask_qty: Out(64)
 
-    #: One entry for each product: (result, column, limb of the multiplicand, limb of the multiplier); ``None`` for a
-    #: column that only takes the carry of the one before.
-    schedule = tuple(
-        (job, column, a, column - a if a is not None else None)
-        for job, limbs in ((0, 3), (1, 3), (2, 2), (3, 2))
-        for column in range(LIMBS)
-        for a in ([a for a in range(2) if 0 <= column - a < limbs] or [None]))
-    #: Operand, product and accumulator registers, and the result register.
-    latency = len(schedule) + 5
+    schedule = SCHEDULE
+    ready = READY
 
     def __init__(self, *, null_price):
         self.null_price = null_price

@@ -53,8 +53,8 @@ class TcpSession(wiring.Component):
     Nothing here is kept for retransmission; the bytes and their sequence numbers pass by on the port's ``sent``.
 
     **Timing**: with the verdict of a frame in cycle ``V``, sequence numbers, ``session_up`` and ``ack_pending`` have
-    their new values in ``V + 1``, ``room`` and ``host_room`` in ``V + 4``. When the session ends, both fall a cycle
-    after ``session_up``. With ``session_enable`` in ``W``,
+    their new values in ``V + 1``, ``room`` and ``host_room`` in ``V + 4``. When the session ends, ``room`` falls with
+    ``session_up`` and ``host_room`` a cycle later. With ``session_enable`` in ``W``,
     ``session_up`` is 1 from ``W + 1`` and there is room from ``W + 4``. With ``sent`` in ``T`` the sequence numbers
     have moved in ``T + 1`` and ``room`` is right in ``T + 4``.
 
@@ -79,8 +79,10 @@ class TcpSession(wiring.Component):
     ack_pending : Out(1)
         The peer waits for an acknowledgement.
     acked : In(1)
-        A segment with ``rcv_nxt`` as of this cycle starts in this cycle.
+        A segment with ``rcv_nxt`` as of the cycle before has started in the cycle before.
     room : Out(1), host_room : Out(1)
+    room_next : Out(1)
+        What ``room`` will be in the next cycle, and the session is up then.
     host_length : In(16)
         Bytes of payload that the host wants to send.
     sent : In(1), sent_length : In(16)
@@ -102,6 +104,7 @@ class TcpSession(wiring.Component):
             "ack_pending": Out(1),
             "acked": In(1),
             "room": Out(1),
+            "room_next": Out(1),
             "host_room": Out(1),
             "host_length": In(16),
             "sent": In(1),
@@ -153,10 +156,14 @@ class TcpSession(wiring.Component):
             self.lost.eq(self.closing & status.session_up),
         ]
 
+        # A segment accepted in the cycle in which a frame starts is not in that frame's number.
+        asked = Signal()
+        asked_before = Signal()
+        m.d.comb += asked.eq(self.deliver | self.duplicate | self.out_of_order)
+        m.d.sync += asked_before.eq(asked)
         with m.If(self.acked):
-            m.d.sync += self.ack_pending.eq(0)
-        # After the clearing: a segment accepted in the cycle in which a frame starts is not in that frame's number.
-        with m.If(self.deliver | self.duplicate | self.out_of_order):
+            m.d.sync += self.ack_pending.eq(asked_before)
+        with m.If(asked):
             m.d.sync += self.ack_pending.eq(1)
         with m.If(self.deliver):
             m.d.sync += status.rcv_nxt.eq(status.rcv_nxt + segment.length)
@@ -169,9 +176,9 @@ class TcpSession(wiring.Component):
             m.d.sync += [status.snd_nxt.eq(status.snd_nxt + self.sent_length), status.app_seq.eq(status.app_seq + 1)]
 
         with m.If(self.lost):
-            m.d.sync += [status.session_up.eq(0), self.ack_pending.eq(0)]
+            m.d.sync += [status.session_up.eq(0), self.ack_pending.eq(0), asked_before.eq(0)]
         with m.If(config.session_enable):
-            m.d.sync += [status.session_up.eq(config.session_enable_value), self.ack_pending.eq(0)]
+            m.d.sync += [status.session_up.eq(config.session_enable_value), self.ack_pending.eq(0), asked_before.eq(0)]
             with m.If(config.session_enable_value):
                 m.d.sync += [
                     status.snd_nxt.eq(config.init_snd_nxt),
@@ -186,13 +193,15 @@ class TcpSession(wiring.Component):
         right_edge = Signal(32)
         credit = Signal(signed(32))
         settling = Signal(2)
+        m.d.comb += self.room_next.eq((credit >= self.quote_size) & (settling == 0) & status.session_up & ~self.lost
+                                      & ~config.session_enable)
         m.d.sync += [
             right_edge.eq(status.snd_una + peer_window),
             credit.eq(right_edge - status.snd_nxt),
-            self.room.eq((credit >= self.quote_size) & (settling == 0) & status.session_up),
+            self.room.eq(self.room_next),
             self.host_room.eq((credit >= self.host_length) & (settling == 0) & status.session_up),
             settling.eq(settling >> 1),
         ]
         with m.If(config.session_enable | ~status.session_up):
-            m.d.sync += [settling.eq(~0), self.room.eq(0), self.host_room.eq(0)]
+            m.d.sync += [settling.eq(~0), self.host_room.eq(0)]
         return m

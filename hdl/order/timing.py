@@ -9,7 +9,7 @@ from hdl.order.templates import BODY_OFFSET, CANCEL_SIZE, QUOTE_SIZE
 
 __all__ = [
     "CANCEL_FRAME", "FIRST_BYTE_AFTER_START", "HOST_LAST_TO_AVAILABLE", "HOST_RELEASE", "PREAMBLE_AFTER_START",
-    "QUOTE_FRAME", "RX_EOF_TO_ACK_START", "RX_EOF_TO_ROOM", "RX_EOF_TO_STATE", "SENT_AFTER_START",
+    "QUOTE_AT", "QUOTE_FRAME", "RX_EOF_TO_ACK_START", "RX_EOF_TO_ROOM", "RX_EOF_TO_STATE", "SENT_AFTER_START",
     "SESSION_ENABLE_TO_READY", "SESSION_ENABLE_TO_UP", "busy_cycles", "byte_cycle",
 ]
 
@@ -19,6 +19,10 @@ CANCEL_FRAME = BODY_OFFSET + CANCEL_SIZE
 
 #: First preamble byte on the pins. Always; no frame waits once started.
 PREAMBLE_AFTER_START = 1
+
+#: From ``fire`` until the fields of the quote, its id excepted, have to stand on their wires. They are read from there
+#: on until the frame has ended.
+QUOTE_AT = 12
 
 #: The port takes a frame's byte 0 from its source; byte n so many cycles plus n after the start, on the pins one later.
 FIRST_BYTE_AFTER_START = 8

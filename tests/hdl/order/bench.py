@@ -9,7 +9,8 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from hdl.order.port import OrderPort
+from hdl.order import timing
+from hdl.order.port import KIND_QUOTE, OrderPort
 from hdl.order.templates import STARBASE, STARBASE_HEADER
 
 LOCAL_MAC, PEER_MAC = "02:74:32:71:00:01", "02:00:00:00:12:fe"
@@ -154,13 +155,16 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), config=None, writes=
             if fire is not None:
                 kind, quote = fire[-2:]
                 ctx.set(dut.kind, kind)
-                for name, value in quote.items():
-                    ctx.set(getattr(dut.quote, name), value)
+                ctx.set(dut.quote.quote_id, quote["quote_id"])
                 fired = cycle
-            elif cycle == fired + 1:    # what stands there without `fire` means nothing
+            elif cycle == fired + 1:    # what stands there without `fire`, or before its time, means nothing
                 ctx.set(dut.kind, 1 - kind)
                 for name in quote:
                     ctx.set(getattr(dut.quote, name), cycle)
+            elif cycle == fired + timing.QUOTE_AT and kind == KIND_QUOTE:
+                for name, value in quote.items():
+                    if name != "quote_id":
+                        ctx.set(getattr(dut.quote, name), value)
             if sending is None and queue and cycle >= queue[0][0]:
                 _, kind, data = queue.pop(0)
                 sending = [kind, data, 0]

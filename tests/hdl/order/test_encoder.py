@@ -216,10 +216,11 @@ def test_scaler():
             ctx.set(dut.start, 0)
             for name, value in values.items():
                 ctx.set(getattr(dut, name), value)
-            for _ in range(dut.latency - 1):
+            wanted = dict(zip(("bid_price", "ask_price", "bid_qty", "ask_qty"), expect(values), strict=True))
+            for cycle in range(1, max(dut.ready.values()) + 3):     # cycles since `start`
+                for name, value in wanted.items():
+                    assert cycle < dut.ready[name] or ctx.get(getattr(dut, name)) == value, (name, cycle, values)
                 await ctx.tick()
-            got = tuple(ctx.get(getattr(dut, name)) for name in ("bid_price", "ask_price", "bid_qty", "ask_qty"))
-            assert got == expect(values), values
 
     sim = Simulator(dut)
     sim.add_clock(8e-9)
