@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from boards import board as boards
+from boards import build as building
 from boards import flow
 
 CANNOT_RUN = 2
@@ -66,6 +68,40 @@ def _print_figures(figures):
     console.print(table, highlight=False)
 
 
+@app.command()
+def build(
+    board: Annotated[str, typer.Argument(help="One of the supported boards; 'list' names them.")],
+    instruments: Annotated[int | None, typer.Option(min=1, max=255, help="Instead of the board's own number.",
+                                                    show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the placer, instead of the board's own.",
+                                             show_default=False)] = None,
+):
+    """Make a bitstream, with the timing check on; prints clocks and size.
+
+    Logs and bitstream: build/boards/BOARD/. Figures: out/boards/BOARD.json. Exit code 1 if a clock misses its target
+    (the critical path is printed), 2 if it could not be built.
+
+    Example: python -m boards build colorlight_5a75b_r7_0
+    """
+    with _one_line(flow.FlowError, ValueError):
+        chosen = boards.load(board)
+        with _stages() as progress:
+            try:
+                built = building.build(chosen, instruments=instruments, seed=seed, progress=progress)
+            except flow.TimingError as error:
+                _print_figures(error.figures)
+                raise
+    _print_figures(built.figures)
+    print(f"{built.bitstream}: {built.bitstream.stat().st_size} bytes; figures in {built.report}")
+
+
+@app.command("list")
+def list_boards():
+    """Names of the supported boards."""
+    for name in boards.BOARDS:
+        print(f"{name:<24}{boards.describe(boards.load(name))}")
+
+
 @app.command("time")
 def time_component(
     component: Annotated[str, typer.Argument(help="Import path, package.module:Class.")],
@@ -111,4 +147,7 @@ def time_component(
 
 
 if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        # Names in the netlist depend on it, and with them the placement.
+        os.execve(sys.executable, [sys.executable, "-m", "boards", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"})
     app()

@@ -4,6 +4,7 @@ The tools are looked for in ``YOSYS``, ``NEXTPNR_ECP5`` and ``ECPPACK``, else be
 put them there), else on ``PATH``.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 __all__ = ["DEVICES", "Device", "Figures", "FlowError", "Hop", "TimingError", "find_tool", "pack", "place_and_route",
-           "read_report", "synthesise"]
+           "read_report", "synthesise", "synthesise_cached"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -131,15 +132,18 @@ def find_tool(name):
 
 
 def _run(stage, command, log, progress, describe):
-    """Run a tool, its output into ``log``; returns (exit code, seconds)."""
+    """Run a tool, its output into ``log``; returns (exit code, seconds).
+
+    ``describe`` gets every line and returns what to show, or nothing; what it raises ends the tool.
+    """
     began = time.monotonic()
-    with open(log, "w") as out, subprocess.Popen(
+    with open(log, "w", buffering=1) as out, subprocess.Popen(
             [str(part) for part in command], cwd=log.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, text=True, errors="replace") as process:
         try:
             for line in process.stdout:
                 out.write(line)
-                if progress and (what := describe(line)):
+                if (what := describe(line)) and progress:
                     progress(stage, what)
         except BaseException:
             process.terminate()
@@ -171,6 +175,19 @@ def synthesise(rtlil, directory, *, top="top", options: Sequence[str] = (), prog
     if code:
         raise FlowError(f"synthesis failed (log {log}):\n{_tail(log)}")
     return directory / "top.json", seconds
+
+
+def synthesise_cached(rtlil, directory, *, options: Sequence[str] = (), progress: Progress | None = None):
+    """Like :func:`synthesise`, unless the same was done there before; returns (path, seconds, 0.0 if it was)."""
+    directory = Path(directory)
+    netlist, done = directory / "top.json", directory / "synthesised.txt"
+    key = hashlib.sha256("\n".join([*options, rtlil]).encode()).hexdigest()
+    if netlist.exists() and done.exists() and done.read_text() == key:
+        return netlist, 0.0
+    done.unlink(missing_ok=True)
+    netlist, seconds = synthesise(rtlil, directory, options=options, progress=progress)
+    done.write_text(key)
+    return netlist, seconds
 
 
 def place_and_route(netlist, device: Device, *, lpf=None, target_mhz, seed, options: Sequence[str] = (),
@@ -214,9 +231,14 @@ def place_and_route(netlist, device: Device, *, lpf=None, target_mhz, seed, opti
               ("Running simulated", "placement"), ("Routing globals", "routing of clocks"), ("Routing..", "routing"))
     arcs = re.compile(r"Info:\s+(\d+) \|\s+\d+\s+\d+ \|.*\|\s+(\d+)\|")
 
+    used = re.compile(r"Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%")
+
     def describe(line):
         if match := arcs.match(line):
             return f"routing, {match[2]} arcs left"
+        if (match := used.match(line)) and int(match[2]) > int(match[3]):
+            # nextpnr would try for hours to place it.
+            raise FlowError(f"the design does not fit: {match[2]} {match[1]} wanted, {match[3]} there (log {log})")
         return next((what for text, what in stages if text in line), None)
 
     code, seconds = _run("place and route", command, log, progress, describe)
@@ -297,11 +319,14 @@ def _cell(name):
 
 
 def pack(config, bitstream, *, options: Sequence[str] = ("--compress",), progress: Progress | None = None):
-    """Write a bitstream, and an SVF beside it; returns the seconds that it took."""
+    """Write a bitstream, and an SVF for JTAG beside it, in the folder of ``config``; returns the seconds it took."""
     config, bitstream = Path(config), Path(bitstream)
     log = config.parent / "ecppack.log"
-    command = [find_tool("ecppack"), *options, "--input", config.name, "--bit", bitstream.resolve(),
-               "--svf", bitstream.resolve().with_suffix(".svf")]
+    # Names without a folder: the packaged tool sees the file system in its own way.
+    command = [find_tool("ecppack"), *options, "--input", config.name, "--bit", bitstream.name,
+               "--svf", bitstream.with_suffix(".svf").name]
+    if progress:
+        progress("bitstream", "packing")
     code, seconds = _run("bitstream", command, log, progress, lambda line: None)
     if code:
         raise FlowError(f"writing the bitstream failed (log {log}):\n{_tail(log)}")

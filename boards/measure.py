@@ -96,14 +96,7 @@ def measure(path, arguments, device, *, target_mhz=125.0, seed=1, options=(), sy
     text = " ".join([path, *(f"{k}={v}" for k, v in arguments.items()), device])
     directory = Path(directory or flow.BUILD / "time" / re.sub(r"\W+", "_", text))
     source = rtlil.convert(Surrounded(load(path, arguments)), name="top")
-    netlist, key = directory / "top.json", directory / "options.txt"
-    seconds = 0.0
-    same = netlist.exists() and (directory / "top.il").exists() and (directory / "top.il").read_text() == source and \
-        key.exists() and key.read_text() == " ".join(synth_options)
-    if not same:
-        netlist.unlink(missing_ok=True)
-        netlist, seconds = flow.synthesise(source, directory, options=synth_options, progress=progress)
-        key.write_text(" ".join(synth_options))
+    netlist, seconds = flow.synthesise_cached(source, directory, options=synth_options, progress=progress)
     figures = flow.place_and_route(netlist, flow.DEVICES[device], target_mhz=target_mhz, seed=seed, options=options,
                                    check_timing=False, progress=progress)
     figures.seconds["synthesis"] = round(seconds, 1)
