@@ -32,12 +32,13 @@ class Core(wiring.Component):
     feed_rxd : in(8), feed_rx_dv, feed_rx_er : in(1) GMII receive pins of the feed port, lines A and B.
     order_rxd, order_rx_dv, order_rx_er, order_txd, order_tx_en, order_tx_er : GMII pins of the order port.
     kill_pin : in(1) level, synchronised in two cycles: no new quotes while high, and HALTED from then on.
+    feed_lost : in(1) level, in this clock: the feed port's link or clock is gone. While trading it halts.
     link_rx_data : in(8), link_rx_valid : in(1), link_rx_ready : out(1) bytes from the host.
     link_tx_data : out(8), link_tx_valid : out(1), link_tx_ready : in(1) bytes to the host.
     dbg_reg_we, dbg_reg_addr (16), dbg_reg_data (32) : out, every register write as it happens.
     dbg_host_tx_valid, dbg_host_tx_kind : out(1), a packet of the host becomes available to the transmit arbiter.
 
-    Latency, pin to pin: trigger byte in cycle *k*, first preamble byte of the quote in cycle *k* + 8, if the order port
+    Latency, pin to pin: trigger byte in cycle *k*, first preamble byte of the quote in cycle *k* + 2, if the order port
     is idle. After reset everything blocks.
     """
 
@@ -47,7 +48,7 @@ class Core(wiring.Component):
             "feed_rxd": In(8), "feed_rx_dv": In(1), "feed_rx_er": In(1),
             "order_rxd": In(8), "order_rx_dv": In(1), "order_rx_er": In(1),
             "order_txd": Out(8), "order_tx_en": Out(1), "order_tx_er": Out(1),
-            "kill_pin": In(1),
+            "kill_pin": In(1), "feed_lost": In(1),
             "link_rx_data": In(8), "link_rx_valid": In(1), "link_rx_ready": Out(1),
             "link_tx_data": Out(8), "link_tx_valid": Out(1), "link_tx_ready": In(1),
             "dbg_reg_we": Out(1), "dbg_reg_addr": Out(16), "dbg_reg_data": Out(32),
@@ -61,7 +62,7 @@ class Core(wiring.Component):
         m.submodules.verify = verify = VerifyFirst()
         m.submodules.path = path = TickPath(self.instruments, self.depth)
         m.submodules.order = order = OrderPort()
-        m.submodules.bank = bank = RegisterBank(self.instruments)
+        m.submodules.bank = bank = RegisterBank(self.instruments, row_latency=2)
         m.submodules.link = link = Link()
         m.submodules.telemetry = telemetry = Telemetry()
         m.submodules.probe = probe = LatencyProbe()
@@ -104,6 +105,7 @@ class Core(wiring.Component):
             control.session_interval_written.eq(bank.write.session_interval),
             control.symbol_interval_written.eq(bank.write.symbol_interval),
             control.quote_id_written.eq(bank.written.quote_id), control.kill_pin.eq(kill_pin),
+            control.feed_lost.eq(self.feed_lost),
             control.data.eq(bank.bus.data),
             control.security_id_written.eq(bank.security_write), control.security_index.eq(bank.security_index),
             control.stale_limit_written.eq(

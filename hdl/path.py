@@ -1,26 +1,29 @@
 """From the bytes of the feed port to the decision: match, arbiter, walker, book, engine, gate, wired together."""
 
 from amaranth import Cat, Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
 from hdl.book.by_level import BookByLevel
 from hdl.control.params import PARAM_ROW
-from hdl.control.registers import MASS_CANCEL_INSTRUMENT
+from hdl.control.registers import MASS_CANCEL_INSTRUMENT, REDUCING
 from hdl.feed.arbiter import SequenceArbiter
-from hdl.feed.lookup import InstrumentLookup
+from hdl.feed.lookup import NARROWING, InstrumentLookup
 from hdl.feed.mdp3 import SCHEMA, Mdp3Walker
 from hdl.feed.ticks import TickConverter
 from hdl.gate.buckets import TokenBuckets
 from hdl.gate.exposure import Exposure, Position
 from hdl.gate.gate import Gate
+from hdl.gate.hypotheses import Hypotheses, Verdict
+from hdl.gate.limits import REASONS, Limits
 from hdl.gate.state import TradingState
+from hdl.gate.window import Window
 from hdl.layout import sbe
 from hdl.mac.stream import RxBytes
 from hdl.net.feed_match import FeedMatch
 from hdl.order.port import KIND_MASS_CANCEL, KIND_QUOTE, Quote
-from hdl.quote.engine import QuoteEngine
-from hdl.quote.scheduler import Scheduler
+from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, HYPOTHESES, SAME, QuoteEngine
+from hdl.quote.scheduler import DECISION_CYCLES, Scheduler
 
 _LINK = sbe.load("t2q_link")
 OUTCOME = _LINK.enums["Outcome"]
@@ -39,7 +42,7 @@ PathControl = Signature({
     **{name: Out(1) for name in (
         "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit",
         "session_interval_written", "symbol_interval_written", "quote_id_written", "security_id_written",
-        "stale_limit_written", "kill_pin")},
+        "stale_limit_written", "kill_pin", "feed_lost")},
     "data": Out(32), "quote_id": Out(64), "security_index": Out(8), "stale_limit_address": Out(16),
 })
 
@@ -54,13 +57,34 @@ COUNTED = ("feed_not_ours", "feed_bad_header", "feed_ip_options", "feed_fragment
            "accepted_packets", "duplicate_packets", "gaps", "poisoned_packets", "short_packets", "messages",
            "book_messages", "entries", "foreign_entries", "ignored_entries", "px_errors", "channel_resets", "events",
            "quotes_sent", "quotes_pulled", "mass_cancels", "decisions_held", "decisions_dropped",
-           "decisions_deferred")
+           "decisions_deferred", "decisions_differed")
 PathCounters = Signature({name: Out(1) for name in COUNTED})
 
 #: A decision as the host will read it; names and widths are those of the link's Decision message.
 DecisionRecord = Signature({
     f.name: Out(signed(8 * f.size) if f.signed else 8 * f.size)
     for f in _LINK["Decision"].fields.values() if f.name != "sequence"})
+
+# The last byte of a SecurityID is far enough before the trigger byte for every verdict to stand by then.
+_ENTRY = SCHEMA["MDIncrementalRefreshBook46"].groups["NoMDEntries"]
+assert _ENTRY["MDEntryType"].offset - (_ENTRY["SecurityID"].end - 1) >= DECISION_CYCLES
+
+
+class _Weighed(data.Struct):
+    """What the gate says of a decision; names as in :class:`hdl.gate.gate.Gate`."""
+
+    deferred: 1
+    emit: 1
+    is_new: 1
+    direct: 1
+    bid_ok: 1
+    ask_ok: 1
+    reasons: REASONS
+    bid_px: signed(32)
+    ask_px: signed(32)
+    bid_lots: 24
+    ask_lots: 24
+    lots: signed(32)
 
 
 class TickPath(wiring.Component):
@@ -117,7 +141,11 @@ class TickPath(wiring.Component):
         m.submodules.exposure = exposure = Exposure(n)
         m.submodules.buckets = buckets = TokenBuckets(n)
         m.submodules.state = state = TradingState()
+        m.submodules.limits = limits = Limits()
+        m.submodules.hypotheses = hypotheses = Hypotheses()
         m.submodules.gate = gate = Gate()
+        m.submodules.window = window = Window()
+        at = scheduler.at
 
         # ------------------------------------------------------------------ feed: bytes to entries
         connect(m, match.rx, flipped(self.rx))
@@ -130,53 +158,115 @@ class TickPath(wiring.Component):
             walker.frame_end.eq(payload.frame_end), walker.frame_ok.eq(payload.frame_ok),
             arbiter.seq.eq(walker.seq), arbiter.seq_valid.eq(walker.seq_valid), walker.accept.eq(arbiter.accept),
             arbiter.take_back.eq(walker.poisoned & ~payload.frame_ok),
-            lookup.security_id.eq(walker.security_id),
+            lookup.data.eq(walker.data), lookup.place.eq(walker.security_id_place[:NARROWING]),
             lookup.write.eq(control.security_id_written), lookup.write_index.eq(control.security_index),
-            lookup.write_id.eq(control.data),
+            lookup.write_id.eq(control.data), lookup.address.eq(scheduler.current),
+            lookup.security_id.eq(walker.security_id),
         ]
-        void = Signal()     # every book is worthless from the next cycle on
-        m.d.comb += void.eq(arbiter.gap | walker.reset_channel | walker.poisoned)
+        void = Signal()     # every book is worthless
+        m.d.sync += void.eq(arbiter.gap | walker.reset_channel | walker.poisoned)
 
         # The row of the claimed instrument arrives long before the entry's last byte: the price is in ticks by then.
         m.d.comb += [
             ticks.px.eq(walker.px), ticks.shift.eq(self.row.feed_tick_shift), ticks.odd.eq(self.row.feed_tick_odd),
-            ticks.inverse.eq(self.row.feed_tick_inv), ticks.en.eq(scheduler.claimed),
+            ticks.inverse.eq(self.row.feed_tick_inv), ticks.en.eq(at.any() & scheduler.claimed),
         ]
 
-        mine, kept, is_reset, size_ok = Signal(), Signal(), Signal(), Signal()
+        # ------------------------------------------------------------------ the eve of the trigger: what it will select
+        # With the last byte but one all is known of the entry but whether it is a bid, an offer or neither.
+        action = walker.data
+        is_top, is_level, size_ok = Signal(), Signal(), Signal()
+        places, deletes, forgets, forgets_side = (
+            Cat(action == _ACTION[name] for name in names).any()
+            for names in (("New", "Change", "Overlay"), ("Delete",), ("DeleteFrom",), ("DeleteThru",)))
+        m.d.comb += [is_top.eq(walker.level == 1), is_level.eq((walker.level != 0) & (walker.level <= self.depth))]
+        m.d.sync += size_ok.eq((walker.size != 0) & (walker.size < _SIZE_NULL))
+        known = Signal()
+        m.d.comb += known.eq(ticks.ok & size_ok)
+        chosen = {      # which hypothesis comes true, for a bid and for an offer; none of them: nothing is known any more
+            "same": ~is_top & (places | deletes | forgets), "px": is_top & places & known, "second": is_top & deletes}
+        lost = forgets_side | (is_top & (forgets | (places & ~known)))
+        primed, kept_side, on_reset = Signal(), Signal(), Signal()
+        on_type = {"bid": Signal(Verdict, name="on_bid"), "ask": Signal(Verdict, name="on_ask")}
+        with m.If(walker.eve):
+            m.d.sync += [
+                kept_side.eq(is_level & (places | deletes | forgets | forgets_side)),
+                on_reset.eq(hypotheses.pull_all),
+            ]
+            for side, cases in (("bid", (SAME, BID_PX, BID_SECOND)), ("ask", (SAME, ASK_PX, ASK_SECOND))):
+                verdicts = [hypotheses.verdicts[h] for h in cases]
+                pick = chosen.values()
+                m.d.sync += [
+                    on_type[side].want.eq(is_level & Cat(c & v.want for c, v in zip(pick, verdicts, strict=True)).any()),
+                    on_type[side].pull.eq(is_level & (Cat(c & v.pull for c, v in zip(pick, verdicts, strict=True)).any()
+                                                      | (lost & hypotheses.pull_all))),
+                ]
+        m.d.sync += primed.eq(walker.eve & walker.eve_ends_event & scheduler.claimed & ~walker.last)
+
+        # ------------------------------------------------------------------ the trigger byte: fire
+        # Everything but the byte itself comes from flip-flops, and the way to the pins is short: this is the path that
+        # the whole design is built around.
+        go, hold = Signal(), Signal()     # hold: a mass cancel is outstanding
+        is_bid, is_ask, is_reset = (payload.data == _TYPE[name] for name in ("Bid", "Offer", "BookReset"))
+        in_background = Signal(Verdict)
+        with m.If(at[7]):
+            m.d.sync += in_background.eq(hypotheses.verdicts[SAME])
+
+        def leaves(verdict):
+            return (verdict.want & buckets.new_ok) | (verdict.pull & buckets.cancel_ok)
+
+        trigger, direct, fired, mass_cancel = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            mine.eq(walker.entry & scheduler.claimed),
-            is_reset.eq(walker.entry_type == _TYPE["BookReset"]),
-            kept.eq(is_reset | ((walker.entry_type == _TYPE["Bid"]) | (walker.entry_type == _TYPE["Offer"]))
-                    & (walker.level != 0) & (walker.level <= self.depth) & (walker.action <= max(_ACTION.values()))),
-            size_ok.eq((walker.size != 0) & (walker.size < _SIZE_NULL)),
-            book.address.eq(scheduler.address),
-            book.update_bid.eq(mine & kept & (walker.entry_type == _TYPE["Bid"])),
-            book.update_ask.eq(mine & kept & (walker.entry_type == _TYPE["Offer"])),
-            book.update_reset.eq(mine & is_reset),
-            book.action.eq(walker.action), book.level.eq(walker.level), book.px.eq(ticks.ticks),
-            book.size.eq(walker.size), book.known.eq(ticks.ok & size_ok), book.invalidate.eq(void),
+            go.eq(self.ready & ~hold & ~exposure.clearing & state.trading & state.heartbeat_ok & ~control.kill_pin
+                  & ~scheduler.fouled),
+            direct.eq(self.rx.valid & primed
+                      & ((is_bid & leaves(on_type["bid"])) | (is_ask & leaves(on_type["ask"]))
+                         | (is_reset & on_reset & buckets.cancel_ok))),
+            fired.eq(go & (direct | (scheduler.due & leaves(in_background)))),
+            trigger.eq(self.rx.valid & primed & (((is_bid | is_ask) & kept_side) | is_reset)),
+            # Not in a cycle in which another decision is told: one record a cycle.
+            mass_cancel.eq(hold & self.ready & buckets.cancel_ok & ~scheduler.leave),
+            self.fire.eq(fired | mass_cancel), self.kind.eq(Mux(mass_cancel, KIND_MASS_CANCEL, KIND_QUOTE)),
+            self.hot_busy.eq(scheduler.busy | (hold & self.ready & buckets.cancel_ok)),
+            scheduler.trigger.eq(trigger),
         ]
 
         # ------------------------------------------------------------------ which instrument, when
-        hold = Signal()     # a mass cancel is outstanding
+        # What a byte does to the book is done in the cycle after it, when all of its entry is in registers.
         live = Signal(n)
         settle = Signal()   # the host knows better about an instrument that exists
+        mine, kept, updates = Signal(), Signal(), {name: Signal(name=f"update_{name}") for name in ("bid", "ask", "reset")}
+        applied, publish, accept = Signal(), Signal(), Signal()
+        is_action = walker.action <= max(_ACTION.values())
         m.d.comb += [
+            mine.eq(walker.entry & scheduler.claimed),
+            kept.eq(is_reset | ((is_bid | is_ask) & is_level & is_action)),
+        ]
+        m.d.sync += [
+            updates["bid"].eq(mine & is_bid & is_level & is_action),
+            updates["ask"].eq(mine & is_ask & is_level & is_action), updates["reset"].eq(mine & is_reset),
+            applied.eq(mine & kept), publish.eq(walker.publish), accept.eq(arbiter.accept),
+        ]
+        m.d.comb += [
+            book.address.eq(scheduler.current), book.load.eq(scheduler.load),
+            book.update_bid.eq(updates["bid"]), book.update_ask.eq(updates["ask"]),
+            book.update_reset.eq(updates["reset"]), book.action.eq(walker.action), book.level.eq(walker.level),
+            book.px.eq(ticks.ticks), book.size.eq(walker.size), book.known.eq(known), book.invalidate.eq(void),
             live.eq(exposure.live_bids | exposure.live_asks),
             scheduler.identified.eq(walker.security_id_valid & lookup.hit), scheduler.index.eq(lookup.index),
-            scheduler.entry.eq(walker.entry), scheduler.applied.eq(kept), scheduler.publish.eq(walker.publish),
-            scheduler.publish_entry.eq(walker.publish_entry), scheduler.accept.eq(arbiter.accept),
-            scheduler.invalidate.eq(void), scheduler.frame_end.eq(payload.frame_end),
+            scheduler.foreign.eq(scheduler.claimed & at[1] & ~lookup.same),
+            scheduler.entry.eq(walker.entry), scheduler.frame_end.eq(payload.frame_end),
+            scheduler.applied.eq(applied), scheduler.publish.eq(publish), scheduler.accept.eq(accept),
+            scheduler.invalidate.eq(void),
             scheduler.settle.eq(settle), scheduler.settle_index.eq(control.data[:8]),
             scheduler.commit.eq(control.commit), scheduler.evaluate_all.eq(state.armed | state.reduced),
             scheduler.stale_limit_write.eq(control.stale_limit_written),
             scheduler.stale_limit_address.eq(control.stale_limit_address), scheduler.stale_limit.eq(control.data),
             scheduler.bank.eq(self.bank), scheduler.ready.eq(self.ready), scheduler.hold.eq(hold),
             scheduler.trading.eq(state.trading), scheduler.live.eq(live), scheduler.refill.eq(buckets.refill),
-            self.flip.eq(scheduler.flip), self.row_address.eq(scheduler.address),
-            self.hot_busy.eq(scheduler.busy | (hold & self.ready & buckets.cancel_ok)),
-            exposure.address.eq(scheduler.address),
+            scheduler.mass_cancel.eq(mass_cancel), scheduler.restart.eq(self.session_enabled),
+            scheduler.clearing.eq(exposure.clearing),
+            self.flip.eq(scheduler.flip), self.row_address.eq(scheduler.current),
         ]
         # The host may write the next position while this one waits for a gap in the feed.
         settle_words, settle_position, settle_quote_id = Signal(32), Signal(Position), Signal(32)
@@ -188,135 +278,180 @@ class TickPath(wiring.Component):
                 settle_position.settled_ask.eq(control.pos_settled_ask),
             ]
 
-        # ------------------------------------------------------------------ evaluation, stages 1 to 4: the engine
-        best_bid, best_ask = book.bid[0], book.ask[0]
-        known = Signal()
-        sampled = Signal(signed(32)), Signal(signed(32))
-        bests_known = Signal(2)
-        book_ok = Signal()
-        bid_px, ask_px, lots = Signal(signed(32)), Signal(signed(32)), Signal(signed(32))   # 0 where unknown
+        # ------------------------------------------------------------------ an evaluation: prices, limits, verdicts
+        def px(level):
+            return Mux(level.known, level.px, 0)
+
+        lots = Signal(signed(32))   # 0 where unknown
         m.d.comb += [
-            known.eq(best_bid.known & best_ask.known),
-            bid_px.eq(Mux(best_bid.known, best_bid.px, 0)), ask_px.eq(Mux(best_ask.known, best_ask.px, 0)),
             lots.eq(Mux(exposure.position_known, exposure.known.lots, 0)),
-            engine.best_bid.eq(bid_px), engine.best_ask.eq(ask_px),
-            engine.position.eq(lots), engine.params.eq(self.row),
+            exposure.address.eq(scheduler.current), exposure.load.eq(scheduler.load),
+            engine.at.eq(at), engine.params.eq(self.row), engine.position.eq(lots),
+            engine.best_bid.eq(px(book.bid[0])), engine.best_ask.eq(px(book.ask[0])),
+            engine.second_bid.eq(book.bid[1].px), engine.second_ask.eq(book.ask[1].px),
+            engine.entry_px.eq(ticks.ticks),
+            limits.at.eq(at), limits.params.eq(self.row), limits.bid_live.eq(exposure.bid_live),
+            limits.ask_live.eq(exposure.ask_live), limits.live.eq(exposure.live), limits.known.eq(exposure.known),
+            limits.position_known.eq(exposure.position_known), limits.bound_notional.eq(engine.bound_notional),
+            hypotheses.at.eq(at), hypotheses.params.eq(self.row), hypotheses.refs.eq(engine.refs),
+            hypotheses.skew.eq(engine.skew), hypotheses.low.eq(limits.low), hypotheses.high.eq(limits.high),
+            hypotheses.reducing.eq(state.state == REDUCING), buckets.index.eq(scheduler.current),
         ]
-        with m.If(scheduler.stage == 1):
+        connect(m, hypotheses.bid, limits.bid)
+        connect(m, hypotheses.ask, limits.ask)
+        # G4: both sides known and not crossed, the feed fresh, no event half told.
+        fresh, book_ok = Signal(), Signal(HYPOTHESES)
+        bests = {SAME: (book.bid[0], book.ask[0]), BID_SECOND: (book.bid[1], book.ask[0]),
+                 ASK_SECOND: (book.bid[0], book.ask[1])}
+        with m.If(at.any()):
+            m.d.sync += fresh.eq(~scheduler.is_stale & ~scheduler.mid_event & (self.row.stale_cycles != 0))
+            for h, (bid, ask) in bests.items():
+                m.d.sync += book_ok[h].eq(bid.known & ask.known & (bid.px < ask.px))
+            m.d.sync += [book_ok[BID_PX].eq(book.ask[0].known & (ticks.ticks < book.ask[0].px)),
+                         book_ok[ASK_PX].eq(book.bid[0].known & (book.bid[0].px < ticks.ticks))]
+        m.d.comb += hypotheses.book_ok.eq(Mux(fresh, book_ok, 0))
+
+        # ------------------------------------------------------------------ the moment of a decision
+        # It is kept for what follows in the shadow of the frame's headers.
+        moment, next_quote_id = gate.moment, self.status.next_quote_id
+        trigger_at, line_b, last_seq = Signal(64), Signal(), Signal(32)
+        with m.If(trigger | scheduler.due):
             m.d.sync += [
-                sampled[0].eq(bid_px), sampled[1].eq(ask_px), bests_known.eq(Cat(best_bid.known, best_ask.known)),
-                book_ok.eq(known & (best_bid.px < best_ask.px) & ~scheduler.is_stale & ~scheduler.mid_event
-                           & (self.row.stale_cycles != 0)),
+                moment.state.eq(state.state), moment.kill_pin.eq(control.kill_pin),
+                moment.heartbeat_ok.eq(state.heartbeat_ok), moment.session_up.eq(self.session_up),
+                moment.new_ok.eq(buckets.new_ok), moment.cancel_ok.eq(buckets.cancel_ok), moment.can_send.eq(go),
+                moment.fouled.eq(scheduler.fouled), moment.fired.eq(fired), moment.cycle.eq(self.cycle),
+                moment.quote_id.eq(next_quote_id), trigger_at.eq(self.cycle - 1), line_b.eq(payload.line),
+                last_seq.eq(arbiter.last_seq),
             ]
+        started = Signal()
+        m.d.sync += started.eq(self.fire)
+        with m.If(control.quote_id_written):
+            m.d.sync += next_quote_id.eq(control.quote_id)
+        with m.Elif(started):
+            m.d.sync += next_quote_id.eq(next_quote_id + 1)
 
-        # ------------------------------------------------------------------ stages 5 and 6: the gate
+        # ------------------------------------------------------------------ what the frame says, in its shadow
         m.d.comb += [
-            gate.bid.eq(engine.bid), gate.ask.eq(engine.ask), gate.bid_fits.eq(engine.bid_ok),
-            gate.ask_fits.eq(engine.ask_ok), gate.book_ok.eq(book_ok), gate.params.eq(self.row),
-            gate.live.eq(exposure.live), gate.bid_live.eq(exposure.bid_live), gate.ask_live.eq(exposure.ask_live),
-            gate.position.eq(lots), gate.position_known.eq(exposure.position_known),
-            gate.open_bid.eq(exposure.open_bid), gate.open_ask.eq(exposure.open_ask),
-            gate.state.eq(state.state), gate.kill_pin.eq(control.kill_pin), gate.heartbeat_ok.eq(state.heartbeat_ok),
-            gate.session_up.eq(self.session_up), gate.new_ok.eq(buckets.new_ok), buckets.index.eq(scheduler.current),
+            gate.en.eq(at[7]), gate.bid.eq(engine.bid), gate.ask.eq(engine.ask), gate.params.eq(self.row),
+            gate.book_ok.eq(hypotheses.book_ok[SAME]),
         ]
-
-        emit, mass_cancel, blocked_cancel = Signal(), Signal(), Signal()
-        can_send = Signal()
+        connect(m, gate.bid_limits, limits.bid)
+        connect(m, gate.ask_limits, limits.ask)
+        # The gate's word on a decision, as it was weighed.
+        no_token = gate.emit & ~gate.is_new & ~moment.cancel_ok     # not even for taking sides away
+        deferred = (gate.emit & ~moment.can_send) | moment.fouled
+        record, weighed = Signal(_Weighed), Signal(_Weighed)
         m.d.comb += [
-            can_send.eq(self.ready & ~hold & ~exposure.clearing),
-            # Taking sides away needs a token like any frame; without one it waits for the next.
-            blocked_cancel.eq(gate.emit & ~gate.is_new & ~buckets.cancel_ok),
-            emit.eq(scheduler.due & gate.emit & can_send & ~blocked_cancel),
-            scheduler.deferred.eq(gate.emit & ~can_send),
-            scheduler.wait_tokens.eq(gate.rate_blocked & ~(gate.emit & ~can_send) | can_send & blocked_cancel),
-            # Not in the cycle of a decision: one record a cycle.
-            mass_cancel.eq(hold & self.ready & buckets.cancel_ok & ~scheduler.due),
-            scheduler.mass_cancel.eq(mass_cancel),
-            self.fire.eq(emit | mass_cancel),
-            self.kind.eq(Mux(mass_cancel, KIND_MASS_CANCEL, KIND_QUOTE)),
-            buckets.spend_session.eq(self.fire), buckets.spend_symbol.eq(emit & gate.is_new),
-            self.quote.quote_id.eq(self.status.next_quote_id),
+            scheduler.deferred.eq(deferred),
+            scheduler.wait_tokens.eq(~deferred & (gate.rate_blocked | no_token)),
+            weighed.deferred.eq(deferred | no_token), weighed.emit.eq(gate.emit), weighed.is_new.eq(gate.is_new),
+            weighed.reasons.eq(gate.reasons), weighed.bid_ok.eq(gate.bid_ok), weighed.ask_ok.eq(gate.ask_ok),
+            weighed.direct.eq(scheduler.direct), weighed.lots.eq(lots),
+            weighed.bid_px.eq(gate.bid_px), weighed.ask_px.eq(gate.ask_px),
+            weighed.bid_lots.eq(gate.bid_lots), weighed.ask_lots.eq(gate.ask_lots),
         ]
-        with m.If(self.fire):   # the order port reads them later
+        with m.If(scheduler.weigh):
+            m.d.sync += record.eq(weighed)
+        m.d.comb += [
+            window.en.eq(scheduler.window & moment.fired), window.low.eq(limits.low), window.high.eq(limits.high),
+            *(getattr(window, f"{side}_{what}").eq(getattr(record, f"{side}_{what}"))
+              for side in ("bid", "ask") for what in ("px", "lots")),
+            window.bid_most.eq(limits.bid_largest), window.ask_most.eq(limits.ask_largest),
+            exposure.prepare.eq(window.en),
+            self.quote.bid_ticks.eq(window.bid_ticks), self.quote.ask_ticks.eq(window.ask_ticks),
+            self.quote.bid_lots.eq(window.bid_quantity), self.quote.ask_lots.eq(window.ask_quantity),
+            self.quote.quote_id.eq(next_quote_id),
+        ]
+        with m.If(window.en):
             m.d.sync += [
-                self.quote.bid_ticks.eq(gate.bid_px), self.quote.ask_ticks.eq(gate.ask_px),
-                self.quote.bid_lots.eq(gate.bid_lots), self.quote.ask_lots.eq(gate.ask_lots),
                 self.quote.tick_e9.eq(Cat(self.row.tick_e9_lo, self.row.tick_e9_hi)),
                 self.quote.lot_mult.eq(self.row.lot_mult), self.quote.lot_exp.eq(self.row.lot_exp),
                 self.quote.instrument_id.eq(Cat(self.row.instrument_id_lo, self.row.instrument_id_hi)),
             ]
-        with m.If(control.quote_id_written):
-            m.d.sync += self.status.next_quote_id.eq(control.quote_id)
-        with m.Elif(self.fire):
-            m.d.sync += self.status.next_quote_id.eq(self.status.next_quote_id + 1)
 
-        # ------------------------------------------------------------------ what is live
+        # ------------------------------------------------------------------ what is live, and what is spent
+        in_flight = Signal()    # a quote is leaving that the exposure does not show yet
+        leaves_now = Signal()
         m.d.comb += [
-            exposure.emit.eq(emit), exposure.bid_px.eq(gate.bid_px), exposure.ask_px.eq(gate.ask_px),
-            exposure.bid_lots.eq(gate.bid_lots), exposure.ask_lots.eq(gate.ask_lots),
-            exposure.add_bid.eq(gate.add_bid), exposure.add_ask.eq(gate.add_ask),
-            exposure.quote_id.eq(self.status.next_quote_id),
+            leaves_now.eq(scheduler.leave & in_flight),
+            exposure.emit.eq(leaves_now), exposure.instrument.eq(scheduler.decided),
+            exposure.bid_px.eq(window.bid_ticks), exposure.ask_px.eq(window.ask_ticks),
+            exposure.bid_lots.eq(window.bid_quantity), exposure.ask_lots.eq(window.ask_quantity),
+            exposure.quote_id.eq(moment.quote_id),
             exposure.clear_all.eq(mass_cancel), exposure.restart.eq(self.session_enabled),
-            scheduler.restart.eq(self.session_enabled), scheduler.clearing.eq(exposure.clearing),
             exposure.settle.eq(scheduler.settle_now),
             exposure.clear_bid.eq(settle_words[8]), exposure.clear_ask.eq(settle_words[9]),
             exposure.settled_quote_id.eq(settle_quote_id), exposure.position.eq(settle_position),
             exposure.forget_positions.eq(state.cleared),
+            buckets.spend_session.eq(started), buckets.spend_symbol.eq(leaves_now & record.is_new),
+            buckets.spender.eq(scheduler.decided), buckets.fill.eq(state.armed),
+            # Verdicts are made of what the exposure showed: when that changes they are worth nothing.
+            scheduler.disturbed.eq(mass_cancel | leaves_now | state.reduced | state.cleared | self.session_enabled),
         ]
+        with m.If(fired):
+            m.d.sync += in_flight.eq(1)
+        with m.If(scheduler.leave | self.session_enabled):  # a new session knows nothing of the old one's quote
+            m.d.sync += in_flight.eq(0)
 
         # ------------------------------------------------------------------ state, kill, mass cancel, tokens
+        stopped = Signal()
+        m.d.sync += stopped.eq(state.stopped)
         m.d.comb += [
             *(getattr(state, name).eq(getattr(control, name)) for name in (
-                "arm", "disarm", "reduce", "kill", "clear_halt", "data", "heartbeat", "deadman_cycles", "kill_pin")),
+                "arm", "disarm", "reduce", "kill", "clear_halt", "data", "heartbeat", "deadman_cycles", "kill_pin",
+                "feed_lost")),
             state.session_up.eq(self.session_up), state.session_lost.eq(self.session_lost),
             *(getattr(buckets, name).eq(getattr(control, name)) for name in (
                 "session_interval", "session_burst", "symbol_interval", "symbol_burst")),
             buckets.restart_session.eq(control.session_interval_written),
-            buckets.restart_symbol.eq(control.symbol_interval_written), buckets.fill.eq(state.armed),
+            buckets.restart_symbol.eq(control.symbol_interval_written),
         ]
-        with m.If((void | state.stopped) & ((live != 0) | emit)):
+        with m.If((void | stopped) & ((live != 0) | in_flight)):
             m.d.sync += hold.eq(1)
         with m.Elif(mass_cancel | self.session_enabled):
             m.d.sync += hold.eq(0)
 
         # ------------------------------------------------------------------ telling the host
-        trigger = Signal(64)    # the byte on the stream was on the pins in the cycle before
-        line_b = Signal()
-        with m.If(scheduler.start):
-            m.d.sync += [trigger.eq(self.cycle - 1), line_b.eq(payload.line)]
-        record = self.record
-        decided = Signal()      # an evaluation came to its end
+        sampled, bests_known = [Signal(signed(32), name=f"sampled_{n}") for n in range(2)], Signal(2)
+        with m.If(at[0]):
+            m.d.sync += [*(s.eq(px(row[0])) for s, row in zip(sampled, (book.bid, book.ask), strict=True)),
+                         bests_known.eq(Cat(book.bid[0].known, book.ask[0].known))]
+        out = self.record
+        told, sent = Signal(), Signal()     # a decision was taken; its frame has left
         m.d.comb += [
-            decided.eq(scheduler.due & ~scheduler.deferred & ~blocked_cancel),
-            self.record_valid.eq(mass_cancel | (decided & (scheduler.direct | emit))),
-            record.outcome.eq(Mux(mass_cancel, OUTCOME["MASS_CANCEL"],
-                                  Mux(emit, Mux(gate.is_new, OUTCOME["SENT"], OUTCOME["PULLED"]),
-                                      Mux(gate.reasons == 0, OUTCOME["HELD"], OUTCOME["DROPPED"])))),
-            record.instrument.eq(Mux(mass_cancel, MASS_CANCEL_INSTRUMENT, scheduler.current)),
-            record.state.eq(state.state),
-            record.quoteId.eq(Mux(self.fire, self.status.next_quote_id, 0)),
-            record.fireCycle.eq(self.cycle), record.feedSeq.eq(arbiter.last_seq),
+            told.eq(scheduler.leave & ~record.deferred), sent.eq(moment.fired),
+            self.record_valid.eq(mass_cancel | (told & (record.direct | sent))),
+            out.fireCycle.eq(Mux(mass_cancel, self.cycle, moment.cycle)),
+            out.feedSeq.eq(Mux(mass_cancel, arbiter.last_seq, last_seq)),
+            out.state.eq(Mux(mass_cancel, state.state, moment.state)),
         ]
-        flags = {"direct": scheduler.direct, "lineB": scheduler.direct & line_b, "bidKnown": bests_known[0],
-                 "askKnown": bests_known[1], "bidSideOk": gate.bid_ok, "askSideOk": gate.ask_ok,
-                 "bidCounted": emit & (gate.add_bid != 0), "askCounted": emit & (gate.add_ask != 0)}
+        flags = {"direct": record.direct, "lineB": record.direct & line_b, "bidKnown": bests_known[0],
+                 "askKnown": bests_known[1], "bidSideOk": record.bid_ok, "askSideOk": record.ask_ok,
+                 "bidCounted": sent & (window.bid_quantity != 0), "askCounted": sent & (window.ask_quantity != 0)}
         assert set(flags) == set(FLAG)
         assert sorted(FLAG.values()) == list(range(len(flags)))
-        with m.If(~mass_cancel):
+        with m.If(mass_cancel):
+            m.d.comb += [out.outcome.eq(OUTCOME["MASS_CANCEL"]), out.instrument.eq(MASS_CANCEL_INSTRUMENT),
+                         out.quoteId.eq(next_quote_id)]
+        with m.Else():
             m.d.comb += [
-                record.flags.eq(Cat(flags[name] for name in sorted(flags, key=FLAG.get))),
-                record.reasons.eq(gate.reasons), record.triggerCycle.eq(Mux(scheduler.direct, trigger, 0)),
-                record.bestBidTicks.eq(sampled[0]), record.bestAskTicks.eq(sampled[1]),
-                record.candidateBidTicks.eq(_delayed(m, engine.bid, "candidate_bid")),
-                record.candidateAskTicks.eq(_delayed(m, engine.ask, "candidate_ask")),
-                record.positionLots.eq(lots),
+                out.outcome.eq(Mux(sent, Mux(record.is_new, OUTCOME["SENT"], OUTCOME["PULLED"]),
+                                   Mux(record.reasons == 0, OUTCOME["HELD"], OUTCOME["DROPPED"]))),
+                out.instrument.eq(scheduler.decided), out.reasons.eq(record.reasons),
+                out.flags.eq(Cat(flags[name] for name in sorted(flags, key=FLAG.get))),
+                out.triggerCycle.eq(Mux(record.direct, trigger_at, 0)),
+                out.bestBidTicks.eq(sampled[0]), out.bestAskTicks.eq(sampled[1]),
+                out.candidateBidTicks.eq(engine.bid), out.candidateAskTicks.eq(engine.ask),
+                out.positionLots.eq(record.lots),
             ]
-            with m.If(emit):
-                m.d.comb += [record.bidTicks.eq(gate.bid_px), record.askTicks.eq(gate.ask_px),
-                             record.bidLots.eq(gate.bid_lots), record.askLots.eq(gate.ask_lots)]
+            with m.If(sent):
+                m.d.comb += [out.quoteId.eq(moment.quote_id),
+                             out.bidTicks.eq(window.bid_ticks), out.askTicks.eq(window.ask_ticks),
+                             out.bidLots.eq(window.bid_quantity), out.askLots.eq(window.ask_quantity)]
         m.d.comb += [
-            self.drops.eq(Mux(self.record_valid & ~mass_cancel, gate.reasons, 0)),
-            self.direct_quote.eq(emit & scheduler.direct), self.trigger_cycle.eq(trigger),
+            self.drops.eq(Mux(self.record_valid & ~mass_cancel, record.reasons, 0)),
+            self.direct_quote.eq(fired & primed & self.rx.valid), self.trigger_cycle.eq(self.cycle - 1),
             self.state_changed.eq(state.changed), self.arm_refused.eq(state.arm_refused), self.gap.eq(arbiter.gap),
             self.gap_size.eq(arbiter.ahead), self.last_seq.eq(arbiter.last_seq),
             self.poisoned.eq(walker.poisoned), self.channel_reset.eq(walker.reset_channel),
@@ -333,18 +468,15 @@ class TickPath(wiring.Component):
             "short_packets": walker.short | match.empty, "messages": walker.message,
             "book_messages": walker.book_message, "entries": mine & kept,
             "foreign_entries": walker.entry & ~scheduler.claimed, "ignored_entries": mine & ~kept,
-            "px_errors": mine & kept & ~is_reset & ~book.known, "channel_resets": walker.reset_channel,
-            "events": walker.publish, "quotes_sent": emit & gate.is_new, "quotes_pulled": emit & ~gate.is_new,
-            "mass_cancels": mass_cancel, "decisions_held": decided & scheduler.direct & ~emit & (gate.reasons == 0),
-            "decisions_dropped": decided & scheduler.direct & ~emit & (gate.reasons != 0),
-            "decisions_deferred": scheduler.due & (scheduler.deferred | blocked_cancel),
+            "px_errors": mine & kept & ~is_reset & ~known, "channel_resets": walker.reset_channel,
+            "events": walker.publish, "quotes_sent": told & sent & record.is_new,
+            "quotes_pulled": told & sent & ~record.is_new, "mass_cancels": mass_cancel,
+            "decisions_held": told & record.direct & ~sent & (record.reasons == 0),
+            "decisions_dropped": told & record.direct & ~sent & (record.reasons != 0),
+            "decisions_deferred": scheduler.leave & record.deferred,
+            "decisions_differed": scheduler.leave & ((moment.fired != (record.emit & ~record.deferred))
+                                                     | (moment.fired & window.clamped)),
         }
         assert set(count) == set(COUNTED)
         m.d.comb += [getattr(counters, name).eq(strobe) for name, strobe in count.items()]
         return m
-
-
-def _delayed(m, value, name):
-    delayed = Signal(value.shape(), name=name)
-    m.d.sync += delayed.eq(value)
-    return delayed

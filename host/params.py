@@ -202,6 +202,9 @@ def values(instrument, feed_exponent):
         raise ParameterError("max_notional", plain(i.max_notional), f"would block every quote near reference_price; at "
                              f"least reference_price x quote_quantity = {plain(least)}")
     out["max_notional_lo"], out["max_notional_hi"] = notional & 0xFFFF_FFFF, notional >> 32
+    # The fabric checks the product, not the division: a bound that is too wide blocks.
+    widest = (1 << regmap.PARAM_BY_NAME["px_notional_ticks"].width) - 1
+    out["px_notional_ticks"] = min(notional // out["quote_lots"], widest) if out["quote_lots"] else 0
 
     out["stale_cycles"] = _param("stale_cycles", "stale_ms", i.stale_ms, cycles(i.stale_ms), "cycles",
                                  Fraction(1000, CLOCK_HZ))

@@ -1,6 +1,6 @@
 """Order book by price level, one row of ten levels for each side of each instrument."""
 
-from amaranth import Array, Cat, Module, Signal, signed
+from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -8,6 +8,8 @@ from amaranth.lib.wiring import In, Out
 from hdl.feed.mdp3 import SCHEMA
 
 _ACTION = SCHEMA.enums["MDUpdateAction"]
+#: Books of more instruments than this are kept in block RAM, fewer in LUTs: block RAM is at least 512 rows deep.
+_LUT_ROWS = 32
 
 
 class Level(data.Struct):
@@ -19,7 +21,7 @@ class Level(data.Struct):
 
 
 class BookByLevel(wiring.Component):
-    """Books by level for a number of instruments.
+    """Books by level for a number of instruments, and one of them on the work bench.
 
     A level that has not been stated since reset, since a gap or since it fell off the end is *unknown*, which is not
     the same as empty: a side whose first level is unknown has no best price.
@@ -27,18 +29,20 @@ class BookByLevel(wiring.Component):
     Parameters
     ----------
     instruments : number of instruments.
-    depth : levels a side.
+    depth : levels a side, at least 2.
 
     Members
     -------
-    address : in(8) instrument whose rows are wanted; they stand on ``bid``/``ask`` from the next cycle on, with all
-        updates up to and including the cycle before (write-through).
-    update_bid, update_ask : in(1, 1) apply the entry below to a side of the instrument that ``address`` held in the
-        cycle before and holds now.
+    address : in(8) instrument that is asked for.
+    load : in(1) in the cycle after ``address`` came to rest, or later: take its rows onto the bench. They stand on
+        ``bid``/``ask`` from the next cycle on, with all updates up to two cycles before, until the next ``load``.
+    update_bid, update_ask : in(1, 1) apply the entry below to a side of the instrument on the bench, which is still on
+        ``address``. ``load`` must not come within two cycles after it.
     update_reset : in(1) forget both sides of that instrument.
     action : in(8), level : in(8), px : in(32, signed), size : in(32), known : in(1) the entry; ``level`` counts from 1
         and must be in range, ``action`` must be one of MDUpdateAction.
-    invalidate : in(1) forget all books.
+    invalidate : in(1) forget all books. What is on the bench stays there: it is what the last decision was made of.
+        Goes before an update in the same cycle.
     bid, ask : out(array of ``depth`` :class:`Level`), best first.
 
     New shifts the levels from ``level`` on down by one; Change and Overlay replace; Delete shifts up; DeleteFrom
@@ -51,55 +55,55 @@ class BookByLevel(wiring.Component):
     def __init__(self, instruments, depth=10):
         self.instruments, self.depth = instruments, depth
         row = data.ArrayLayout(Level, depth)
-        super().__init__({"address": In(8), "update_bid": In(1), "update_ask": In(1), "update_reset": In(1),
-                          "action": In(8), "level": In(8), "px": In(signed(32)), "size": In(32), "known": In(1),
-                          "invalidate": In(1), "bid": Out(row), "ask": Out(row)})
+        super().__init__({"address": In(8), "load": In(1), "update_bid": In(1), "update_ask": In(1),
+                          "update_reset": In(1), "action": In(8), "level": In(8), "px": In(signed(32)),
+                          "size": In(32), "known": In(1), "invalidate": In(1), "bid": Out(row), "ask": Out(row)})
 
     def elaborate(self, platform):
         m = Module()
-        held = Signal(range(max(2, self.instruments)))     # address of the rows that are on the read ports
-        m.d.sync += held.eq(self.address)
+        n, depth = self.instruments, self.depth
+        address = self.address[:max(1, (n - 1).bit_length())]
         entry = Signal(Level)
         m.d.comb += [entry.known.eq(self.known), entry.px.eq(self.px), entry.size.eq(self.size)]
+        at, below = Signal(depth), Signal(depth)    # the entry's level, and all levels from it on, one bit each
+        m.d.comb += [Cat(at, below).eq(Cat(Cat(self.level == i + 1 for i in range(depth)),
+                                           Cat(self.level <= i + 1 for i in range(depth))))]
+        acts = {name: Signal(name=name) for name in ("insert", "replace", "delete", "thru", "from_")}
+        for name, actions in (("insert", ("New",)), ("replace", ("Change", "Overlay")), ("delete", ("Delete",)),
+                              ("thru", ("DeleteThru",)), ("from_", ("DeleteFrom",))):
+            m.d.comb += acts[name].eq(Cat(self.action == _ACTION[a] for a in actions).any())
+
         for side, row, update in (("bid", self.bid, self.update_bid), ("ask", self.ask, self.update_ask)):
-            memory = Memory(shape=data.ArrayLayout(Level, self.depth), depth=self.instruments, init=[])
-            m.submodules[side] = memory
-            write = memory.write_port()
-            read = memory.read_port(transparent_for=(write,))
-            valid = Array(Signal(name=f"{side}_valid_{i}") for i in range(self.instruments))
-            stored = read.data
-            for i in range(self.depth):
-                m.d.comb += [row[i].eq(stored[i]), row[i].known.eq(stored[i].known & valid[held])]
-            m.d.comb += [read.addr.eq(self.address), read.en.eq(1), write.addr.eq(held), write.en.eq(update)]
+            m.submodules[side] = memory = Memory(
+                shape=data.ArrayLayout(Level, depth), depth=n, init=[],
+                attrs={"ram_style": "distributed" if n <= _LUT_ROWS else "block"})
+            write, read = memory.write_port(), memory.read_port()
+            valid = Signal(n, name=f"{side}_valid")
+            asked, store, stored_at = (Signal(name=f"{side}_asked"), Signal(name=f"{side}_store"),
+                                       Signal.like(address, name=f"{side}_stored_at"))
+            m.d.comb += [read.addr.eq(address), read.en.eq(1),
+                         write.addr.eq(stored_at), write.en.eq(store), write.data.eq(row)]
+            m.d.sync += [asked.eq(valid.bit_select(address, 1)), store.eq(0)]
+            with m.If(self.load):
+                for i in range(depth):
+                    m.d.sync += [row[i].eq(read.data[i]), row[i].known.eq(read.data[i].known & asked)]
             with m.If(update):
-                for i in range(self.depth):
-                    above = row[i - 1] if i else entry
-                    below = row[i + 1] if i + 1 < self.depth else None
-                    new = write.data[i]
-                    m.d.comb += new.eq(row[i])
-                    with m.Switch(self.action):
-                        with m.Case(_ACTION["New"]):
-                            with m.If(self.level == i + 1):
-                                m.d.comb += new.eq(entry)
-                            with m.Elif(self.level <= i):
-                                m.d.comb += new.eq(above)
-                        with m.Case(_ACTION["Change"], _ACTION["Overlay"]):
-                            with m.If(self.level == i + 1):
-                                m.d.comb += new.eq(entry)
-                        with m.Case(_ACTION["Delete"]):
-                            with m.If(self.level <= i + 1):
-                                if below is None:
-                                    m.d.comb += new.known.eq(0)
-                                else:
-                                    m.d.comb += new.eq(below)
-                        with m.Case(_ACTION["DeleteThru"]):
-                            m.d.comb += new.known.eq(0)
-                        with m.Case(_ACTION["DeleteFrom"]):
-                            with m.If(self.level <= i + 1):
-                                m.d.comb += new.known.eq(0)
-                m.d.sync += valid[held].eq(1)
+                m.d.sync += [store.eq(1), stored_at.eq(address), valid.bit_select(address, 1).eq(1)]
+                for i in range(depth):
+                    with m.If((acts["insert"] | acts["replace"]) & at[i]):
+                        m.d.sync += row[i].eq(entry)
+                    if i:
+                        with m.If(acts["insert"] & below[i - 1]):
+                            m.d.sync += row[i].eq(row[i - 1])
+                    with m.If(acts["delete"] & below[i]):
+                        if i + 1 < depth:
+                            m.d.sync += row[i].eq(row[i + 1])
+                        else:
+                            m.d.sync += row[i].known.eq(0)
+                    with m.If(acts["thru"] | (acts["from_"] & below[i])):
+                        m.d.sync += row[i].known.eq(0)
             with m.If(self.update_reset):
-                m.d.sync += valid[held].eq(0)
+                m.d.sync += [valid.bit_select(address, 1).eq(0), *(row[i].known.eq(0) for i in range(depth))]
             with m.If(self.invalidate):
-                m.d.sync += Cat(*valid).eq(0)
+                m.d.sync += valid.eq(0)
         return m

@@ -32,7 +32,7 @@ DISARMED, ACTIVE, REDUCING, HALTED = range(4)
 STATES = ("DISARMED", "ACTIVE", "REDUCING", "HALTED")
 
 #: Bits of ``HALT_CAUSE``.
-HALT_CAUSES = {"kill_register": 0, "kill_pin": 1, "deadman": 2, "session_lost": 3}
+HALT_CAUSES = {"kill_register": 0, "kill_pin": 1, "deadman": 2, "session_lost": 3, "feed_lost": 4}
 
 #: Gates by bit of the reason bitmap (the gates' customary names, G0 to G22), with what each one says when it blocks.
 GATES = {
@@ -42,7 +42,7 @@ GATES = {
     4: ("G4", "data", "book unknown, crossed, in mid-event or stale, or no stale limit set"),
     5: ("G5", "sanity", "price or quantity outside its hard band, zero or unrepresentable"),
     9: ("G9", "max quantity", "quantity above max_lots"),
-    10: ("G10", "max notional", "price times quantity above max_notional"),
+    10: ("G10", "max notional", "price times quantity above max_notional, or the price bound does not ensure it"),
     11: ("G11", "position", "position, open and in-flight quantity would pass max_long or max_short, or unknown"),
     14: ("G14", "rate", "session or instrument token bucket empty"),
     22: ("G22", "kill", "kill latch set"),
@@ -101,7 +101,7 @@ def _build():
             ("kill", "wo", "-> HALTED; everything live is cancelled"),
             ("clear_halt", "wo", "Write the value of halt_nonce: HALTED -> DISARMED; positions must be written anew"),
             ("state", "ro", "0 DISARMED, 1 ACTIVE, 2 REDUCING, 3 HALTED", 2),
-            ("halt_cause", "ro", "Causes of the halt: 0 kill register, 1 kill pin, 2 dead-man, 3 session lost", 8),
+            ("halt_cause", "ro", "Causes of the halt: 0 kill register, 1 kill pin, 2 dead-man, 3 session lost, 4 feed lost", 8),
             ("halt_nonce", "ro", "Number of the halt; clear_halt must repeat it", 32),
             ("heartbeat", "rw", "Host dead-man: counts only if the value written differs by +1 from the last one"),
             ("deadman_cycles", "rw", "G1 limit in cycles; 0 blocks"),
@@ -159,6 +159,7 @@ def _build():
             ("decisions_held", "count", "Direct evaluations that changed nothing"),
             ("decisions_dropped", "count", "Direct evaluations blocked by gates with nothing left to do"),
             ("decisions_deferred", "count", "Evaluations that had to wait for the order port"),
+            ("decisions_differed", "count", "Frames whose content was not what had been decided: always 0"),
             ("live_bids", "ro", "Instruments 0..31 with a live bid"),
             ("live_asks", "ro", "Instruments 0..31 with a live ask"),
             ("telemetry_overflow", "count", "Records lost because the host did not read"))
@@ -257,6 +258,8 @@ def _params():
         ("tick_e9_hi", 8, False, "Quote tick as a price mantissa, bits 39..32"),
         ("instrument_id_lo", 32, False, "Quoted instrument's id at the venue, low word"),
         ("instrument_id_hi", 32, False, "Quoted instrument's id at the venue, high word"),
+        ("px_notional_ticks", 31, False, "G10: greatest absolute price in quote ticks; times quote_lots it must not exceed "
+                                         "max_notional; 0 blocks"),
     )
     return tuple(Param(name, word, width, signed, doc) for word, (name, width, signed, doc) in enumerate(rows))
 

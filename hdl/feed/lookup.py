@@ -1,12 +1,21 @@
-"""From the feed's SecurityID to the instrument number."""
+"""From the feed's SecurityID to the instrument number, while its bytes arrive."""
 
-from amaranth import Array, Module, Mux, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+
+#: Bytes of a SecurityID that are compared with every configured one as they arrive; the last one comes too late.
+NARROWING = 3
 
 
 class InstrumentLookup(wiring.Component):
-    """Compares a SecurityID with every configured one at once.
+    """Narrows down the configured SecurityIDs byte by byte, least significant first.
+
+    All ids are compared at once, but eight bits a cycle, so that 256 of them are no slower than 16. With the last byte
+    the number of the one id is known that agrees in the bytes before it; whether it agrees in all of them is said by
+    ``same``, some cycles later, while its rows are fetched. Ids that agree in their low 24 bits cannot be told apart in
+    time: the number is then the bitwise OR of theirs, and what ``same`` says of that one holds.
 
     Parameters
     ----------
@@ -15,25 +24,45 @@ class InstrumentLookup(wiring.Component):
     Members
     -------
     write : in(1), write_index : in(8), write_id : in(32) set one entry; 0 means unused.
-    security_id : in(32) id looked up.
-    hit : out(1), index : out(8) combinational answer; the lowest entry wins.
+    data : in(8), place : in(3) byte *i* of an id is on ``data`` where bit *i* is set; in order, 0 to 2.
+    hit : out(1), index : out(8) an entry agrees in the three bytes; from the cycle after ``place[2]`` on.
+    address : in(8), security_id : in(32) entry asked about, and the id that it should have.
+    same : out(1) it has. Three cycles after ``address``.
     """
 
     def __init__(self, instruments):
         self.instruments = instruments
-        super().__init__({"write": In(1), "write_index": In(8), "write_id": In(32), "security_id": In(32),
-                          "hit": Out(1), "index": Out(8)})
+        super().__init__({"write": In(1), "write_index": In(8), "write_id": In(32), "data": In(8),
+                          "place": In(NARROWING), "hit": Out(1), "index": Out(8), "address": In(8),
+                          "security_id": In(32), "same": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        table = Array(Signal(32, name=f"security_id_{i}") for i in range(self.instruments))
-        with m.If(self.write & (self.write_index < self.instruments)):
-            m.d.sync += table[self.write_index].eq(self.write_id)
-        matches = Signal(self.instruments)
-        m.d.comb += [matches[i].eq((table[i] == self.security_id) & (table[i] != 0))
-                     for i in range(self.instruments)]
-        index = 0
-        for i in reversed(range(self.instruments)):
-            index = Mux(matches[i], i, index)
-        m.d.comb += [self.hit.eq(matches.any()), self.index.eq(index)]
+        n = self.instruments
+        ids = [Signal(8 * NARROWING, name=f"security_id_{i}") for i in range(n)]
+        used = Signal(n)
+        matches = Signal(n)
+        write = Signal(n)
+        m.d.comb += write.eq(self.write << self.write_index)
+        for i in range(n):
+            with m.If(write[i]):
+                m.d.sync += [ids[i].eq(self.write_id), used[i].eq(self.write_id != 0)]
+        with m.If(self.place[0]):
+            m.d.sync += matches.eq(used)
+        for k in range(NARROWING):
+            with m.If(self.place[k]):
+                for i in range(n):
+                    with m.If(ids[i].word_select(k, 8) != self.data):
+                        m.d.sync += matches[i].eq(0)
+        m.d.comb += self.hit.eq(matches.any())
+        for bit in range((n - 1).bit_length()):
+            m.d.comb += self.index[bit].eq(Cat(matches[i] for i in range(n) if i >> bit & 1).any())
+
+        m.submodules.whole = whole = Memory(shape=32, depth=n, init=[])
+        port, read = whole.write_port(), whole.read_port()
+        stored = Signal(32)
+        m.d.comb += [port.addr.eq(self.write_index), port.data.eq(self.write_id),
+                     port.en.eq(self.write & (self.write_index < n)), read.addr.eq(self.address), read.en.eq(1)]
+        m.d.sync += [stored.eq(read.data), self.same.eq((stored == self.security_id) & (stored != 0))]
         return m
+

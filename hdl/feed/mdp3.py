@@ -56,10 +56,14 @@ class Mdp3Walker(wiring.Component):
     frame_end, frame_ok : in(1, 1) end of a frame whose payload was passed on, and whether it proved good.
     seq : out(32), seq_valid : out(1) sequence number, in the cycle in which its last byte arrives.
     accept : in(1) answer to ``seq_valid`` in the same cycle: walk this packet (else it is ignored).
-    security_id : out(32), security_id_valid : out(1) SecurityID of an entry, with its last byte.
+    security_id : out(32), security_id_valid : out(1) SecurityID of an entry, with its last byte; the value stands from
+        the next cycle on. ``security_id_place`` : out(4) the byte of it that arrives, one hot.
     px, size, level, action, entry_type : out(64, 32, 8, 8, 8) fields of an entry, right while ``entry`` is high.
     entry : out(1) the last byte that is needed of an entry arrives (``entry_type``; see ``MIN_ENTRY``).
     publish : out(1) an event ends with the byte that arrives.
+    eve : out(1) the byte before the last one that is needed of an entry arrives: ``px``, ``size``, ``level`` stand, and
+        ``action`` is on ``data``. ``eve_ends_event`` : out(1) with the next one the event ends.
+    trigger_next : out(1) the next byte is the last one that is needed of an entry, if it comes at all.
     publish_entry : out(1) ``publish`` falls on the last entry of a book message: the trigger byte of a quote.
     reset_channel : out(1) a ChannelReset message arrives.
     poisoned : out(1) at ``frame_end``: an accepted packet was cut short, malformed or failed its FCS.
@@ -78,7 +82,8 @@ class Mdp3Walker(wiring.Component):
             "data": In(8), "valid": In(1), "first": In(1), "last": In(1), "length": In(16),
             "frame_end": In(1), "frame_ok": In(1),
             "seq": Out(32), "seq_valid": Out(1), "accept": In(1),
-            "security_id": Out(32), "security_id_valid": Out(1),
+            "security_id": Out(32), "security_id_valid": Out(1), "security_id_place": Out(4),
+            "eve": Out(1), "eve_ends_event": Out(1), "trigger_next": Out(1),
             "px": Out(64), "size": Out(32), "level": Out(8), "action": Out(8), "entry_type": Out(8), "entry": Out(1),
             "publish": Out(1), "publish_entry": Out(1), "reset_channel": Out(1),
             "poisoned": Out(1), "short": Out(1), "message": Out(1), "book_message": Out(1),
@@ -111,6 +116,9 @@ class Mdp3Walker(wiring.Component):
                  "action": "MDUpdateAction", "entry_type": "MDEntryType"}
         m.submodules.fields = fields = FieldCapture({short: _ENTRY[name] for short, name in names.items()})
         trigger = max(names, key=lambda short: fields.fields[short].end)
+        assert fields.fields["action"].end == fields.fields[trigger].offset and fields.fields[trigger].size == 1
+        security = fields.fields["security_id"]
+        m.d.comb += self.security_id.eq(fields.value["security_id"])
         captures = (packet, framing, header, dimension, fields)
         for capture in captures:
             m.d.comb += [capture.data.eq(self.data), capture.index.eq(index)]
@@ -118,7 +126,6 @@ class Mdp3Walker(wiring.Component):
             m.d.comb += packet.index.eq(0)
 
         m.d.comb += self.seq.eq(packet.now["seq"])
-        m.d.comb += self.security_id.eq(fields.now["security_id"])
         for short in names:
             if short != "security_id":
                 m.d.comb += getattr(self, short).eq(fields.now[short] if short == trigger else fields.value[short])
@@ -242,6 +249,9 @@ class Mdp3Walker(wiring.Component):
             with m.Case(Phase.ENTRY):
                 m.d.comb += fields.en.eq(self.valid)
                 m.d.comb += self.security_id_valid.eq(fields.done["security_id"])
+                m.d.comb += [self.security_id_place[i].eq(self.valid & (index == security.offset + i)) for i in range(4)]
+                m.d.comb += [self.eve.eq(fields.done["action"] & (message_left != 1)),
+                             self.eve_ends_event.eq((entries_left == 0) & end_of_event)]
                 with m.If(fields.done[trigger]):
                     m.d.comb += self.entry.eq(1)
                     with m.If((entries_left == 0) & end_of_event):
@@ -260,6 +270,8 @@ class Mdp3Walker(wiring.Component):
             with m.Case(Phase.SKIP):
                 with m.If(self.valid):
                     in_message(lambda: None)
+
+        m.d.sync += self.trigger_next.eq(self.eve & ~self.last)
 
         # The ends of a packet overrule what its bytes ask for.
         with m.If(self.valid & self.first):

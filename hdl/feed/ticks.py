@@ -1,6 +1,6 @@
 """Prices from the wire's decimal mantissa to ticks, by exact division without a divider."""
 
-from amaranth import Module, Signal, signed
+from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,10 +17,11 @@ class TickConverter(wiring.Component):
     px : in(64, signed) mantissa.
     shift : in(6), odd : in(32), inverse : in(32) the tick; ``odd`` = 0 (no tick configured) never gives ``ok``.
     en : in(1) the pipeline moves (it may rest to save power).
-    ticks : out(32, signed), ok : out(1) right ``LATENCY`` cycles after the inputs came to rest.
+    ticks : out(32, signed) right ``LATENCY`` cycles after the inputs came to rest, ``ok`` : out(1) after ``PROOF``.
     """
 
-    LATENCY = 5
+    LATENCY = 3
+    PROOF = 6
 
     def __init__(self):
         super().__init__({"px": In(signed(64)), "shift": In(6), "odd": In(32), "inverse": In(32), "en": In(1),
@@ -29,23 +30,31 @@ class TickConverter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         whole = Signal(signed(64))          # px / 2^shift
-        even = Signal()                     # ... without remainder
-        low, high = Signal(48), Signal(48)  # halves of the product with the inverse
-        quotient = Signal(signed(32))
-        back_low, back_high = Signal(signed(49)), Signal(signed(49))  # halves of the product with odd
+        tail = Signal(64)                   # the bits that the shift takes away
+        parts = Signal(8)                   # ... any of them set, in eighths
+        exact = Signal()                    # ... none
+        # Partial products of 16-bit limbs. Modulo 2^32 the product of the two upper limbs falls out.
+        low = Signal(32)
+        cross = [Signal(16, name=f"cross_{n}") for n in range(2)]
+        back_low, back_high = Signal(32), Signal(signed(33))
+        back_cross = [Signal(signed(33), name=f"back_cross_{n}") for n in range(2)]
         back = Signal(signed(66))
-        below = Signal(64)                  # the bits that the shift takes away
-        m.d.comb += [back.eq(back_low + (back_high << 16)), below.eq((1 << self.shift) - 1)]
+        ticks, odd = self.ticks, self.odd
+        upper = ticks[16:].as_signed()
+        has_odd = Signal()
         with m.If(self.en):
             m.d.sync += [
                 whole.eq(self.px >> self.shift),
-                even.eq((self.px.as_unsigned() & below) == 0),
-                low.eq(whole[:32] * self.inverse[:16]),
-                high.eq(whole[:16] * self.inverse[16:]),
-                quotient.eq((low[:32] + (high[:16] << 16))[:32]),
-                back_low.eq(quotient * self.odd[:16]),
-                back_high.eq(quotient * self.odd[16:]),
-                self.ticks.eq(quotient),
-                self.ok.eq(even & (back == whole) & (self.odd != 0)),
+                tail.eq(self.px.as_unsigned() & Cat(self.shift > i for i in range(63))),
+                parts.eq(Cat(tail.word_select(i, 8).any() for i in range(8))),
+                exact.eq(~parts.any()), has_odd.eq(odd != 0),
+                low.eq(whole[:16] * self.inverse[:16]),
+                cross[0].eq(whole[:16] * self.inverse[16:]),
+                cross[1].eq(whole[16:32] * self.inverse[:16]),
+                ticks.eq(Cat(low[:16], low[16:] + cross[0] + cross[1])),
+                back_low.eq(ticks[:16] * odd[:16]), back_high.eq(upper * odd[16:]),
+                back_cross[0].eq(ticks[:16] * odd[16:]), back_cross[1].eq(upper * odd[:16]),
+                back.eq(Cat(back_low, back_high).as_signed() + (back_cross[0] << 16) + (back_cross[1] << 16)),
+                self.ok.eq(exact & has_odd & (back == whole)),
             ]
         return m

@@ -1,6 +1,6 @@
 """G14: token buckets of the session and of every instrument."""
 
-from amaranth import Array, Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,20 +15,20 @@ class TokenBuckets(wiring.Component):
     Members
     -------
     session_interval, symbol_interval : in(32) cycles per token; 0 = never refilled.
-    session_burst : in(16), symbol_burst : in(8) sizes; 0 = no tokens.
-    restart_session, restart_symbol : in(1) that interval was written: count from here.
+    session_burst : in(16), symbol_burst : in(8) sizes; 0 = no tokens. They count from the next cycle on.
+    restart_session, restart_symbol : in(1) that interval is being written: it counts from the next cycle on.
     fill : in(1) fill every bucket (arming).
     spend_session : in(1) take one session token. The session bucket must hold one.
-    spend_symbol : in(1) take one token of instrument ``index`` too.
-    index : in(8) instrument asked about.
+    spend_symbol : in(1) take one token of instrument ``spender`` : in(8) too.
+    index : in(8) instrument asked about; it has been at rest for a cycle.
     new_ok : out(1) a new or changed quote of ``index`` may go: its bucket holds a token, and the session's bucket holds
         more than the quarter that is kept for cancels.
     cancel_ok : out(1) the session's bucket holds a token.
     tokens : out(16) in the session's bucket.
     refill : out(1) a token is being added to some bucket: what waited may try again from the next cycle on.
 
-    Latency: ``new_ok`` and ``cancel_ok`` show in cycle *c* + 1 what happened in cycle *c*. Buckets never go below zero
-    and never above their size: a bucket that was made smaller is cut at the next cycle.
+    Latency: ``new_ok`` and ``cancel_ok`` are flip-flops, and show in cycle *c* + 1 what happened in cycle *c*. Buckets
+    never go below zero and never above their size: a bucket that was made smaller is cut at the next cycle.
     """
 
     def __init__(self, instruments):
@@ -36,16 +36,20 @@ class TokenBuckets(wiring.Component):
         super().__init__({
             "session_interval": In(32), "session_burst": In(16), "symbol_interval": In(32), "symbol_burst": In(8),
             "restart_session": In(1), "restart_symbol": In(1), "fill": In(1), "spend_session": In(1),
-            "spend_symbol": In(1), "index": In(8), "new_ok": Out(1), "cancel_ok": Out(1), "tokens": Out(16),
-            "refill": Out(1)})
+            "spend_symbol": In(1), "spender": In(8), "index": In(8), "new_ok": Out(1), "cancel_ok": Out(1),
+            "tokens": Out(16), "refill": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
+        n = self.instruments
 
         def ticker(name, interval, restart):
             count, tick = Signal(32, name=f"{name}_count"), Signal(name=f"{name}_tick")
-            m.d.comb += tick.eq((interval != 0) & (count >= interval - 1))
-            with m.If(restart | tick | (interval == 0)):
+            last, off = Signal(32, name=f"{name}_last"), Signal(name=f"{name}_off", init=1)
+            again = Signal(name=f"{name}_again")
+            m.d.comb += tick.eq(~off & (count >= last))
+            m.d.sync += [last.eq(interval - 1), off.eq(interval == 0), again.eq(restart)]
+            with m.If(again | tick | off):
                 m.d.sync += count.eq(0)
             with m.Else():
                 m.d.sync += count.eq(count + 1)
@@ -55,30 +59,37 @@ class TokenBuckets(wiring.Component):
         symbol_tick = ticker("symbol", self.symbol_interval, self.restart_symbol)
 
         def bucket(tokens, burst, tick, spend):
+            """Tokens after this cycle."""
             left = Signal.like(tokens, name_suffix="_left")
-            m.d.comb += left.eq(tokens - (spend & (tokens != 0)))
-            with m.If(self.fill):
-                m.d.sync += tokens.eq(burst)
-            with m.Elif(left >= burst):
-                m.d.sync += tokens.eq(burst)
-            with m.Else():
-                m.d.sync += tokens.eq(left + tick)
+            after = Signal.like(tokens, name_suffix="_after")
+            m.d.comb += [left.eq(tokens - (spend & (tokens != 0))),
+                         after.eq(Mux(self.fill | (left >= burst), burst, left + tick))]
+            return after
 
-        def moves(burst, tick, spend):
-            """Whether a bucket can change in this cycle; the rest of the time all of them rest."""
-            before = Signal.like(burst, name_suffix="_before")
-            m.d.sync += before.eq(burst)
-            return self.fill | tick | spend | (burst != before)
+        def held(burst, name):
+            size = Signal.like(burst, name=f"{name}_size")
+            m.d.sync += size.eq(burst)
+            return size
 
-        with m.If(moves(self.session_burst, session_tick, self.spend_session)):
-            bucket(self.tokens, self.session_burst, session_tick, self.spend_session)
-        symbols = Array(Signal(8, name=f"symbol_tokens_{i}") for i in range(self.instruments))
-        with m.If(moves(self.symbol_burst, symbol_tick, self.spend_symbol)):
-            for i in range(self.instruments):
-                bucket(symbols[i], self.symbol_burst, symbol_tick, self.spend_symbol & (self.index == i))
-        m.d.comb += [
-            self.new_ok.eq((self.tokens > (self.session_burst >> 2)) & (symbols[self.index] != 0)),
-            self.cancel_ok.eq(self.tokens != 0),
-            self.refill.eq(session_tick | symbol_tick),
-        ]
+        session_size, symbol_size = held(self.session_burst, "session"), held(self.symbol_burst, "symbol")
+        enough = Signal()       # in the session's bucket, for a new quote
+        moving = Signal(2)      # a bucket that was made smaller is cut a cycle later
+        m.d.sync += moving.eq(Mux(session_size != self.session_burst, 3, moving >> 1))
+        with m.If(self.fill | session_tick | self.spend_session | moving.any()):
+            after = bucket(self.tokens, session_size, session_tick, self.spend_session)
+            m.d.sync += [self.tokens.eq(after), self.cancel_ok.eq(after != 0),
+                         enough.eq(after > (self.session_burst >> 2))]
+
+        cut = Signal(2)
+        some = Signal(n)        # one bit an instrument: its bucket holds a token
+        m.d.sync += cut.eq(Mux(symbol_size != self.symbol_burst, 3, cut >> 1))
+        with m.If(self.fill | symbol_tick | self.spend_symbol | cut.any()):
+            for i in range(n):
+                tokens = Signal(8, name=f"symbol_tokens_{i}")
+                after = bucket(tokens, symbol_size, symbol_tick, self.spend_symbol & (self.spender == i))
+                m.d.sync += [tokens.eq(after), some[i].eq(after != 0)]
+        symbol_ok = Signal()
+        # A tick gives every bucket a token, so that nobody need wait for the one that is asked about.
+        m.d.sync += symbol_ok.eq((some.bit_select(self.index, 1) | symbol_tick | self.fill) & (symbol_size != 0))
+        m.d.comb += [self.new_ok.eq(enough & symbol_ok), self.refill.eq(session_tick | symbol_tick)]
         return m

@@ -31,7 +31,7 @@ class Position(data.Struct):
 
 
 class Exposure(wiring.Component):
-    """Live quotes and positions of all instruments.
+    """Live quotes and positions of all instruments, and those of one on the work bench.
 
     Parameters
     ----------
@@ -39,90 +39,93 @@ class Exposure(wiring.Component):
 
     Members
     -------
-    address : in(8) instrument whose rows are wanted; they stand on the outputs from the next cycle on, with every
-        change up to the cycle before.
-    emit : in(1) a quote of the instrument on the outputs leaves: ``bid_px``, ``ask_px`` : in(32, signed), ``bid_lots``,
-        ``ask_lots`` : in(24) what is live from now on (0 lots: nothing), ``add_bid``, ``add_ask`` : in(24) lots that
-        can trade in addition, ``quote_id`` : in(32).
+    address : in(8) instrument that is asked for.
+    load : in(1) in the cycle after ``address`` came to rest, or later: take its rows onto the bench. They stand on the
+        outputs from the next cycle on, with every change up to two cycles before, until the next ``load``.
+    settle : in(1) the host knows better about the instrument on the bench, which is still on ``address``:
+        ``position`` : in(:class:`Position`); ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote
+        was ``settled_quote_id`` : in(32). The bench does not change.
+    prepare : in(1) a quote of the instrument on the bench leaves next: what was sent before is kept for ``emit``, which
+        may come when the bench holds another instrument.
+    emit : in(1) it leaves: ``instrument`` : in(8), ``bid_px``, ``ask_px`` : in(32, signed), ``bid_lots``, ``ask_lots``
+        : in(24) what is live from now on (0 lots: nothing) and can trade in addition, ``quote_id`` : in(32).
     clear_all : in(1) nothing is live any more (mass cancel). Excludes ``emit``.
-    settle : in(1) the host knows better about the instrument on the outputs: ``position`` : in(:class:`Position`);
-        ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote was ``settled_quote_id`` : in(32).
     forget_positions : in(1) all positions are unknown.
     restart : in(1) a new session begins: nothing is live, nothing was sent, all positions are unknown. The rows are
         cleared one a cycle, while ``clearing`` : out(1) is high; nothing may be settled in that time, and nothing can
         be emitted, as unknown positions block.
     live : out(:class:`LiveQuote`), bid_live, ask_live : out(1) what is live.
     known : out(:class:`Position`), position_known : out(1) what the host has said.
-    open_bid, open_ask : out(32) lots sent and not settled: resting or on their way. Modulo 2^32: a host that settles
-        more than was sent makes this huge, and G11 blocks.
     live_bids, live_asks : out(instruments) one bit each.
 
-    Latency: one cycle. After reset the rows are cleared, one a cycle; nothing may be emitted or settled before that.
+    After reset the rows are cleared, one a cycle; nothing may be emitted or settled before that.
     """
 
     def __init__(self, instruments):
         self.instruments = instruments
         super().__init__({
-            "address": In(8), "emit": In(1), "bid_px": In(signed(32)), "ask_px": In(signed(32)), "bid_lots": In(24),
-            "ask_lots": In(24), "add_bid": In(24), "add_ask": In(24), "quote_id": In(32), "clear_all": In(1),
-            "settle": In(1), "position": In(Position), "clear_bid": In(1), "clear_ask": In(1),
-            "settled_quote_id": In(32), "forget_positions": In(1), "restart": In(1),
-            "clearing": Out(1),
-            "live": Out(LiveQuote), "bid_live": Out(1), "ask_live": Out(1), "known": Out(Position),
-            "position_known": Out(1), "open_bid": Out(32), "open_ask": Out(32), "live_bids": Out(instruments),
-            "live_asks": Out(instruments)})
+            "address": In(8), "load": In(1), "prepare": In(1), "emit": In(1), "instrument": In(8),
+            "bid_px": In(signed(32)), "ask_px": In(signed(32)), "bid_lots": In(24), "ask_lots": In(24),
+            "quote_id": In(32), "clear_all": In(1), "settle": In(1), "position": In(Position), "clear_bid": In(1),
+            "clear_ask": In(1), "settled_quote_id": In(32), "forget_positions": In(1), "restart": In(1),
+            "clearing": Out(1), "live": Out(LiveQuote), "bid_live": Out(1), "ask_live": Out(1), "known": Out(Position),
+            "position_known": Out(1), "live_bids": Out(instruments), "live_asks": Out(instruments)})
 
     def elaborate(self, platform):
         m = Module()
-        held = Signal(range(max(2, self.instruments)))
-        m.d.sync += held.eq(self.address)
+        n = self.instruments
+        width = max(1, (n - 1).bit_length())
+        address, instrument = self.address[:width], self.instrument[:width]
 
         # A memory keeps its content through a reset: what was sent before it is forgotten row by row.
-        sweep = Signal(range(self.instruments + 1))
+        sweep = Signal(range(n + 1))
         sweeping = Signal()
-        m.d.comb += sweeping.eq(sweep != self.instruments)
+        m.d.comb += sweeping.eq(sweep != n)
         with m.If(self.restart):
             m.d.sync += sweep.eq(0)
         with m.Elif(sweeping):
             m.d.sync += sweep.eq(sweep + 1)
         m.d.comb += self.clearing.eq(sweeping)
 
-        def rows(name, shape, write_en, row):
-            memory = Memory(shape=shape, depth=self.instruments, init=[])
-            m.submodules[name] = memory
-            write = memory.write_port()
-            read = memory.read_port(transparent_for=(write,))
-            m.d.comb += [read.addr.eq(self.address), read.en.eq(1), write.addr.eq(Mux(sweeping, sweep, held)),
+        def rows(name, shape, write_en, at, row):
+            m.submodules[name] = memory = Memory(shape=shape, depth=n, init=[])
+            write, read = memory.write_port(), memory.read_port()
+            m.d.comb += [read.addr.eq(address), read.en.eq(1), write.addr.eq(Mux(sweeping, sweep, at)),
                          write.en.eq(write_en | sweeping)]
             with m.If(~sweeping):
                 m.d.comb += write.data.eq(row)
             return read.data
 
         after = Signal(LiveQuote)
+        sent_bid, sent_ask = Signal(32), Signal(32)
+        with m.If(self.prepare):
+            m.d.sync += [sent_bid.eq(self.live.sent_bid), sent_ask.eq(self.live.sent_ask)]
+        quotes = rows("quotes", LiveQuote, self.emit, instrument, after)
+        positions = rows("positions", Position, self.settle, address, self.position)
         m.d.comb += [
-            self.live.eq(rows("quotes", LiveQuote, self.emit, after)),
-            self.known.eq(rows("positions", Position, self.settle, self.position)),
             after.bid_px.eq(self.bid_px), after.ask_px.eq(self.ask_px),
-            after.bid_lots.eq(self.bid_lots), after.ask_lots.eq(self.ask_lots),
-            after.quote_id.eq(self.quote_id),
-            after.sent_bid.eq(self.live.sent_bid + self.add_bid), after.sent_ask.eq(self.live.sent_ask + self.add_ask),
-            self.open_bid.eq(self.live.sent_bid - self.known.settled_bid),
-            self.open_ask.eq(self.live.sent_ask - self.known.settled_ask),
+            after.bid_lots.eq(self.bid_lots), after.ask_lots.eq(self.ask_lots), after.quote_id.eq(self.quote_id),
+            # A side that is repeated counts again: the venue fills it up if part of it has traded meanwhile.
+            after.sent_bid.eq(sent_bid + self.bid_lots), after.sent_ask.eq(sent_ask + self.ask_lots),
         ]
 
-        bids, asks, known = self.live_bids, self.live_asks, Signal(self.instruments)    # one bit an instrument
-        m.d.comb += [self.bid_live.eq(bids.bit_select(held, 1)), self.ask_live.eq(asks.bit_select(held, 1)),
-                     self.position_known.eq(known.bit_select(held, 1))]
+        bids, asks, known = self.live_bids, self.live_asks, Signal(n)    # one bit an instrument
+        asked = Signal(3)
+        m.d.sync += asked.eq(bids.bit_select(address, 1) | asks.bit_select(address, 1) << 1
+                             | known.bit_select(address, 1) << 2)
+        with m.If(self.load):
+            m.d.sync += [self.live.eq(quotes), self.known.eq(positions), self.bid_live.eq(asked[0]),
+                         self.ask_live.eq(asked[1]), self.position_known.eq(asked[2])]
         with m.If(self.emit):
-            m.d.sync += [bids.bit_select(held, 1).eq(self.bid_lots != 0),
-                         asks.bit_select(held, 1).eq(self.ask_lots != 0)]
+            m.d.sync += [bids.bit_select(instrument, 1).eq(self.bid_lots != 0),
+                         asks.bit_select(instrument, 1).eq(self.ask_lots != 0)]
         with m.If(self.settle):
-            m.d.sync += known.bit_select(held, 1).eq(1)
+            m.d.sync += known.bit_select(address, 1).eq(1)
             with m.If(self.live.quote_id == self.settled_quote_id):
                 with m.If(self.clear_bid):
-                    m.d.sync += bids.bit_select(held, 1).eq(0)
+                    m.d.sync += bids.bit_select(address, 1).eq(0)
                 with m.If(self.clear_ask):
-                    m.d.sync += asks.bit_select(held, 1).eq(0)
+                    m.d.sync += asks.bit_select(address, 1).eq(0)
         with m.If(self.forget_positions | self.restart):
             m.d.sync += known.eq(0)
         with m.If(self.clear_all | self.restart):

@@ -17,32 +17,34 @@ class TradingState(wiring.Component):
     heartbeat : in(1) the heartbeat register is being written with ``data``.
     deadman_cycles : in(32) G1 limit.
     kill_pin : in(1) level. session_up : in(1). session_lost : in(1) strobe: the session is up in this cycle for the
-        last time.
+        last time. feed_lost : in(1) level: the feed port's link or clock is gone.
     state : out(2), halt_cause : out(8), halt_nonce : out(32).
     trading : out(1) ACTIVE or REDUCING.
-    heartbeat_ok : out(1) G1: a heartbeat has been seen and is younger than a limit that is not zero.
+    heartbeat_ok : out(1) G1: a heartbeat has been seen and is younger than a limit that is not zero. A flip-flop.
     armed, reduced : out(1) strobes: trading begins; from now on positions are only reduced.
-    arm_refused : out(1) strobe: the session is not up or just being lost, the magic is wrong, or the state is not
-        DISARMED.
+    arm_refused : out(1) strobe: the session is not up or just being lost, the feed is lost, the magic is wrong, or the
+        state is not DISARMED.
     stopped : out(1) strobe: trading ends (disarm or halt): cancel what is live.
     cleared : out(1) strobe: a halt was cleared.
     changed : out(1) strobe: ``state`` has a new value in this cycle.
 
-    What halts: the kill register and the kill pin in every state; the dead-man and a lost session while trading, so
-    that a session that was logged out in DISARMED leaves nothing to be cleared. A halt adds its causes to those that
-    are latched already, and ``clear_halt`` does nothing while a cause lasts (the pin).
+    What halts: the kill register and the kill pin in every state; the dead-man, a lost session and a lost feed while
+    trading, so that a session that was logged out in DISARMED leaves nothing to be cleared. A halt adds its causes to
+    those that are latched already, and ``clear_halt`` does nothing while the pin lasts. Nothing is armed without a
+    feed.
 
-    Latency: a write or a cause in cycle *c* shows in ``state`` in *c* + 1. The dead-man expires ``deadman_cycles``
-    cycles after the write of the last valid heartbeat: that is the first cycle in which ``heartbeat_ok`` is 0. A
-    heartbeat counts only if it is the last value written plus one, modulo 2^32; the first after reset counts whatever
-    it is.
+    Latency: a write or a cause in cycle *c* shows in ``state`` in *c* + 1. A heartbeat is weighed for two cycles and
+    counts from the second one after its write on; the dead-man expires ``deadman_cycles`` cycles after that: this is
+    the first cycle in which ``heartbeat_ok`` is 0. A new limit counts from the cycle after the one in which
+    ``deadman_cycles`` changes on. A heartbeat counts only if it is the last value written plus one, modulo 2^32; the
+    first after reset counts whatever it is.
     """
 
     def __init__(self):
         super().__init__({
             "arm": In(1), "disarm": In(1), "reduce": In(1), "kill": In(1), "clear_halt": In(1), "data": In(32),
             "heartbeat": In(1), "deadman_cycles": In(32), "kill_pin": In(1), "session_up": In(1),
-            "session_lost": In(1), "state": Out(2), "halt_cause": Out(8), "halt_nonce": Out(32), "trading": Out(1),
+            "session_lost": In(1), "feed_lost": In(1), "state": Out(2), "halt_cause": Out(8), "halt_nonce": Out(32), "trading": Out(1),
             "heartbeat_ok": Out(1), "armed": Out(1), "reduced": Out(1), "arm_refused": Out(1), "stopped": Out(1),
             "cleared": Out(1), "changed": Out(1)})
 
@@ -50,16 +52,25 @@ class TradingState(wiring.Component):
         m = Module()
 
         last, seen, age = Signal(32), Signal(), Signal(32)
+        beat, beat_data = Signal(), Signal(32)      # a heartbeat as it was written
+        counts, sooner, later = Signal(), Signal(), Signal()
         with m.If(age != 0xFFFFFFFF):
             m.d.sync += age.eq(age + 1)
+        m.d.sync += [beat.eq(self.heartbeat), counts.eq(beat & (~seen | (beat_data == (last + 1)[:32])))]
         with m.If(self.heartbeat):
-            m.d.sync += [last.eq(self.data), seen.eq(1)]
-            with m.If(~seen | (self.data == (last + 1)[:32])):
-                m.d.sync += age.eq(1)
-        m.d.comb += [
-            self.heartbeat_ok.eq(seen & (age < self.deadman_cycles)),
-            self.trading.eq((self.state == ACTIVE) | (self.state == REDUCING)),
-        ]
+            m.d.sync += beat_data.eq(self.data)
+        with m.If(beat):
+            m.d.sync += [last.eq(beat_data), seen.eq(1)]
+        with m.If(counts):
+            m.d.sync += age.eq(1)
+        # What `age` will be in the next cycle, held against the limit in this one.
+        alive = Signal()
+        m.d.comb += [sooner.eq(self.deadman_cycles > 1), later.eq((age != 0xFFFFFFFF) & (age + 1 < self.deadman_cycles))]
+        with m.If(counts):
+            m.d.sync += [alive.eq(1), self.heartbeat_ok.eq(sooner)]
+        with m.Else():
+            m.d.sync += self.heartbeat_ok.eq(alive & later)
+        m.d.comb += self.trading.eq((self.state == ACTIVE) | (self.state == REDUCING))
 
         causes = Signal(8)
         m.d.comb += [
@@ -67,6 +78,7 @@ class TradingState(wiring.Component):
             causes[HALT_CAUSES["kill_pin"]].eq(self.kill_pin),
             causes[HALT_CAUSES["deadman"]].eq(self.trading & ~self.heartbeat_ok),
             causes[HALT_CAUSES["session_lost"]].eq(self.trading & self.session_lost),
+            causes[HALT_CAUSES["feed_lost"]].eq(self.trading & self.feed_lost),
         ]
         previous = Signal(2)
         m.d.sync += previous.eq(self.state)
@@ -86,7 +98,7 @@ class TradingState(wiring.Component):
             m.d.sync += [self.state.eq(DISARMED), self.halt_cause.eq(0)]
             m.d.comb += self.cleared.eq(1)
         with m.Elif(self.arm):
-            with m.If((self.state == DISARMED) & self.session_up & ~self.session_lost
+            with m.If((self.state == DISARMED) & self.session_up & ~self.session_lost & ~self.feed_lost
                       & (self.data == registers.ARM_MAGIC)):
                 m.d.sync += self.state.eq(ACTIVE)
                 m.d.comb += self.armed.eq(1)

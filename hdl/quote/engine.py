@@ -1,7 +1,7 @@
-"""Target quotes from best prices: reference mid, half spread, inventory skew, rounding away from the market."""
+"""Reference prices and target quotes, for the book as it is and for every book that the next entry may make of it."""
 
-from amaranth import Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.params import PARAM_ROW
@@ -11,9 +11,18 @@ SUBTICK_BITS = 8
 _SCALE_BITS = 16    # fraction bits of ref_scale beyond the subtick
 _SKEW_BITS = 8      # fraction bits of skew_q8
 
+#: What an entry at the first level may make of the best prices. ``SAME``: nothing; ``BID_PX``, ``ASK_PX``: its price is
+#: the new best; ``BID_SECOND``, ``ASK_SECOND``: the second level is.
+SAME, BID_PX, BID_SECOND, ASK_PX, ASK_SECOND = range(5)
+HYPOTHESES = 5
+
+#: A reference in 1/256 quote ticks: (2^32 ticks) x (2^32 / 2^16) and a sign.
+Reference = signed(51)
+References = data.ArrayLayout(Reference, HYPOTHESES)
+
 
 class QuoteEngine(wiring.Component):
-    """Computes both target prices of one instrument.
+    """Computes the reference of one instrument under every hypothesis, and both target prices of the book as it is.
 
     ::
 
@@ -22,55 +31,91 @@ class QuoteEngine(wiring.Component):
         bid    = floor((ref - skew - half_spread) / 256)                  quote ticks
         ask    = ceil((ref - skew + half_spread) / 256)
 
+    Products are formed price by price, so that five references cost five products and five sums. One multiplier takes
+    the bids and the skew in turn, a second one the offers and the bound on the notional; the entry's own price, which
+    comes last, has a third one to itself.
+
     Members
     -------
-    best_bid, best_ask : in(32, signed) feed ticks, and ``position`` : in(32, signed) lots, sampled in cycle 0.
-    params : in(PARAM_ROW), held from cycle 0 to cycle 3.
-    bid, ask : out(32, signed) quote ticks, and ``bid_ok``, ``ask_ok`` : out(1) they fit 32 bits; right in cycle
-        ``LATENCY``. A new evaluation may start in every cycle.
-    """
+    at : in(8) bit *t* is set in cycle *t* of an evaluation; no bit otherwise. The inputs below must hold still from
+        cycle 0 to 6, ``entry_px`` from cycle 3 on.
+    best_bid, best_ask, second_bid, second_ask, entry_px : in(32, signed) feed ticks. ``position`` : in(32, signed)
+        lots. ``params`` : in(PARAM_ROW).
+    refs : out(References) from cycle 6. ``offset_bid``, ``offset_ask`` : out(34, signed) from cycle 6: the prices are
+        ``floor((ref - offset_bid) / 256)`` and ``ceil((ref + offset_ask) / 256)``. ``skew`` : out(32, signed) from
+        cycle 5.
+    bid, ask : out(44, signed) target prices under ``SAME``, from cycle 7.
+    bound_notional : out(56) ``px_notional_ticks * quote_lots``, in cycle 5 only.
 
-    LATENCY = 4
+    Results stand until the next evaluation.
+    """
 
     def __init__(self):
         super().__init__({
-            "best_bid": In(signed(32)), "best_ask": In(signed(32)), "position": In(signed(32)),
-            "params": In(PARAM_ROW), "bid": Out(signed(32)), "ask": Out(signed(32)), "bid_ok": Out(1),
-            "ask_ok": Out(1)})
+            "at": In(8), "best_bid": In(signed(32)), "best_ask": In(signed(32)), "second_bid": In(signed(32)),
+            "second_ask": In(signed(32)), "entry_px": In(signed(32)), "position": In(signed(32)),
+            "params": In(PARAM_ROW), "refs": Out(References), "skew": Out(signed(32)), "offset_bid": Out(signed(34)),
+            "offset_ask": Out(signed(34)), "bid": Out(signed(44)), "ask": Out(signed(44)), "bound_notional": Out(56)})
 
     def elaborate(self, platform):
         m = Module()
-        p = self.params
+        p, at = self.params, self.at
+        run = Signal()
+        m.d.comb += run.eq(at.any())
 
-        # Cycle 0: sums.
-        mid2 = Signal(signed(33))
+        # What the two shared multipliers take in turn, a register before each.
         excess = Signal(signed(33))
-        m.d.sync += [mid2.eq(self.best_bid + self.best_ask), excess.eq(self.position - p.target_lots)]
+        bids, asks = (Signal(signed(33)), Signal(32)), (Signal(signed(33)), Signal(32))
+        with m.If(run):
+            m.d.sync += [
+                excess.eq(self.position - p.target_lots),
+                bids[0].eq(Mux(at[0], self.best_bid, Mux(at[1], excess, self.second_bid))),
+                bids[1].eq(Mux(at[1], p.skew_q8, p.ref_scale)),
+                asks[0].eq(Mux(at[0], self.best_ask, Mux(at[1], self.second_ask, p.px_notional_ticks))),
+                asks[1].eq(Mux(at[2], p.quote_lots, p.ref_scale)),
+            ]
+        bid_product = _product(m, run, "bid", *bids)
+        ask_product = _product(m, run, "ask", *asks)
+        entry = _product(m, run, "entry", self.entry_px, p.ref_scale)
 
-        # Cycle 1: partial products, one row of 18-bit multipliers each.
-        ref_low, ref_high = Signal(signed(50)), Signal(signed(50))
-        skew_low, skew_high = Signal(signed(46)), Signal(signed(46))
-        m.d.sync += [
-            ref_low.eq(mid2 * p.ref_scale[:16]), ref_high.eq(mid2 * p.ref_scale[16:]),
-            skew_low.eq(excess * p.skew_q8[:12]), skew_high.eq(excess * p.skew_q8[12:]),
-        ]
-
-        # Cycle 2: products, clamp. The low half only carries into the high one: floor is exact.
-        ref = Signal(signed(51))
-        skew_raw = Signal(signed(59))
-        skew = Signal(signed(32))
+        # In cycle 3 the bests come out, in 4 skew and second offer, in 5 the second bid and the bound on the notional.
+        bid, ask, second_ask = (Signal.like(bid_product, name=name) for name in ("best_bid", "best_ask", "second_ask"))
+        with m.If(at[3]):
+            m.d.sync += [bid.eq(bid_product), ask.eq(ask_product)]
+        skew_raw = bid_product >> _SKEW_BITS
         limit = Signal(signed(32))
-        m.d.comb += [limit.eq(p.skew_max_sub), skew_raw.eq(((skew_high << 12) + skew_low) >> _SKEW_BITS)]
-        m.d.sync += [
-            ref.eq(ref_high + (ref_low >> _SCALE_BITS)),
-            skew.eq(Mux(skew_raw > limit, limit, Mux(skew_raw < -limit, -limit, skew_raw))),
-        ]
-
-        # Cycle 3: offsets, rounding away from the market.
-        for sign, price, ok in ((-1, self.bid, self.bid_ok), (1, self.ask, self.ask_ok)):
-            exact = Signal(signed(53), name=f"exact_{'ask' if sign > 0 else 'bid'}")
-            ticks = Signal(signed(46), name=f"ticks_{'ask' if sign > 0 else 'bid'}")
-            up = (1 << SUBTICK_BITS) - 1 if sign > 0 else 0
-            m.d.comb += [exact.eq(ref - skew + sign * p.half_spread_sub + up), ticks.eq(exact >> SUBTICK_BITS)]
-            m.d.sync += [price.eq(ticks), ok.eq(ticks == ticks[:32].as_signed())]
+        m.d.comb += limit.eq(p.skew_max_sub)
+        with m.If(at[4]):
+            m.d.sync += [
+                second_ask.eq(ask_product),
+                self.skew.eq(Mux(skew_raw > limit, limit, Mux(skew_raw < -limit, -limit, skew_raw))),
+            ]
+        with m.If(at[5]):
+            sums = {SAME: bid + ask, BID_PX: entry + ask, BID_SECOND: bid_product + ask, ASK_PX: bid + entry,
+                    ASK_SECOND: bid + second_ask}
+            m.d.sync += [self.refs[h].eq(total >> _SCALE_BITS) for h, total in sums.items()]
+            m.d.sync += [self.offset_bid.eq(self.skew + p.half_spread_sub),
+                         self.offset_ask.eq(p.half_spread_sub - self.skew)]
+        m.d.comb += self.bound_notional.eq(ask_product)
+        # Rounding away from the market.
+        up = (1 << SUBTICK_BITS) - 1
+        exact_bid, exact_ask = Signal(signed(52)), Signal(signed(52))
+        m.d.comb += [exact_bid.eq(self.refs[SAME] - self.offset_bid), exact_ask.eq(self.refs[SAME] + self.offset_ask + up)]
+        with m.If(at[6]):
+            m.d.sync += [self.bid.eq(exact_bid >> SUBTICK_BITS), self.ask.eq(exact_ask >> SUBTICK_BITS)]
         return m
+
+
+def _product(m, run, name, a, b):
+    """``a * b`` two cycles later: four products of 16-bit limbs, then their sum. ``a`` is signed, ``b`` is not."""
+    low, high = Signal(32, name=f"{name}_low"), Signal(signed(33), name=f"{name}_high")
+    cross = [Signal(signed(34), name=f"{name}_cross_{n}") for n in range(2)]
+    product = Signal(signed(66), name=f"{name}_product")
+    upper = a[16:].as_signed()
+    with m.If(run):
+        m.d.sync += [
+            low.eq(a[:16] * b[:16]), high.eq(upper * b[16:]),
+            cross[0].eq(a[:16] * b[16:]), cross[1].eq(upper * b[:16]),
+            product.eq(Cat(low[:16], (Cat(low[16:], high).as_signed() + cross[0] + cross[1])[:50])),
+        ]
+    return product

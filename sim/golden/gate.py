@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from hdl.control.registers import ACTIVE, REDUCING
 
-__all__ = ["G0", "G1", "G3", "G4", "G5", "G9", "G10", "G11", "G14", "G22", "S0", "Context", "gate", "rate_blocked"]
+__all__ = ["G0", "G1", "G3", "G4", "G5", "G9", "G10", "G11", "G14", "G22", "S0", "Context", "gate", "rate_blocked",
+           "window"]
 
 G0, G1, G3, G4, G5, G9, G10, G11, G14, G22, S0 = (1 << bit for bit in (0, 1, 3, 4, 5, 9, 10, 11, 14, 22, 24))
 
@@ -41,7 +42,7 @@ def gate(p, s, candidate, book_ok, context):
     ----------
     p : parameter row (:class:`sim.golden.quote.Params`).
     s : instrument state (:class:`sim.golden.quote.State`).
-    candidate : :class:`sim.golden.quote.Candidate`.
+    candidate : (bid, ask) in quote ticks, of any size.
     book_ok : both bests known, not crossed, fresh, outside an event.
     context : :class:`Context`.
     """
@@ -65,10 +66,12 @@ def gate(p, s, candidate, book_ok, context):
         whole |= G9
     if not s.pos_valid:
         whole |= G11
-    max_notional = p.max_notional_hi << 32 | p.max_notional_lo
+    if p.px_notional_ticks == 0 or p.px_notional_ticks * q > p.max_notional_hi << 32 | p.max_notional_lo:
+        whole |= G10
+    spans = p.px_min_ticks < 0 < p.px_max_ticks
     reducing = context.state == REDUCING
 
-    def side(enabled, ticks, fits, held, other, kept, cap):
+    def side(enabled, ticks, held, other, kept, cap):
         """``held``: position in the direction of the side; ``other``: lots of the side that may still fill; ``kept``:
         lots
         that are live and may be repeated instead of ``q``."""
@@ -78,18 +81,25 @@ def gate(p, s, candidate, book_ok, context):
             reasons |= G0
         if not enabled:
             reasons |= G3
-        if not fits or ticks == 0 or not p.px_min_ticks <= ticks <= p.px_max_ticks:
+        if (ticks == 0 and not spans) or not p.px_min_ticks <= ticks <= p.px_max_ticks:
             reasons |= G5
-        if abs(ticks) * q > max_notional:
+        if abs(ticks) > p.px_notional_ticks:
             reasons |= G10
         if held + other + lots > cap:
             reasons |= G11
         return reasons
 
-    return (side(p.bid_en, candidate.bid_ticks, candidate.bid_fits, s.position, s.open_bid,
+    return (side(p.bid_en, candidate[0], s.position, s.open_bid,
                  s.live_bid_lots if s.live_bid else 0, p.max_long_lots),
-            side(p.ask_en, candidate.ask_ticks, candidate.ask_fits, -s.position, s.open_ask,
+            side(p.ask_en, candidate[1], -s.position, s.open_ask,
                  s.live_ask_lots if s.live_ask else 0, p.max_short_lots))
+
+
+def window(p):
+    """(lowest, highest) price that passes G5 and G10; there is none if the first is above the second."""
+    lowest = p.px_min_ticks + (p.px_min_ticks == 0)
+    highest = p.px_max_ticks - (p.px_max_ticks == 0)
+    return max(lowest, -p.px_notional_ticks), min(highest, p.px_notional_ticks)
 
 
 def rate_blocked(context):

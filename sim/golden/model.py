@@ -17,7 +17,6 @@ configuration of the feed's groups and ports changed while a frame passes.
 
 import heapq
 from collections import Counter
-from copy import copy
 from dataclasses import asdict, dataclass, field
 
 from hdl.control import registers as map_
@@ -27,7 +26,7 @@ from sim.golden import feed, session
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
 from sim.golden.gate import Context
 from sim.golden.port import FRAME_TX, OrderPort
-from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, SENT, Params, State, evaluate
+from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, SENT, Params, State, evaluate, wrap
 from sim.golden.timing import Timing
 
 __all__ = ["Event", "GoldenModel", "Latency", "Record"]
@@ -97,20 +96,21 @@ class Latency:
 
 
 class _Flight:
-    """An evaluation between its start and its decision."""
+    """An evaluation between its start and its decision. One on a trigger byte is decided as it starts."""
 
-    __slots__ = ("bests", "direct", "fresh", "instrument", "limits", "line_b", "start")
+    __slots__ = ("bests", "direct", "fresh", "instrument", "line_b", "start")
 
-    def __init__(self, instrument, start, direct, line_b):
+    def __init__(self, instrument, start, direct=False, line_b=False):
         self.instrument, self.start, self.direct, self.line_b = instrument, start, direct, line_b
-        self.bests = self.fresh = self.limits = None
+        self.bests = self.fresh = None
 
 
 class _Strobes:
     """What happens in one cycle from outside; see :meth:`GoldenModel._visit`. ``None`` (or absent) is nothing."""
 
-    accept = arm = clear_halt = commit = disarm = enabled = entry = frame_end = gap = heartbeat = identified = None
-    kill = lost = poisoned = pos_commit = publish = publish_entry = reduce = reset = None
+    accept = applied = arm = clear_halt = commit = disarm = enabled = entry = foreign = frame_end = gap = None
+    heartbeat = identified = kill = leave = lost = poisoned = pos_commit = publish = publish_entry = reduce = None
+    reset = stopped = triggered = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
@@ -211,10 +211,15 @@ class GoldenModel:
         self._accepted = None       # cycle of the last accepted packet
         self._stale_check = _FOREVER
         self._claim = None          # instrument
+        self._fouled = False        # what the evaluation goes by has changed meanwhile
         self._flight = None
-        self._last = 0
+        self._busy_to = -1          # last cycle that a decision's aftermath or the host's fetch takes
+        self._last_busy = -3        # ... that a claim or a flight was seen in
+        self._watched = (-1, None)  # (cycle up to which, instrument that is) decided on by one answer
+        self._in_flight = (-1, -1)  # first and last cycle in which a quote is on its way that does not show as live
+        self._before = (-1, _Strobes(), 0)  # last cycle looked at: its strobes, and what was eligible in it
         self._settling = None
-        self._settle_now = None
+        self._settle_at = None
         self._committing = False
         self._clear = instruments   # first cycle in which all rows of positions are clear
 
@@ -380,7 +385,9 @@ class GoldenModel:
             counters["messages"] += 1
             counters["book_messages"] += a
         elif kind == "claim":
-            s.identified = self._lookup.get(a)
+            s.identified = self._lookup.get(a & 0xFF_FFFF)
+            if s.identified is not None and not self._is(s.identified, a):
+                self._at(cycle + self.timing.foreign, self._foreign)
         elif kind == "entry":
             s.entry = b
         elif kind == "publish":
@@ -390,6 +397,12 @@ class GoldenModel:
             counters["channel_resets"] += 1
             self.events.append(Event("CHANNEL_RESET", cycle, self._last_seq))
             s.reset = True
+
+    def _is(self, instrument, security):
+        return instrument < self.instruments and self._security[instrument] == security & _U32
+
+    def _foreign(self, cycle, s):
+        s.foreign = True
 
     def _packet_end(self, cycle, s, poisoned, taken_back):
         """``taken_back``: of a damaged packet, the number of missing packets before it."""
@@ -454,7 +467,7 @@ class GoldenModel:
         else:
             data &= (1 << register.width) - 1
         if name == "heartbeat":
-            s.heartbeat = data
+            self._at(cycle + self.timing.heartbeat, self._beat, data)
         return lambda: self._hold_value(cycle, name, data)
 
     def _command(self, cycle, s, name, data):
@@ -472,9 +485,10 @@ class GoldenModel:
         return None
 
     def _hold_value(self, cycle, name, value):
-        """A register has its new value from ``cycle`` + 1 on."""
-        if name in ("session_burst", "symbol_burst"):
-            self._look_at_tokens(cycle + 1, None)
+        """A register has its new value from ``cycle`` + 1 on; some are taken into another one first."""
+        if name in ("session_burst", "symbol_burst", "deadman_cycles"):
+            self._at(cycle + 1, self._take_value, name, value)
+            return
         self._rw[name] = value
         if name in session.Connection.__dataclass_fields__:
             setattr(self._port.connection, name, value)
@@ -483,13 +497,23 @@ class GoldenModel:
         elif name == "quote_id":
             self._at(cycle + 1, self._set_quote_id, value)
         elif name == "session_interval":
-            self._restart(cycle, self._session_ticks, value)
+            self._at(cycle + 1, self._restart, self._session_ticks, value)
         elif name == "symbol_interval":
-            self._restart(cycle, self._symbol_ticks, value)
-        elif name in ("session_burst", "symbol_burst"):
-            self._at(cycle + 2, self._look_at_tokens)
-        elif name == "deadman_cycles":
-            self._wake_deadman(cycle + 1)
+            self._at(cycle + 1, self._restart, self._symbol_ticks, value)
+
+    def _take_value(self, cycle, s, name, value):
+        def take():
+            if name == "deadman_cycles":
+                self._rw[name] = value
+                self._wake_deadman(cycle + 1)
+            else:
+                self._look_at_tokens(cycle + 1, None)
+                self._rw[name] = value
+                self._at(cycle + 2, self._look_at_tokens)
+        return take
+
+    def _beat(self, cycle, s, value):
+        s.heartbeat = value
 
     def _set_time(self, cycle, s, value):
         return lambda: setattr(self, "_time", (cycle + 1, value))
@@ -505,11 +529,12 @@ class GoldenModel:
 
     def _write_security(self, index, data):
         self._security[index] = data
+        # The first three bytes choose; of ids that agree in them, the numbers are ORed.
         self._lookup = {}
-        for number in reversed(range(self.instruments)):
-            if self._security[number]:
-                signed = self._security[number] - ((self._security[number] & 0x8000_0000) << 1)
-                self._lookup[signed] = number
+        for number, security in enumerate(self._security):
+            if security:
+                low = security & 0xFF_FFFF
+                self._lookup[low] = self._lookup.get(low, 0) | number
 
     # ------------------------------------------------------------------ values that change by themselves
 
@@ -540,8 +565,8 @@ class GoldenModel:
             self._wake(max(cycle, self._heartbeat[1] + self._rw["deadman_cycles"]))
 
     def _stale_limit(self, instrument, cycle):
-        # The sweep reads the limit a cycle ahead, in the bank that was active then.
-        bank = 1 - self._bank if cycle == self._bank_changed else self._bank
+        # The sweep reads the limit three cycles ahead, in the bank that was active then.
+        bank = 1 - self._bank if cycle <= self._bank_changed + 2 else self._bank
         return self._rows[bank][instrument].stale_cycles
 
     def _next_stale(self, cycle):
@@ -553,8 +578,8 @@ class GoldenModel:
             if not self._stale >> i & 1:
                 limit = self._stale_limit(i, cycle)
                 if limit < _U32:
-                    at = max(cycle, self._accepted + limit + 1)
-                    first = min(first, at + (i - at) % self.instruments)
+                    at = max(cycle, self._accepted + limit + 2)
+                    first = min(first, at + (i - at + 2) % self.instruments)
         return first
 
     # ================================================================== one cycle
@@ -564,59 +589,73 @@ class GoldenModel:
 
         Returns whether the next cycle has to be looked at too.
         """
-        rw, port, counters = self._rw, self._port, self.counters
+        rw, port, counters, timing = self._rw, self._port, self.counters, self.timing
         n_all = self._all
         live = self._live
         trading = self.state in (ACTIVE, REDUCING)
-        void = s.gap or s.reset or s.poisoned
         ready = port.ready(c)
+        claim, flight = self._claim, self._flight
+
+        # What the feed did in the cycle before has its effect on books and scheduler in this one.
+        seen, r, eligible_before = self._before
+        eligible = self._pending & (~self._touched | (0 if trading else n_all))
+        if seen != c - 1:
+            r, eligible_before = _Strobes(), eligible
+        void = r.gap or r.reset or r.poisoned
 
         # -------------------------------------------------------------- entry of the claimed instrument
-        claim, flight = self._claim, self._flight
         kept = False
         if s.entry is not None:
             if claim is None:
                 counters["foreign_entries"] += 1
             else:
                 kept = self._apply(c, claim, s.entry)
-        direct_start = claim is not None and kept and bool(s.publish_entry)
+        if kept:
+            s.applied = claim
+        direct = claim is not None and kept and bool(s.publish_entry)
 
         # -------------------------------------------------------------- host actions wait for a gap in the claims
-        idle = claim is None and flight is None and s.identified is None
-        fetch_settle = (self._settling is not None and idle and self._settle_now is None
-                        and s.pos_commit is None and not s.enabled and c >= self._clear)
-        flip = self._committing and idle and self._settling is None and self._settle_now is None
+        idle = claim is None and flight is None and c > self._busy_to
+        fetch = (self._settling is not None and idle and s.identified is None and s.pos_commit is None
+                 and not s.enabled and c >= self._clear)
+        settle_now = self._settle_at == c and s.pos_commit is None
+        flip = self._committing and idle and s.identified is None and self._settling is None
 
-        # -------------------------------------------------------------- background
-        eligible = self._pending & (~self._touched | (0 if trading else n_all))
+        # -------------------------------------------------------------- background: asked in turn, a cycle ahead
         background = None
-        if (eligible and idle and self._settling is None and not self._committing and self._settle_now is None
-                and ready and not self._hold):
-            background = self._next_of(eligible)
-        busy = (claim is not None or s.identified is not None or flight is not None or direct_start
-                or background is not None or bool(eligible and ready and not self._hold))
+        asked = (c - 1) % self.instruments
+        if (eligible_before >> asked & 1 and idle and c - max(self._busy_to, self._last_busy) > 2
+                and s.identified is None and self._settling is None and not self._committing and ready
+                and not self._hold):
+            background = asked
+        busy = not idle or bool(eligible_before and ready and not self._hold)
 
-        # -------------------------------------------------------------- the evaluation in flight
+        # -------------------------------------------------------------- decisions
         stage = c - flight.start if flight is not None else 0
         squash = flight is not None and (claim is not None or void)
-        due = flight is not None and stage == self.timing.decision and not squash
-        if flight is not None and not squash:
-            if stage == self.timing.book_sample:
-                self._sample_book(flight)
-            if stage == self.timing.limit_sample:
-                st = self.states[flight.instrument]
-                flight.limits = (st.live_bid, st.live_ask, st.pos_valid)
+        due = flight is not None and stage == timing.decision and not squash
+        if flight is not None and not squash and stage == timing.load:
+            self._sample_book(flight)
+            flight.fresh = not (self._stale | self._touched) >> flight.instrument & 1
 
-        mass_cancel = self._hold and ready and self.session_tokens(c) > 0
-        emit = deferred = wait_tokens = False
-        if due:
-            emit, deferred, wait_tokens = self._decide(c, flight, ready and not self._hold and c >= self._clear)
-        fire = emit or mass_cancel
+        mass_cancel = self._hold and ready and self.session_tokens(c) > 0 and s.leave is None
+        fired = None
+        if due or direct:
+            if direct:
+                flight = _Flight(claim, c, True, self._line_at(c))
+                self._sample_book(flight)
+                flight.fresh = not self._stale >> claim & 1
+                s.triggered = claim
+            fired = self._decide(c, flight, ready and not self._hold and c >= self._clear and trading
+                                 and self._deadman_ok(c) and not self._kill_pin and not self._fouled)
+            self._busy_to = c + (timing.weigh_direct if direct else timing.weigh_background) + timing.leave
+            if direct:
+                self._watched = (c + timing.weigh_direct, claim)
         if mass_cancel:
             self._fire_mass_cancel(c)
 
         # -------------------------------------------------------------- other frames
-        if not fire and not busy and (port.ack_pending or port.host):
+        if not fired and not mass_cancel and not busy and (port.ack_pending or port.host):
             app_seq = port.start_other(c, rw["window"], rw["last_processed"], self.time_ns(c))
             if app_seq is not None:
                 self.session_sent.append((c, app_seq))
@@ -626,38 +665,44 @@ class GoldenModel:
         # ============================================================== the clock edge
         before = self._pending
         refill = self._session_ticks.is_tick(c) or self._symbol_ticks.is_tick(c)
-        now_touched = self._touched | (1 << claim if kept else 0)
-        expired = self._expire(c, s.accept)
-        done = 1 << claim if direct_start else 1 << background if background is not None else 0
-        again = 1 << flight.instrument if squash or (due and deferred) else 0
+        now_touched = self._touched | (1 << r.applied if r.applied is not None else 0)
+        expired = self._expire(c, r.accept)
+        done = 1 << r.triggered if r.triggered is not None else 1 << background if background is not None else 0
+        again = 1 << self._flight.instrument if squash else 0
+        waits = 0
+        if s.weighed is not None:
+            instrument, deferred, wait_tokens = s.weighed
+            again |= 1 << instrument if deferred else 0
+            waits = 1 << instrument if wait_tokens else 0
 
         state = self.state
         armed, stopped, cleared = self._edge_state(c, s, trading)
         reduced = state == ACTIVE and self.state == REDUCING
+        s.stopped = stopped or None
 
         pending = self._pending
-        if s.publish:
+        if r.publish:
             pending |= now_touched
-        if s.accept:
+        if r.accept:
             pending |= self._stale
-        waiting = self._waiting | (1 << flight.instrument if due and wait_tokens else 0)
+        waiting = self._waiting | waits
         if refill:
             pending |= waiting
         pending |= expired & live
         if void or mass_cancel:
             pending |= live
-        if self._settle_now is not None:
-            pending |= 1 << self._settle_now
+        if settle_now:
+            pending |= 1 << self._settling
         pending = pending & ~done | again
         if armed or reduced or flip:
             pending |= n_all
         self._pending = pending
-        if s.publish and self.on_publish is not None:
-            self.on_publish(c, {i for i in range(self.instruments) if now_touched >> i & 1})
-        self._touched = 0 if s.publish or void else now_touched & ~(expired & live)
+        if r.publish and self.on_publish is not None:
+            self.on_publish(c - 1, {i for i in range(self.instruments) if now_touched >> i & 1})
+        self._touched = 0 if r.publish or void else now_touched & ~(expired & live)
         self._waiting = 0 if refill else waiting & ~done
 
-        if s.accept:
+        if r.accept:
             was_stale = self._stale
             self._stale, self._accepted = 0, c
             if was_stale or self._stale_check == _FOREVER:
@@ -670,23 +715,36 @@ class GoldenModel:
             self._wake(self._stale_check)
 
         # -------------------------------------------------------------- claims and flights
+        if claim is not None or self._flight is not None:
+            self._last_busy = c
         if s.identified is not None:
             self._claim = s.identified
-        elif claim is not None and (s.entry is not None or s.frame_end):
+        elif claim is not None and (s.entry is not None or s.frame_end or s.foreign):
             self._claim = None
-        if squash or (flight is not None and stage == self.timing.decision):
+        if squash or due:
             self._flight = None
-        if direct_start:
-            self._launch(claim, c, True)
-        elif background is not None:
-            self._last = background
-            self._launch(background, c, False)
+        if background is not None:
+            self._flight = _Flight(background, c)
+            for later in (timing.load, timing.decision):
+                self._wake(c + later)
+        emitted = s.leave is not None and s.leave and self._in_flight[0] <= c <= self._in_flight[1]
+        if s.identified is not None or background is not None:
+            self._fouled = False
+        elif mass_cancel or emitted or reduced or cleared or s.enabled:
+            self._fouled = True
 
         # -------------------------------------------------------------- host actions
-        if self._settle_now is not None:
-            self._settle(self._settle_now)
-        self._settle_now = self._settling if fetch_settle else None
-        if fetch_settle or s.enabled:
+        if settle_now:
+            self._settle(self._settling)
+            self._settling = None
+        if fetch:
+            self._settle_at = self._busy_to = c + timing.load
+            self._wake(self._settle_at)
+        elif self._settle_at is not None and (s.identified is not None or s.pos_commit is not None or s.enabled
+                                              or c >= self._settle_at):
+            self._settle_at = None
+            self._busy_to = min(self._busy_to, c)
+        if s.enabled:
             self._settling = None
         if s.pos_commit is not None:
             self._settling = s.pos_commit & 0xFF
@@ -700,7 +758,7 @@ class GoldenModel:
             self._committing = True
 
         # -------------------------------------------------------------- mass cancel, voided books, tokens
-        if (void or stopped) and (live or emit):
+        if (void or r.stopped) and (live or self._in_flight[0] <= c <= self._in_flight[1]):
             self._hold = True
         elif mass_cancel or s.enabled:
             self._hold = False
@@ -708,9 +766,11 @@ class GoldenModel:
             for st in self.states:
                 st.live_bid = st.live_ask = False
             self._live = 0
+        if emitted:
+            self._look_live()
         if s.enabled:   # a new session: nothing was sent on it, nothing is known of it
             self.states = [State() for _ in self.states]
-            self._live = 0
+            self._live, self._in_flight = 0, (-1, -1)
             self._clear = c + 1 + self.instruments
             self._wake(self._clear)
         if void:
@@ -729,14 +789,15 @@ class GoldenModel:
             self._wake(port.free)
         if self._waiting or (self._hold and not self._session_tokens.tokens):
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
-        return bool(late or fire or due or squash or expired or stopped or self._pending != before or s.__dict__
-                    or self._can_start(c + 1))
+        self._before = c, s, eligible
+        return bool(late or fired or mass_cancel or due or squash or expired or stopped or self._pending != before
+                    or s.__dict__ or self._can_start(c + 1))
 
     def _can_start(self, c):
         """Something that has waited could start in ``c`` without anything new arriving."""
         if self._flight is not None or self._claim is not None:
             return False    # their ends are put down, or come with a byte
-        if self._settling is not None or self._settle_now is not None or self._committing:
+        if self._settling is not None or self._committing:
             return True
         port = self._port
         if c < port.free:
@@ -770,48 +831,61 @@ class GoldenModel:
             self.counters["px_errors"] += 1
         return self.books[instrument].apply(kind, action, level, ticks, size, known)
 
-    def _next_of(self, eligible):
-        """Round robin: the lowest bit above the last one, else the lowest."""
-        above = eligible >> self._last + 1
-        if above:
-            return self._last + (above & -above).bit_length()
-        return (eligible & -eligible).bit_length() - 1
-
-    def _launch(self, instrument, c, direct):
-        self._flight = _Flight(instrument, c, direct, direct and self._line_at(c))
-        for stage in (self.timing.book_sample, self.timing.limit_sample, self.timing.decision):
-            self._wake(c + stage)
-
     def _sample_book(self, flight):
-        i = flight.instrument
-        book = self.books[i]
+        book = self.books[flight.instrument]
         # What is unknown has no price: the fabric computes with 0, whatever its memory holds.
         flight.bests = tuple(level if level[0] else (False, 0, 0) for level in (book.best_bid, book.best_ask))
-        flight.fresh = not (self._stale | self._touched) >> i & 1
 
     def _decide(self, c, flight, can_send):
-        """The decision of an evaluation. Returns (a frame starts, it has to wait for the port, ... for tokens)."""
-        i = flight.instrument
+        """The decision of an evaluation. Returns whether a frame starts; the rest follows in its shadow."""
+        i, timing = flight.instrument, self.timing
         p, st = self._rows[self._bank][i], self.states[i]
-        seen = copy(st)
-        seen.live_bid, seen.live_ask, seen.pos_valid = flight.limits
         tokens = self.session_tokens(c)
         killed = self.state == HALTED or self._kill_pin
         context = Context(self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._rw["session_burst"],
                           self._symbol(i, c))
-        d = evaluate(p, seen, *flight.bests, flight.fresh, context)
+        d = evaluate(p, st, *flight.bests, flight.fresh, context)
         is_new = d.outcome == SENT
-        deferred = d.emits and not can_send
+        deferred = (d.emits and not can_send) or self._fouled
         no_token = d.emits and not is_new and tokens == 0
         emit = d.emits and can_send and not no_token
-        wait_tokens = (d.rate_blocked and not deferred) or (can_send and no_token)
-        if deferred or no_token:
-            self.counters["decisions_deferred"] += 1
-        elif flight.direct or emit:
-            self._record(c, flight, d, emit, st)
+        wait_tokens = not deferred and (d.rate_blocked or no_token)
+        record = None
+        if not deferred and not no_token and (flight.direct or emit):
+            record = self._record(c, flight, d, emit, st)
+        weigh = c + (timing.weigh_direct if flight.direct else timing.weigh_background)
+        self._at(weigh, self._weighed, (i, deferred, wait_tokens))
+        self._at(weigh + timing.leave, self._leave, emit, i if is_new else None, record, deferred or no_token)
         if emit:
+            self._in_flight = c + 1, weigh + timing.leave
             self._fire(c, i, d, flight)
-        return emit, deferred, wait_tokens
+        return emit
+
+    def _weighed(self, cycle, s, outcome):
+        s.weighed = outcome
+
+    def _leave(self, cycle, s, emitted, spender, record, deferred):
+        """What was decided shows: as live, as spent, to the host."""
+        s.leave = emitted
+        if deferred:
+            self.counters["decisions_deferred"] += 1
+        if record is not None:
+            self.decisions.append(record)
+            for bit in map_.GATE_COUNTERS:
+                if record.reasons >> bit & 1:
+                    self.counters[f"drop_{map_.GATES[bit][0].lower()}"] += 1
+            if record.outcome in _OUTCOME_COUNTER:
+                self.counters[_OUTCOME_COUNTER[record.outcome]] += 1
+        if spender is not None and self._in_flight[1] == cycle:
+            return lambda: self._spend(cycle, self._symbol_tokens[spender], self._symbol_ticks, "symbol_burst")
+        return None
+
+    def _started(self, cycle, s):
+        return lambda: self._spend(cycle, self._session_tokens, self._session_ticks, "session_burst")
+
+    def _spend(self, cycle, bucket, ticker, burst):
+        """Take a token at the end of ``cycle``, in which one may arrive too."""
+        bucket.tokens = max(0, self._tokens(bucket, ticker, self._rw[burst], cycle) - 1)
 
     def _record(self, c, flight, d, emit, st):
         bid, ask = flight.bests
@@ -820,20 +894,15 @@ class GoldenModel:
                             ("bidSideOk", d.bid_ok), ("askSideOk", d.ask_ok), ("lineB", flight.line_b),
                             ("bidCounted", emit and d.bid_lots), ("askCounted", emit and d.ask_lots)):
             flags |= _FLAG[name] if value else 0
-        trigger = flight.start - self.timing.rx_register if flight.direct else 0
+        trigger = c - self.timing.rx_register if flight.direct else 0
         record = Record(d.outcome, flight.instrument, flags, self.state, d.reasons, self._quote_id if emit else 0,
                         trigger, c, self._last_seq, bestBidTicks=bid[1], bestAskTicks=ask[1],
-                        candidateBidTicks=d.candidate.bid_ticks, candidateAskTicks=d.candidate.ask_ticks,
-                        positionLots=st.position)
+                        candidateBidTicks=wrap(d.candidate.bid_ticks, 32),
+                        candidateAskTicks=wrap(d.candidate.ask_ticks, 32), positionLots=st.position)
         if emit:
             record.bidTicks, record.bidLots = d.bid_ticks, d.bid_lots
             record.askTicks, record.askLots = d.ask_ticks, d.ask_lots
-        self.decisions.append(record)
-        for bit in map_.GATE_COUNTERS:
-            if d.reasons >> bit & 1:
-                self.counters[f"drop_{map_.GATES[bit][0].lower()}"] += 1
-        if d.outcome in _OUTCOME_COUNTER:
-            self.counters[_OUTCOME_COUNTER[d.outcome]] += 1
+        return record
 
     def _fire(self, c, i, d, flight):
         rw, port = self._rw, self._port
@@ -841,10 +910,8 @@ class GoldenModel:
         message = session.quote_message(p, d, self._quote_id, rw, port.app_seq, rw["last_processed"], self.time_ns(c))
         port.start_message(c, message, rw["window"], "quote")
         if flight.direct:
-            self.latency.add(port.tx[-1].cycle - (flight.start - self.timing.rx_register))
-        self._session_tokens.tokens -= 1
-        if d.outcome == SENT:
-            self._symbol_tokens[i].tokens -= 1
+            self.latency.add(port.tx[-1].cycle - (c - self.timing.rx_register))
+        self._at(c + 1, self._started)
         # A side that is repeated counts again: the venue fills it up if part of it has traded meanwhile.
         st.sent_bid = st.sent_bid + d.bid_lots & _U32
         st.sent_ask = st.sent_ask + d.ask_lots & _U32
@@ -852,7 +919,6 @@ class GoldenModel:
         st.live_ask, st.live_ask_ticks, st.live_ask_lots = d.ask_lots != 0, d.ask_ticks, d.ask_lots
         st.last_quote_id = self._quote_id & _U32
         self._quote_id = self._quote_id + 1 & _U64
-        self._look_live()
 
     def _fire_mass_cancel(self, c):
         rw, port = self._rw, self._port
@@ -861,7 +927,7 @@ class GoldenModel:
         self.counters["mass_cancels"] += 1
         message = session.cancel_message(self._quote_id, rw, port.app_seq, rw["last_processed"], self.time_ns(c))
         port.start_message(c, message, rw["window"], "mass_cancel")
-        self._session_tokens.tokens -= 1
+        self._at(c + 1, self._started)
         self._quote_id = self._quote_id + 1 & _U64
 
     def _line_at(self, c):
@@ -875,11 +941,12 @@ class GoldenModel:
         self._live = sum(1 << i for i, st in enumerate(self.states) if st.live_bid or st.live_ask)
 
     def _expire(self, c, accept):
-        """Staleness is looked at in one instrument a cycle."""
-        i = c % self.instruments
-        if accept or self._accepted is None or self._stale >> i & 1:
+        """Staleness is looked at in one instrument a cycle, but not in one that is being decided on."""
+        i = (c - 2) % self.instruments
+        watched = self._claim == i or (c <= self._watched[0] and self._watched[1] == i)
+        if accept or watched or self._accepted is None or self._stale >> i & 1:
             return 0
-        return 1 << i if c - self._accepted > self._stale_limit(i, c) else 0
+        return 1 << i if c - 1 - self._accepted > self._stale_limit(i, c) else 0
 
     def _edge_state(self, c, s, trading):
         """Trading state. Returns (armed, stopped, cleared)."""
@@ -939,8 +1006,11 @@ class GoldenModel:
         for bucket, ticker, burst in self._buckets():
             self._tokens(bucket, ticker, burst, cycle)
 
-    def _restart(self, c, ticker, interval):
+    def _restart(self, c, s, ticker, interval):
         """A new interval, counted from the end of ``c`` on."""
+        return lambda: self._restart_now(c, ticker, interval)
+
+    def _restart_now(self, c, ticker, interval):
         self._look_at_tokens(c + 1, None)
         for bucket, used, _ in self._buckets():
             if used is ticker:

@@ -7,7 +7,7 @@ ticks of the quoted instrument, reference, skew and half spread in 1/256 quote t
 from dataclasses import dataclass, field
 
 from hdl.control.registers import PARAMS
-from sim.golden.gate import G14, S0, gate, rate_blocked
+from sim.golden.gate import G14, S0, gate, rate_blocked, window
 
 __all__ = [
     "DROPPED",
@@ -104,12 +104,10 @@ class State:
 
 @dataclass(slots=True)
 class Candidate:
-    """The quote that the engine would like: prices in quote ticks, cut to 32 bits, and whether they fitted."""
+    """The quote that the engine would like: prices in quote ticks, whatever their size."""
 
     bid_ticks: int = 0
     ask_ticks: int = 0
-    bid_fits: bool = True
-    ask_fits: bool = True
 
 
 @dataclass(slots=True)
@@ -147,8 +145,7 @@ def candidate(p, bid_ticks, ask_ticks, position):
     center = reference - max(-p.skew_max_sub, min(p.skew_max_sub, skew))
     bid = center - p.half_spread_sub >> 8
     ask = -(-(center + p.half_spread_sub) >> 8)
-    cut_bid, cut_ask = wrap(bid, 32), wrap(ask, 32)
-    return Candidate(cut_bid, cut_ask, cut_bid == bid, cut_ask == ask)
+    return Candidate(bid, ask)
 
 
 def evaluate(p, s, best_bid, best_ask, fresh, context):
@@ -166,13 +163,16 @@ def evaluate(p, s, best_bid, best_ask, fresh, context):
     """
     want = candidate(p, best_bid[1], best_ask[1], s.position)
     book_ok = (fresh and p.stale_cycles != 0 and best_bid[0] and best_ask[0] and best_bid[1] < best_ask[1])
-    bid_reasons, ask_reasons = gate(p, s, want, book_ok, context)
+    bid_reasons, ask_reasons = gate(p, s, (want.bid_ticks, want.ask_ticks), book_ok, context)
     reasons = bid_reasons | ask_reasons
     q = p.quote_lots
 
     bid_ok, ask_ok = not bid_reasons & ~S0, not ask_reasons & ~S0
-    bid = _action(bid_ok, s.live_bid, want.bid_ticks - s.live_bid_ticks, s.live_bid_lots != q, p)
-    ask = _action(ask_ok, s.live_ask, s.live_ask_ticks - want.ask_ticks, s.live_ask_lots != q, p)
+    low, high = window(p)
+    bid = _action(bid_ok, s.live_bid, want.bid_ticks - s.live_bid_ticks,
+                  s.live_bid_lots != q or not low <= s.live_bid_ticks <= high, p)
+    ask = _action(ask_ok, s.live_ask, s.live_ask_ticks - want.ask_ticks,
+                  s.live_ask_lots != q or not low <= s.live_ask_ticks <= high, p)
 
     blocked = REPLACE in (bid, ask) and rate_blocked(context)
     if blocked:
@@ -190,24 +190,27 @@ def evaluate(p, s, best_bid, best_ask, fresh, context):
         outcome = DROPPED if reasons else HELD
     decision = Decision(outcome, reasons, bid, ask, bid_ok=bid_ok, ask_ok=ask_ok, rate_blocked=blocked, candidate=want)
     if decision.emits:
-        decision.bid_ticks, decision.bid_lots = _content(bid, want.bid_ticks, q, s.live_bid_ticks, s.live_bid_lots)
-        decision.ask_ticks, decision.ask_lots = _content(ask, want.ask_ticks, q, s.live_ask_ticks, s.live_ask_lots)
+        decision.bid_ticks, decision.bid_lots = _content(bid, want.bid_ticks, q, s.live_bid_ticks, s.live_bid_lots,
+                                                         low, high)
+        decision.ask_ticks, decision.ask_lots = _content(ask, want.ask_ticks, q, s.live_ask_ticks, s.live_ask_lots,
+                                                         low, high)
     return decision
 
 
-def _action(ok, live, toward, resized, p):
-    """``toward``: ticks by which the target is closer to the market than what is live (negative: further away)."""
+def _action(ok, live, toward, unfit, p):
+    """``toward``: ticks by which the target is closer to the market than what is live (negative: further away).
+    ``unfit``: what is live has another quantity, or a price that is not allowed any more."""
     if not ok:
         return PULL if live else NONE
-    if not live or resized:
+    if not live or unfit:
         return REPLACE
     moved = toward >= max(1, p.toward_ticks) if toward > 0 else -toward >= max(1, p.away_ticks)
     return REPLACE if moved else KEEP
 
 
-def _content(action, ticks, lots, live_ticks, live_lots):
-    if action == REPLACE:
-        return ticks, lots
-    if action == KEEP:
-        return live_ticks, live_lots
-    return 0, 0
+def _content(action, ticks, lots, live_ticks, live_lots, low, high):
+    """What leaves lies in the window, whatever is repeated."""
+    if low > high or action not in (REPLACE, KEEP):
+        return 0, 0
+    ticks, lots = (ticks, lots) if action == REPLACE else (live_ticks, live_lots)
+    return max(low, min(high, ticks)), lots

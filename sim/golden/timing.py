@@ -7,6 +7,7 @@ is seen ``rx_register`` cycles after it was on the pins.
 from dataclasses import dataclass
 
 from hdl.order import timing as port
+from hdl.quote import scheduler
 
 __all__ = ["Timing"]
 
@@ -20,11 +21,14 @@ class Timing:
     rx_register : from a byte on the receive pins to the same byte seen.
     verify : verify-then-quote: from the end of a good frame (the cycle after its last byte is seen) to its first byte
         leaving the buffer.
-    decision : from the start of an evaluation (direct: its trigger byte is seen) to the cycle in which its frame may
-        start.
-    book_sample : from that start to the cycle in which the best prices are taken.
-    limit_sample : to the cycle in which live quotes and positions are held against the limits. Trading state, kill,
-        dead-man, tokens, session and port are those of the cycle in which the frame starts.
+    load : from the start of a background evaluation to the cycle in which its rows are in registers: what is looked at
+        then (touched, stale) counts.
+    decision : from that start to the cycle in which its frame may start. On a trigger byte: none, it starts in the cycle
+        in which the byte is seen.
+    weigh_background, weigh_direct : from a decision to the cycle in which the scheduler learns that it has to be repeated.
+    leave : from there to the cycle in which its record stands and its content counts as live.
+    foreign : from the cycle in which a SecurityID is seen to the one in which it proves to be another.
+    heartbeat : from a heartbeat's write to the cycle from which the dead-man counts.
     tx_register : from the start of a frame to its first preamble byte on the pins.
     register : from the execution of a register write (``dbg_reg_we``) to the cycle in which it acts.
     kill_pin : from the pin to the cycle in which the gate sees it.
@@ -36,9 +40,13 @@ class Timing:
 
     rx_register: int = 1
     verify: int = 2
-    decision: int = 6
-    book_sample: int = 1
-    limit_sample: int = 5
+    load: int = scheduler.LOAD_CYCLES
+    decision: int = scheduler.DECISION_CYCLES
+    weigh_background: int = scheduler.WEIGH_BACKGROUND
+    weigh_direct: int = scheduler.WEIGH_DIRECT
+    leave: int = scheduler.LEAVE_CYCLES
+    foreign: int = 4
+    heartbeat: int = 2
     tx_register: int = port.PREAMBLE_AFTER_START
     register: int = 0
     kill_pin: int = 2

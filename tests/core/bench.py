@@ -111,7 +111,8 @@ class CoreBench:
                 "px_min_ticks": -(1 << 31), "px_max_ticks": (1 << 31) - 1, "q_min_lots": 1, "q_hard_lots": 100,
                 "max_lots": 10, "max_notional_lo": 0xFFFFFFFF, "max_long_lots": 1 << 20, "max_short_lots": 1 << 20,
                 "stale_cycles": stale, "lot_mult": 10, "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000,
-                "instrument_id_lo": 1000 + n}
+                "instrument_id_lo": 1000 + n,
+                "px_notional_ticks": 0xFFFFFFFF // 7}
             self.row(n, **values | overrides)
         self.write("commit", 1)
         return self.settle()

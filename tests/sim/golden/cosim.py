@@ -21,7 +21,7 @@ PEER = Connection(LOCAL["peer_mac"], LOCAL["local_mac"], LOCAL["peer_ip"], LOCAL
 LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 400, "skew_q8": 256 * 8,
           "skew_max_sub": 3000, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -(1 << 31),
           "px_max_ticks": (1 << 31) - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100,
-          "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "max_long_lots": 1 << 30, "max_short_lots": 1 << 30,
+          "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "px_notional_ticks": (1 << 31) - 1, "max_long_lots": 1 << 30, "max_short_lots": 1 << 30,
           "stale_cycles": 200_000, "lot_mult": 1000, "lot_exp": -3, "tick_e9_lo": 500_000_000}
 
 

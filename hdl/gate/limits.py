@@ -1,0 +1,119 @@
+"""The limits of one instrument, as far as they do not depend on the market: verdicts, and the approved windows."""
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, Signature
+
+from hdl.control.params import PARAM_ROW
+from hdl.gate.exposure import LiveQuote, Position
+
+#: Width of the reason bitmap.
+REASONS = 32
+
+#: One side's limits.
+#:
+#: Members
+#: -------
+#: fixed : Out(REASONS) bit *g* is set if G*g* fails whatever the price (G3, G5, G9, G10, G11).
+#: reduces : Out(1) it takes the position towards zero and not beyond, even with all that is open.
+#: live : Out(1) something stands at the venue. ``live_px``, ``live_lots`` : what. ``resize`` : Out(1) it has to be
+#:     replaced whatever the price: another quantity, or a price that the limits do not allow any more.
+#: up, down : Out(signed(34)) what is live is replaced by a price of at least ``up``, or below ``down``.
+LimitSide = Signature({
+    "fixed": Out(REASONS), "reduces": Out(1), "live": Out(1), "live_px": Out(signed(32)), "live_lots": Out(24),
+    "resize": Out(1), "up": Out(signed(34)), "down": Out(signed(34)),
+})
+
+
+class Limits(wiring.Component):
+    """Works out what can be known of an instrument's limits before any price is.
+
+    G5's band and G10's bound make one window of prices, ``low`` to ``high``: every price in it passes both, whatever
+    the quantity that ``fixed`` allows, and no price outside of it passes. Zero is no price unless the band spans it.
+
+    G10 divides nothing: the host says up to which price the notional holds (``px_notional_ticks``), and the fabric
+    checks that this price times the quantity does not exceed ``max_notional``.
+
+    Members
+    -------
+    at : in(8) bit *t* is set in cycle *t* of an evaluation: the inputs below hold still from its cycle 0 on, the results
+        stand from its cycle 6 on, until the next one (windows and thresholds from cycle 2 on).
+    params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
+        position_known : in(1). ``bound_notional`` : in(56) right in cycle 5.
+    bid, ask : out(LimitSide). ``low``, ``high`` : out(32, signed). ``lots`` : out(24) the greatest quantity that G11 has
+        been asked for, one a side: ``bid_largest``, ``ask_largest``.
+    """
+
+    def __init__(self):
+        super().__init__({
+            "at": In(8), "params": In(PARAM_ROW), "live": In(LiveQuote), "bid_live": In(1), "ask_live": In(1),
+            "known": In(Position), "position_known": In(1), "bound_notional": In(56),
+            "bid": Out(LimitSide), "ask": Out(LimitSide), "low": Out(signed(32)), "high": Out(signed(32)),
+            "bid_largest": Out(24), "ask_largest": Out(24)})
+
+    def elaborate(self, platform):
+        m = Module()
+        p = self.params
+        run = Signal()
+        m.d.comb += run.eq(self.at.any())
+        with m.If(run):
+            # The window, in two steps.
+            least, most = Signal(signed(33)), Signal(signed(33))
+            bound = Signal(signed(33))
+            m.d.comb += bound.eq(p.px_notional_ticks)
+            m.d.sync += [
+                least.eq(p.px_min_ticks + (p.px_min_ticks == 0)), most.eq(p.px_max_ticks - (p.px_max_ticks == 0)),
+                self.low.eq(Mux(least < -bound, -bound, least)), self.high.eq(Mux(most > bound, bound, most)),
+            ]
+            # Quantities, spread and the notional: the same for both sides.
+            band, quantity, notional = Signal(4), Signal(), Signal(2)
+            m.d.sync += [
+                band.eq(Cat(p.quote_lots < p.q_min_lots, p.quote_lots > p.q_hard_lots, p.quote_lots == 0,
+                            p.half_spread_sub == 0)),
+                quantity.eq(p.quote_lots > p.max_lots),
+                notional[1].eq(p.px_notional_ticks == 0),
+            ]
+        with m.If(self.at[5]):
+            m.d.sync += notional[0].eq(self.bound_notional > Cat(p.max_notional_lo, p.max_notional_hi))
+        for name, sign in (("bid", 1), ("ask", -1)):
+            self._side(m, run, name, sign, band.any(), quantity, notional.any())
+        return m
+
+    def _side(self, m, run, name, sign, band, quantity, notional):
+        p, out = self.params, getattr(self, name)
+        live, live_px = getattr(self, f"{name}_live"), getattr(self.live, f"{name}_px")
+        live_lots, sent = getattr(self.live, f"{name}_lots"), getattr(self.live, f"sent_{name}")
+        settled = getattr(self.known, f"settled_{name}")
+        most = p.max_long_lots if sign > 0 else p.max_short_lots
+        largest = getattr(self, f"{name}_largest")
+
+        def register(shape, what):
+            return Signal(shape, name=f"{name}_{what}")
+
+        # Exposure if everything sent on this side trades, in the direction of the side, in three steps. What is live
+        # may be repeated in place of the new quantity.
+        held, open_lots, sum_ = register(signed(33), "held"), register(32, "open"), register(signed(34), "sum")
+        worst = register(signed(35), "worst")
+        over, position_unknown, short = register(1, "over"), register(1, "unknown"), register(1, "short")
+        # The least moves that replace what is live; zero means any.
+        towards, away = register(31, "towards"), register(31, "away")
+        upper, lower = (towards, away) if sign > 0 else (away, towards)
+        other_lots, outside = register(1, "other_lots"), register(2, "outside")
+        fixed = register(REASONS, "fixed_but_notional")
+        m.d.comb += [out.fixed.eq(fixed), out.fixed[10].eq(notional)]
+        with m.If(run):
+            m.d.sync += [
+                held.eq(self.known.lots if sign > 0 else -self.known.lots), open_lots.eq(sent - settled),
+                largest.eq(Mux(live & (live_lots > p.quote_lots), live_lots, p.quote_lots)),
+                sum_.eq(held + open_lots), worst.eq(sum_ + largest),
+                over.eq(worst > most), position_unknown.eq(~self.position_known), short.eq(held < 0),
+                out.reduces.eq(short & (worst <= 0)),
+                towards.eq(p.toward_ticks | (p.toward_ticks == 0)), away.eq(p.away_ticks | (p.away_ticks == 0)),
+                out.up.eq(live_px + upper), out.down.eq(live_px - lower + 1),
+                other_lots.eq(live_lots != p.quote_lots),
+                outside.eq(Cat(live_px < self.low, live_px > self.high)),
+                out.live.eq(live), out.live_px.eq(live_px), out.live_lots.eq(live_lots),
+                out.resize.eq(~live | other_lots | outside.any()),
+                fixed[3].eq(~(p.sym_en & getattr(p, f"{name}_en"))), fixed[5].eq(band), fixed[9].eq(quantity),
+                fixed[11].eq(position_unknown | over),
+            ]

@@ -1,0 +1,53 @@
+"""The last thing before the encoder: what leaves lies in the window that the gate has approved, or does not leave."""
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+
+class Window(wiring.Component):
+    """Clamps both sides of a quote into what has been approved.
+
+    The gate has decided before the first preamble byte; what the frame says is worked out in the shadow of its
+    headers. Whatever comes out of that, a price below ``low`` leaves as ``low``, one above ``high`` as ``high``, and more
+    lots than ``bid_most`` as so many. A window without a price in it (``low`` above ``high``) lets no lots through.
+
+    Members
+    -------
+    en : in(1) take the quote and the window of this cycle.
+    bid_px, ask_px : in(32, signed), bid_lots, ask_lots : in(24) the quote; 0 lots: the side is not quoted.
+    low, high : in(32, signed), bid_most, ask_most : in(24) the window.
+    bid_ticks, ask_ticks : out(32, signed), bid_quantity, ask_quantity : out(24) what leaves, from the cycle after ``en``
+        on until the next one. A side of 0 lots has price 0.
+    clamped : out(1) strobe, in the cycle after ``en``: something lay outside.
+
+    Proved for all inputs in ``tests/hdl/gate/test_window.py``.
+    """
+
+    def __init__(self):
+        super().__init__({
+            "en": In(1), "low": In(signed(32)), "high": In(signed(32)), "clamped": Out(1),
+            **{f"{side}_{what}": In(shape) for side in ("bid", "ask")
+               for what, shape in (("px", signed(32)), ("lots", 24), ("most", 24))},
+            **{f"{side}_{what}": Out(shape) for side in ("bid", "ask")
+               for what, shape in (("ticks", signed(32)), ("quantity", 24))}})
+
+    def elaborate(self, platform):
+        m = Module()
+        empty = self.low > self.high
+        m.d.sync += self.clamped.eq(0)
+        outside = Signal(2)
+        for n, side in enumerate(("bid", "ask")):
+            px, lots, most = (getattr(self, f"{side}_{what}") for what in ("px", "lots", "most"))
+            below, above, excess = px < self.low, px > self.high, lots > most
+            quoted = Signal(name=f"{side}_quoted")
+            m.d.comb += [quoted.eq((lots != 0) & (most != 0) & ~empty),
+                         outside[n].eq((lots != 0) & (below | above | excess | empty))]
+            with m.If(self.en):
+                m.d.sync += [
+                    getattr(self, f"{side}_ticks").eq(Mux(quoted, Mux(below, self.low, Mux(above, self.high, px)), 0)),
+                    getattr(self, f"{side}_quantity").eq(Mux(quoted, Mux(excess, most, lots), 0)),
+                ]
+        with m.If(self.en):
+            m.d.sync += self.clamped.eq(outside.any())
+        return m
