@@ -145,12 +145,12 @@ class ClockGate(wiring.Component):
         if on_chip(platform):
             m.submodules.gate = Instance("DCCA", i_CLKI=self.i, i_CE=self.enable, o_CLKO=self.o)
             return m
-        # The latch of the primitive is a register on the falling edge here: the same as long as `enable` comes from a
-        # register that the rising edge of `i` clocks. A change while `i` stands still acts at once in both.
+        # The primitive has a latch, open while `i` is low. This register on the falling edge is the same for an
+        # `enable` that changes while `i` is high; its reset lets it fall while `i` is low. Rising waits for an edge.
         taken = Signal()
-        falling = ClockDomain("gate_falling", clk_edge="neg", reset_less=True, local=True)
+        falling = ClockDomain("gate_falling", clk_edge="neg", async_reset=True, local=True)
         m.domains += falling
-        m.d.comb += falling.clk.eq(self.i)
+        m.d.comb += [falling.clk.eq(self.i), falling.rst.eq(~self.i & ~self.enable)]
         m.d.gate_falling += taken.eq(self.enable)
         m.d.comb += self.o.eq(self.i & taken)
         return m
