@@ -258,6 +258,7 @@ class TickPath(wiring.Component):
             scheduler.entry.eq(walker.entry), scheduler.frame_end.eq(payload.frame_end),
             scheduler.applied.eq(applied), scheduler.publish.eq(publish), scheduler.accept.eq(accept),
             scheduler.invalidate.eq(void),
+            scheduler.updating.eq(updates["bid"] | updates["ask"] | book.busy),
             scheduler.settle.eq(settle), scheduler.settle_index.eq(control.data[:8]),
             scheduler.commit.eq(control.commit), scheduler.evaluate_all.eq(state.armed | state.reduced),
             scheduler.stale_limit_write.eq(control.stale_limit_written),
@@ -287,8 +288,8 @@ class TickPath(wiring.Component):
             lots.eq(Mux(exposure.position_known, exposure.known.lots, 0)),
             exposure.address.eq(scheduler.current), exposure.load.eq(scheduler.load),
             engine.at.eq(at), engine.params.eq(self.row), engine.position.eq(lots),
-            engine.best_bid.eq(px(book.bid[0])), engine.best_ask.eq(px(book.ask[0])),
-            engine.second_bid.eq(book.bid[1].px), engine.second_ask.eq(book.ask[1].px),
+            engine.best_bid.eq(px(book.best_bid)), engine.best_ask.eq(px(book.best_ask)),
+            engine.second_bid.eq(book.second_bid.px), engine.second_ask.eq(book.second_ask.px),
             engine.entry_px.eq(ticks.ticks),
             limits.at.eq(at), limits.params.eq(self.row), limits.bid_live.eq(exposure.bid_live),
             limits.ask_live.eq(exposure.ask_live), limits.live.eq(exposure.live), limits.known.eq(exposure.known),
@@ -301,14 +302,14 @@ class TickPath(wiring.Component):
         connect(m, hypotheses.ask, limits.ask)
         # G4: both sides known and not crossed, the feed fresh, no event half told.
         fresh, book_ok = Signal(), Signal(HYPOTHESES)
-        bests = {SAME: (book.bid[0], book.ask[0]), BID_SECOND: (book.bid[1], book.ask[0]),
-                 ASK_SECOND: (book.bid[0], book.ask[1])}
+        bests = {SAME: (book.best_bid, book.best_ask), BID_SECOND: (book.second_bid, book.best_ask),
+                 ASK_SECOND: (book.best_bid, book.second_ask)}
         with m.If(at.any()):
             m.d.sync += fresh.eq(~scheduler.is_stale & ~scheduler.mid_event & (self.row.stale_cycles != 0))
             for h, (bid, ask) in bests.items():
                 m.d.sync += book_ok[h].eq(bid.known & ask.known & (bid.px < ask.px))
-            m.d.sync += [book_ok[BID_PX].eq(book.ask[0].known & (ticks.ticks < book.ask[0].px)),
-                         book_ok[ASK_PX].eq(book.bid[0].known & (book.bid[0].px < ticks.ticks))]
+            m.d.sync += [book_ok[BID_PX].eq(book.best_ask.known & (ticks.ticks < book.best_ask.px)),
+                         book_ok[ASK_PX].eq(book.best_bid.known & (book.best_bid.px < ticks.ticks))]
         m.d.comb += hypotheses.book_ok.eq(Mux(fresh, book_ok, 0))
 
         # ------------------------------------------------------------------ the moment of a decision
@@ -415,8 +416,8 @@ class TickPath(wiring.Component):
         # ------------------------------------------------------------------ telling the host
         sampled, bests_known = [Signal(signed(32), name=f"sampled_{n}") for n in range(2)], Signal(2)
         with m.If(at[0]):
-            m.d.sync += [*(s.eq(px(row[0])) for s, row in zip(sampled, (book.bid, book.ask), strict=True)),
-                         bests_known.eq(Cat(book.bid[0].known, book.ask[0].known))]
+            m.d.sync += [*(s.eq(px(best)) for s, best in zip(sampled, (book.best_bid, book.best_ask), strict=True)),
+                         bests_known.eq(Cat(book.best_bid.known, book.best_ask.known))]
         out = self.record
         told, sent = Signal(), Signal()     # a decision was taken; its frame has left
         m.d.comb += [
@@ -460,6 +461,7 @@ class TickPath(wiring.Component):
             self.status.expected_seq.eq(arbiter.expected), self.status.session_tokens.eq(buckets.tokens),
             self.status.live_bids.eq(exposure.live_bids), self.status.live_asks.eq(exposure.live_asks),
         ]
+        # A side whose price is not allowed any more, with no token to replace it (G14), is meant to leave clamped.
         count = {
             "feed_not_ours": match.not_ours, "feed_bad_header": match.bad_header, "feed_ip_options": match.ip_options,
             "feed_fragments": match.fragments, "line_a_packets": payload.first & ~payload.line,
@@ -475,7 +477,7 @@ class TickPath(wiring.Component):
             "decisions_dropped": told & record.direct & ~sent & (record.reasons != 0),
             "decisions_deferred": scheduler.leave & record.deferred,
             "decisions_differed": scheduler.leave & ((moment.fired != (record.emit & ~record.deferred))
-                                                     | (moment.fired & window.clamped)),
+                                                     | (moment.fired & window.clamped & ~record.reasons[14])),
         }
         assert set(count) == set(COUNTED)
         m.d.comb += [getattr(counters, name).eq(strobe) for name, strobe in count.items()]
