@@ -1,6 +1,6 @@
 """A byte FIFO that shows whole packets only."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -16,7 +16,8 @@ class PacketFifo(wiring.Component):
     The writer cannot be stalled against its will: it writes bytes as they come, and decides at the end whether they
     are to be kept. The reader sees a packet only after its commit, with its length, and then without a gap.
 
-    **Latency**: the first byte of a packet committed in cycle ``c`` is on ``o`` in ``c + 2`` if the FIFO was empty.
+    **Latency**: the first byte of a packet committed in cycle ``c`` is on ``o`` in ``c + 2`` if the FIFO was empty, in
+    ``c + 3`` if it is also its last one and was written in ``c``. What is on ``o`` comes from registers.
     One byte a cycle in and out; the last byte of a packet may be followed by the first one of the next in the next
     cycle.
 
@@ -93,69 +94,124 @@ class PacketFifo(wiring.Component):
         packet_write, packet_read = packets.write_port(), packets.read_port(domain="comb")
 
         # Pointers have one bit more than an address, so that full and empty differ. `start` is where the packet
-        # being written begins: what lies before it is committed.
-        start = Signal(range(2 * self.depth_bytes))
+        # being written begins: what lies before it is committed. Pointers come with their neighbours where there is no
+        # time to add before they are compared or used.
+        start, end = Signal(range(2 * self.depth_bytes)), Signal(range(2 * self.depth_bytes))
         level = Signal(range(self.depth_bytes + 1))         # bytes of the packet being written
+        long = Signal()                                     # they are more than can be left out
         taken = Signal.like(start)
-        lost = Signal()
+        taken_before = Signal.like(start, init=2 * self.depth_bytes - 1)
+        taken_1, taken_2 = Signal.like(start, init=1), Signal.like(start, init=2)
+        bytes_full, lost = Signal(), Signal()
         packet_in = Signal(range(2 * self.max_packets))
         packet_out = Signal.like(packet_in)
+        packet_out_before = Signal.like(packet_in, init=2 * self.max_packets - 1)
+        packets_full = Signal()
+        present = Signal(range(self.max_packets + 1))       # packets that may be shown: some, and more than one
+        any_present, many_present = Signal(), Signal()
 
         # Write side.
-        end = (start + level)[:len(start)]
-        bytes_full = (end ^ taken) == self.depth_bytes
-        packets_full = (packet_in ^ packet_out) == self.max_packets
         store = self.w_valid & self.w_ready
-        written = Signal(range(self.depth_bytes + 2))
-        kept = Signal(range(self.depth_bytes + 1))
+        take = self.o.valid & self.o.ready
+        take_last = take & self.o.last
+        some = Signal()             # the packet has bytes that are not left out
+        keep = Signal()
+        back = Signal()             # forget the packet
+        change = Signal(signed(5))  # of `level`, if the packet is kept
         m.d.comb += [
             self.w_ready.eq(~bytes_full & ~lost),
-            written.eq(level + store),
-            kept.eq(Mux(written > self.w_trim, written - self.w_trim, 0)),
             self.w_room.eq(~lost & ~packets_full),
             self.w_refused.eq(~self.w_room | (self.w_valid & bytes_full)),
+            keep.eq(self.w_commit & ~self.w_discard & ~self.w_refused & some),
+            back.eq((self.w_commit | self.w_discard) & ~keep),
+            self.dropped.eq(self.w_commit & ~self.w_discard & self.w_refused),
+            change.eq(store - Mux(self.w_commit, self.w_trim, 0)),
             byte_write.addr.eq(end),
             byte_write.data.eq(self.w_data),
             byte_write.en.eq(store),
-            packet_write.addr.eq(packet_in),
-            packet_write.data.length.eq(kept),
-            packet_write.data.tag.eq(self.w_tag),
         ]
-        m.d.sync += level.eq(written)
+        few = level[:len(self.w_trim)]
+        with m.Switch(self.w_trim):
+            for trim in range(1 << len(self.w_trim)):
+                with m.Case(trim):
+                    m.d.comb += some.eq(long | ((few == trim) & store))
+                    if trim < 7:
+                        with m.If(few > trim):
+                            m.d.comb += some.eq(1)
+        kept = Signal.like(level)
+        m.d.comb += kept.eq(level + change)
+        moved = Signal.like(end)
+        m.d.comb += moved.eq(end + change)
         with m.If(self.w_valid & ~self.w_ready):
             m.d.sync += lost.eq(1)
         with m.If(self.w_commit | self.w_discard):
-            m.d.sync += [level.eq(0), lost.eq(0)]
-            with m.If(~self.w_discard):
-                m.d.comb += self.dropped.eq(self.w_refused)
-                with m.If(~self.w_refused & (kept != 0)):
-                    m.d.comb += packet_write.en.eq(1)
-                    m.d.sync += [start.eq(start + kept), packet_in.eq(packet_in + 1)]
+            m.d.sync += [level.eq(0), long.eq(0), lost.eq(0)]
+        with m.Elif(store):
+            m.d.sync += [level.eq(kept), long.eq(long | few.all())]
+        with m.If(back):
+            m.d.sync += end.eq(start)
+        with m.Elif(store | self.w_commit):
+            m.d.sync += end.eq(moved)
+        with m.If(keep):
+            m.d.sync += [start.eq(moved), packet_in.eq(packet_in + 1)]
 
-        # Read side. The read port is one byte ahead, so `valid` may only rise a cycle after the commit has been seen:
-        # what it fetches in the cycle of the commit may be older than the packet.
-        present = packet_in - packet_out
-        valid = Signal()
-        position = Signal(range(self.depth_bytes))
-        take = self.o.valid & self.o.ready
+        # Full after this cycle? Never by what is taken or forgotten; a byte that is stored fills the last place.
+        shrinks = (level.any() | store) & (back | (self.w_commit & self.w_trim.any()))
+        with m.If(take | shrinks):
+            m.d.sync += bytes_full.eq(0)
+        with m.Elif(store & ((end ^ taken_before) == self.depth_bytes)):
+            m.d.sync += bytes_full.eq(1)
+        with m.If(take_last):
+            m.d.sync += packets_full.eq(0)
+        with m.Elif(keep & ((packet_in ^ packet_out_before) == self.max_packets)):
+            m.d.sync += packets_full.eq(1)
+
         m.d.comb += [
-            packet_read.addr.eq(packet_out),
-            self.length.eq(packet_read.data.length),
-            self.tag.eq(packet_read.data.tag),
+            packet_write.addr.eq(packet_in),
+            packet_write.data.length.eq(kept),
+            packet_write.data.tag.eq(self.w_tag),
+            packet_write.en.eq(self.w_commit & ~packets_full),      # without `keep` it means nothing
+        ]
+
+        # A byte is fetched two cycles before it is shown, into the memory's output and into `o.data`. A packet of one
+        # byte that was written with its commit is not there yet, and waits for a cycle; all others can be shown.
+        appears = Signal()
+        late = Signal()
+        m.d.comb += appears.eq(late | (keep & level.any()))
+        m.d.sync += late.eq(keep & ~level.any())
+        m.d.sync += present.eq(present + appears - take_last)
+        with m.If(appears & ~take_last):
+            m.d.sync += [any_present.eq(1), many_present.eq(any_present)]
+        with m.If(take_last & ~appears):
+            m.d.sync += [any_present.eq(many_present), many_present.eq(present > 2)]
+
+        # Read side.
+        valid = Signal()
+        valid_next = Signal()
+        load = Signal()             # the next packet is shown from the next cycle on
+        upcoming = Signal.like(packet_out)
+        left = Signal.like(level)   # bytes that have not been taken
+        m.d.comb += [
+            valid_next.eq(Mux(take_last, many_present, any_present)),
+            load.eq(valid_next & (take_last | ~valid)),
+            packet_read.addr.eq(upcoming),
             self.length_valid.eq(valid),
             self.o.valid.eq(valid),
-            self.o.data.eq(byte_read.data),
-            self.o.last.eq(position + 1 == self.length),
-            byte_read.addr.eq(taken + take),
+            byte_read.addr.eq(Mux(take, Mux(valid_next, taken_2, taken_1), Mux(valid_next, taken_1, taken))),
             byte_read.en.eq(1),
         ]
-        m.d.sync += taken.eq(taken + take)
-        with m.If(take & self.o.last):
-            m.d.sync += [position.eq(0), packet_out.eq(packet_out + 1)]
-            m.d.sync += valid.eq(present[:len(packet_in)] != 1)
-        with m.Else():
-            m.d.sync += valid.eq(present[:len(packet_in)] != 0)
-            with m.If(take):
-                m.d.sync += position.eq(position + 1)
+        m.d.sync += valid.eq(valid_next)
+        with m.If(take | ~valid):
+            m.d.sync += self.o.data.eq(byte_read.data)
+        with m.If(take):
+            m.d.sync += [taken_before.eq(taken), taken.eq(taken_1), taken_1.eq(taken_2), taken_2.eq(taken_2 + 1),
+                         left.eq(left - 1), self.o.last.eq(left == 2)]
+        with m.If(load):
+            m.d.sync += [
+                upcoming.eq(upcoming + 1), self.length.eq(packet_read.data.length), self.tag.eq(packet_read.data.tag),
+                left.eq(packet_read.data.length), self.o.last.eq(packet_read.data.length == 1),
+            ]
+        with m.If(take_last):
+            m.d.sync += [packet_out_before.eq(packet_out), packet_out.eq(packet_out + 1)]
 
         return m
