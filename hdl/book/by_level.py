@@ -1,6 +1,6 @@
-"""Order book by price level, one row of ten levels for each side of each instrument."""
+"""Order book by price level: ten levels for each side of each instrument in memory, the best ones at hand."""
 
-from amaranth import Cat, Module, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -8,8 +8,11 @@ from amaranth.lib.wiring import In, Out
 from hdl.feed.mdp3 import SCHEMA
 
 _ACTION = SCHEMA.enums["MDUpdateAction"]
-#: Books of more instruments than this are kept in block RAM, fewer in LUTs: block RAM is at least 512 rows deep.
-_LUT_ROWS = 32
+_STRIDE = 16    # places of a side in its memory, a power of two
+_MIDDLE = 3     # cycles from asking the memory for a level until it stands between its neighbours
+
+#: Cycles from an update to the first one in which the next update or a ``load`` may come.
+UPDATE_CYCLES = 16
 
 
 class Level(data.Struct):
@@ -21,89 +24,126 @@ class Level(data.Struct):
 
 
 class BookByLevel(wiring.Component):
-    """Books by level for a number of instruments, and one of them on the work bench.
+    """Books by level for a number of instruments, and the top of one of them on the work bench.
 
     A level that has not been stated since reset, since a gap or since it fell off the end is *unknown*, which is not
     the same as empty: a side whose first level is unknown has no best price.
 
+    What decides is the top of the book, so that this alone stands in registers and is right in the cycle after an
+    update. The levels themselves are one word of memory each: behind an update, in the time that the wire needs for the
+    next entry, they pass by once, a level a cycle, and are put back as the entry has changed them.
+
     Parameters
     ----------
     instruments : number of instruments.
-    depth : levels a side, at least 2.
+    depth : levels a side, 2 to 15.
 
     Members
     -------
     address : in(8) instrument that is asked for.
-    load : in(1) in the cycle after ``address`` came to rest, or later: take its rows onto the bench. They stand on
-        ``bid``/``ask`` from the next cycle on, with all updates up to two cycles before, until the next ``load``.
+    load : in(1) in the cycle after ``address`` came to rest: take its top onto the bench. The bests stand from the next
+        cycle on, the seconds from the one after, until the next ``load`` or update.
     update_bid, update_ask : in(1, 1) apply the entry below to a side of the instrument on the bench, which is still on
-        ``address``. ``load`` must not come within two cycles after it.
+        ``address``; at least :data:`UPDATE_CYCLES` after the last update, and as many before the next ``load``.
     update_reset : in(1) forget both sides of that instrument.
     action : in(8), level : in(8), px : in(32, signed), size : in(32), known : in(1) the entry; ``level`` counts from 1
         and must be in range, ``action`` must be one of MDUpdateAction.
     invalidate : in(1) forget all books. What is on the bench stays there: it is what the last decision was made of.
         Goes before an update in the same cycle.
-    bid, ask : out(array of ``depth`` :class:`Level`), best first.
+    best_bid, best_ask, second_bid, second_ask : out(:class:`Level`). After an update only the bests are right.
+    busy : out(1) the levels are passing by: from the cycle after an update on.
 
     New shifts the levels from ``level`` on down by one; Change and Overlay replace; Delete shifts up; DeleteFrom
     forgets ``level`` and what lies below. DeleteThru forgets the whole side: sources differ on whether levels beyond
     ``level`` survive it, and an unknown side is not quoted.
 
-    Latency: an update in cycle *c* is on ``bid``/``ask`` in *c* + 1.
+    Latency: an update in cycle *c* is on the bests in *c* + 1.
     """
 
     def __init__(self, instruments, depth=10):
+        if not 2 <= depth < _STRIDE:
+            raise ValueError(f"depth is {depth}, must be 2 to {_STRIDE - 1}")
         self.instruments, self.depth = instruments, depth
-        row = data.ArrayLayout(Level, depth)
         super().__init__({"address": In(8), "load": In(1), "update_bid": In(1), "update_ask": In(1),
                           "update_reset": In(1), "action": In(8), "level": In(8), "px": In(signed(32)),
-                          "size": In(32), "known": In(1), "invalidate": In(1), "bid": Out(row), "ask": Out(row)})
+                          "size": In(32), "known": In(1), "invalidate": In(1), "best_bid": Out(Level),
+                          "best_ask": Out(Level), "second_bid": Out(Level), "second_ask": Out(Level), "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         n, depth = self.instruments, self.depth
-        address = self.address[:max(1, (n - 1).bit_length())]
+        assert depth + _MIDDLE + 2 < UPDATE_CYCLES
+        width = max(1, (n - 1).bit_length())
+        address = self.address[:width]
+        insert, replace, delete, thru, from_ = (
+            Cat(self.action == _ACTION[a] for a in actions).any()
+            for actions in (("New",), ("Change", "Overlay"), ("Delete",), ("DeleteThru",), ("DeleteFrom",)))
+        top = self.level == 1
         entry = Signal(Level)
         m.d.comb += [entry.known.eq(self.known), entry.px.eq(self.px), entry.size.eq(self.size)]
-        at, below = Signal(depth), Signal(depth)    # the entry's level, and all levels from it on, one bit each
-        m.d.comb += [Cat(at, below).eq(Cat(Cat(self.level == i + 1 for i in range(depth)),
-                                           Cat(self.level <= i + 1 for i in range(depth))))]
-        acts = {name: Signal(name=name) for name in ("insert", "replace", "delete", "thru", "from_")}
-        for name, actions in (("insert", ("New",)), ("replace", ("Change", "Overlay")), ("delete", ("Delete",)),
-                              ("thru", ("DeleteThru",)), ("from_", ("DeleteFrom",))):
-            m.d.comb += acts[name].eq(Cat(self.action == _ACTION[a] for a in actions).any())
 
-        for side, row, update in (("bid", self.bid, self.update_bid), ("ask", self.ask, self.update_ask)):
-            m.submodules[side] = memory = Memory(
-                shape=data.ArrayLayout(Level, depth), depth=n, init=[],
-                attrs={"ram_style": "distributed" if n <= _LUT_ROWS else "block"})
+        # The update under way: the level that is asked for, and what the middle one of three becomes.
+        idle = 2 * _STRIDE - 1
+        asked_for = Signal(range(2 * _STRIDE), init=idle)
+        of, level, held = Signal(width), Signal(range(_STRIDE)), Signal(Level)
+        shifts_in, puts, shifts_out, forgets_all, forgets = (
+            Signal(name=name) for name in ("shifts_in", "puts", "shifts_out", "forgets_all", "forgets"))
+        at, beyond = Signal(), Signal()     # the middle level is the entry's, or worse
+        middle, stores = Signal(range(_STRIDE)), Signal()
+        m.d.comb += self.busy.eq(asked_for != idle)
+        with m.If(self.update_bid | self.update_ask):
+            m.d.sync += [
+                asked_for.eq(0), of.eq(address), level.eq(self.level), held.eq(entry), shifts_in.eq(insert),
+                puts.eq(insert | replace), shifts_out.eq(delete), forgets_all.eq(thru), forgets.eq(from_)]
+        with m.Elif(asked_for == depth + _MIDDLE):
+            m.d.sync += asked_for.eq(idle)
+        with m.Elif(self.busy):
+            m.d.sync += asked_for.eq(asked_for + 1)
+        with m.If(self.busy):
+            m.d.sync += [at.eq(level + _MIDDLE - 2 == asked_for), beyond.eq(level + _MIDDLE - 1 <= asked_for),
+                         middle.eq(asked_for - _MIDDLE + 1),
+                         stores.eq((asked_for >= _MIDDLE - 1) & (asked_for < depth + _MIDDLE - 1))]
+
+        second = Signal()       # the seconds come
+        m.d.sync += second.eq(self.load)
+        for side, best, next_, update in (("bid", self.best_bid, self.second_bid, self.update_bid),
+                                          ("ask", self.best_ask, self.second_ask, self.update_ask)):
+            m.submodules[side] = memory = Memory(shape=Level, depth=_STRIDE << width, init=[])
             write, read = memory.write_port(), memory.read_port()
             valid = Signal(n, name=f"{side}_valid")
-            asked, store, stored_at = (Signal(name=f"{side}_asked"), Signal(name=f"{side}_store"),
-                                       Signal.like(address, name=f"{side}_stored_at"))
-            m.d.comb += [read.addr.eq(address), read.en.eq(1),
-                         write.addr.eq(stored_at), write.en.eq(store), write.data.eq(row)]
-            m.d.sync += [asked.eq(valid.bit_select(address, 1)), store.eq(0)]
+            mine, counts, counted = (Signal(name=f"{side}_{what}") for what in ("mine", "counts", "counted"))
+            came, above, here, below, put = (
+                Signal(Level, name=f"{side}_{what}") for what in ("came", "above", "here", "below", "put"))
+            m.d.comb += [
+                read.addr.eq(Mux(self.busy, Cat(asked_for[:4], of), Cat(self.load, Const(0, 3), address))),
+                read.en.eq(1),
+                came.eq(read.data), came.known.eq(read.data.known & counts),
+                write.addr.eq(Cat(middle, of)), write.data.eq(put), write.en.eq(mine & stores),
+            ]
+            m.d.sync += counts.eq(Mux(self.busy, counted & (asked_for < depth), valid.bit_select(address, 1)))
             with m.If(self.load):
-                for i in range(depth):
-                    m.d.sync += [row[i].eq(read.data[i]), row[i].known.eq(read.data[i].known & asked)]
+                m.d.sync += best.eq(came)
+            with m.If(second):
+                m.d.sync += next_.eq(came)
+            with m.If(self.busy):
+                m.d.sync += [below.eq(came), here.eq(below), above.eq(here)]
+            m.d.comb += put.eq(Mux(shifts_out & (at | beyond), below, Mux(shifts_in & beyond, above,
+                                                                         Mux(puts & at, held, here))))
+            with m.If(forgets_all | (forgets & (at | beyond))):
+                m.d.comb += put.known.eq(0)
             with m.If(update):
-                m.d.sync += [store.eq(1), stored_at.eq(address), valid.bit_select(address, 1).eq(1)]
-                for i in range(depth):
-                    with m.If((acts["insert"] | acts["replace"]) & at[i]):
-                        m.d.sync += row[i].eq(entry)
-                    if i:
-                        with m.If(acts["insert"] & below[i - 1]):
-                            m.d.sync += row[i].eq(row[i - 1])
-                    with m.If(acts["delete"] & below[i]):
-                        if i + 1 < depth:
-                            m.d.sync += row[i].eq(row[i + 1])
-                        else:
-                            m.d.sync += row[i].known.eq(0)
-                    with m.If(acts["thru"] | (acts["from_"] & below[i])):
-                        m.d.sync += row[i].known.eq(0)
+                # What was there before counts only if the side has been told since it was forgotten.
+                m.d.sync += [counted.eq(valid.bit_select(address, 1)), valid.bit_select(address, 1).eq(1)]
+                with m.If(top & (insert | replace)):
+                    m.d.sync += best.eq(entry)
+                with m.If(top & delete):
+                    m.d.sync += best.eq(next_)
+                with m.If(thru | (top & from_)):
+                    m.d.sync += best.known.eq(0)
+            with m.If(self.update_bid | self.update_ask):
+                m.d.sync += mine.eq(update)
             with m.If(self.update_reset):
-                m.d.sync += [valid.bit_select(address, 1).eq(0), *(row[i].known.eq(0) for i in range(depth))]
+                m.d.sync += [valid.bit_select(address, 1).eq(0), best.known.eq(0)]
             with m.If(self.invalidate):
                 m.d.sync += valid.eq(0)
         return m

@@ -51,10 +51,11 @@ class Scheduler(wiring.Component):
 
     Feed, a cycle later: ``applied`` : in(1) an entry has changed the book of the claimed instrument. ``publish`` : in(1)
     end of event. ``accept`` : in(1) a packet was accepted. ``invalidate`` : in(1) all books are void.
+    ``updating`` : in(1) a book is being put back into memory.
 
     Host: ``settle`` : in(1), ``settle_index`` : in(8) the position of an instrument (below ``instruments``) was
     written: ``settle_now`` : out(1) answers in the cycle in which it may be applied, with the rows of that instrument
-    on the bench; within 40 cycles, but not while ``clearing`` : in(1). One that is written before the answer replaces
+    on the bench; within 60 cycles, but not while ``clearing`` : in(1). One that is written before the answer replaces
     the one that waits; ``restart`` : in(1), after which ``clearing`` follows, forgets it. ``commit`` : in(1) parameter
     banks are to flip: ``flip`` : out(1) answers in the cycle in which they may. ``evaluate_all`` : in(1).
     ``stale_limit_write`` : in(1), ``stale_limit_address`` : in(16), ``stale_limit`` : in(32): the words of G4 (index in
@@ -86,7 +87,7 @@ class Scheduler(wiring.Component):
         self.instruments = instruments
         super().__init__({
             "identified": In(1), "index": In(8), "foreign": In(1), "entry": In(1), "trigger": In(1), "frame_end": In(1),
-            "applied": In(1), "publish": In(1), "accept": In(1), "invalidate": In(1),
+            "applied": In(1), "publish": In(1), "accept": In(1), "invalidate": In(1), "updating": In(1),
             "settle": In(1), "settle_index": In(8), "settle_now": Out(1), "restart": In(1), "clearing": In(1),
             "commit": In(1), "flip": Out(1),
             "evaluate_all": In(1), "stale_limit_write": In(1), "stale_limit_address": In(16), "stale_limit": In(32),
@@ -126,7 +127,7 @@ class Scheduler(wiring.Component):
         settling, committing, settle_index = Signal(), Signal(), Signal(8)
         start, fetch = Signal(), Signal()
         m.d.comb += [
-            idle.eq((mode == Mode.IDLE) & ~claim & (tail == 0)), quiet.eq(idle & rest.all()),
+            idle.eq((mode == Mode.IDLE) & ~claim & (tail == 0) & ~self.updating), quiet.eq(idle & rest.all()),
             fetch.eq(settling & idle & ~self.settle & ~self.restart & ~self.clearing),
             start.eq(is_eligible & quiet & ~settling & ~committing & self.ready & ~self.hold),
             self.flip.eq(committing & idle & ~self.identified & ~settling),

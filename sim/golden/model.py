@@ -612,6 +612,8 @@ class GoldenModel:
                 kept = self._apply(c, claim, s.entry)
         if kept:
             s.applied = claim
+            if s.entry[-1] != RESET:
+                self._busy_to = c + timing.book_update
         direct = claim is not None and kept and bool(s.publish_entry)
 
         # -------------------------------------------------------------- host actions wait for a gap in the claims
@@ -648,7 +650,8 @@ class GoldenModel:
                 s.triggered = claim
             fired = self._decide(c, flight, ready and not self._hold and c >= self._clear and trading
                                  and self._deadman_ok(c) and not self._kill_pin and not self._fouled)
-            self._busy_to = c + (timing.weigh_direct if direct else timing.weigh_background) + timing.leave
+            self._busy_to = max(self._busy_to, timing.leave + c
+                                + (timing.weigh_direct if direct else timing.weigh_background))
             if direct:
                 self._watched = (c + timing.weigh_direct, claim)
         if mass_cancel:

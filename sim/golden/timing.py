@@ -6,6 +6,7 @@ is seen ``rx_register`` cycles after it was on the pins.
 
 from dataclasses import dataclass
 
+from hdl.book import by_level
 from hdl.order import timing as port
 from hdl.quote import scheduler
 
@@ -28,6 +29,7 @@ class Timing:
     weigh_background, weigh_direct : from a decision to the cycle in which the scheduler learns that it has to be repeated.
     leave : from there to the cycle in which its record stands and its content counts as live.
     foreign : from the cycle in which a SecurityID is seen to the one in which it proves to be another.
+    book_update : cycles from an entry that changes a book to the last one in which that book is put back.
     heartbeat : from a heartbeat's write to the cycle from which the dead-man counts.
     tx_register : from the start of a frame to its first preamble byte on the pins.
     register : from the execution of a register write (``dbg_reg_we``) to the cycle in which it acts.
@@ -46,6 +48,7 @@ class Timing:
     weigh_direct: int = scheduler.WEIGH_DIRECT
     leave: int = scheduler.LEAVE_CYCLES
     foreign: int = 4
+    book_update: int = by_level.UPDATE_CYCLES - 1
     heartbeat: int = 2
     tx_register: int = port.PREAMBLE_AFTER_START
     register: int = 0
