@@ -5,7 +5,7 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.control.bank import RegisterBus
+from hdl.control.bank import READ_LATENCY, RegisterBus
 from hdl.control.telemetry import record_layout
 from hdl.layout import sbe
 from hdl.mac.crc import CRC16_INIT, crc16_step
@@ -258,6 +258,7 @@ class Link(wiring.Component):
         collected = Signal(8 * max(root_size, _WORD.size))      # the newest byte on top
         index = Signal(range(root_size + 1))
         tag = Signal(8 * _READ["tag"].size)
+        waited = Signal(range(READ_LATENCY))
 
         def root(message, field):
             """A field of the root block of `message`, when its last byte is on the stream."""
@@ -294,7 +295,10 @@ class Link(wiring.Component):
                             m.next = "root"
             with m.State("reading"):
                 m.d.comb += executing.eq(1)
-                m.next = "read"
+                m.d.sync += waited.eq(waited + 1)
+                with m.If(waited == READ_LATENCY - 1):
+                    m.d.sync += waited.eq(0)
+                    m.next = "read"
             with m.State("read"):
                 m.d.comb += executing.eq(1)
                 m.d.sync += [reply.tag.eq(tag), reply.addr.eq(bus.addr), reply.data.eq(bus.read_data)]

@@ -1,5 +1,7 @@
 """Trigger-to-quote, measured at the pins by the gateware itself."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
@@ -7,7 +9,10 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.control.registers import HISTOGRAM_BINS
 
-__all__ = ["LatencyProbe"]
+__all__ = ["PROBE_LATENCY", "LatencyProbe"]
+
+#: Cycles from ``tx_en`` rising to the first cycle in which every number includes the frame.
+PROBE_LATENCY = 6
 
 
 class LatencyProbe(wiring.Component):
@@ -16,10 +21,11 @@ class LatencyProbe(wiring.Component):
     ``fire`` announces a frame and says in which cycle its trigger byte was on the feed's pins. The latency is the
     number of cycles from there to the cycle in which ``tx_en`` next rises: both ends are at the pins.
 
-    **Latency**: with ``tx_en`` rising in cycle ``c`` the statistics include the frame from ``c + 1``, its bin of the
-    histogram from ``c + 3``.
+    **Latency**: with ``tx_en`` rising in cycle ``c`` the latency is known in ``c + 3``, and statistics and histogram
+    include the frame from ``c + 6`` (:data:`PROBE_LATENCY`). No frame is as short as that.
 
     **Bad input**: a frame without ``fire`` is not measured. Of two ``fire`` before one frame the last one counts.
+    ``fire`` comes at least two cycles after ``tx_en`` rose for the frame before.
 
     Members
     -------
@@ -32,13 +38,14 @@ class LatencyProbe(wiring.Component):
     tx_en : In(1)
         GMII pin of the order port. A frame begins where it rises.
     measured : Out(1), latency : Out(32)
-        Strobe with the latency of a frame, in the cycle in which ``tx_en`` rises. Longer ones show as 2^32 - 1.
+        Strobe with the latency of a frame, see above. Longer ones show as 2^32 - 1.
     minimum : Out(32), maximum : Out(32), count : Out(32), sum : Out(64)
         Over all frames since reset, in cycles; ``minimum`` is 2^32 - 1 before the first one. ``count`` stays at its
         largest value.
     histogram_addr : In(6), histogram_data : Out(32)
-        Frames by latency in cycles, the last bin with all that is longer. Data in the cycle after the address. Counts
-        stay at their largest value. For as many cycles as there are bins after reset, nothing is counted here.
+        Frames by latency in cycles, the last bin with all that is longer. Data four cycles after an address that holds
+        still meanwhile. Counts stay at their largest value. For as many cycles as there are bins after reset, nothing
+        is counted here.
     """
 
     fire: In(1)
@@ -67,43 +74,58 @@ class LatencyProbe(wiring.Component):
         with m.If(self.fire):
             m.d.sync += [announced.eq(1), trigger.eq(self.trigger_cycle)]
 
-        elapsed = (self.cycle - trigger)[:64]
-        m.d.comb += [
-            self.latency.eq(Mux(elapsed[32:].any(), 0xFFFFFFFF, elapsed[:32])),
-            self.measured.eq(rises & announced),
-        ]
+        # What this cycle has to do with the trigger: low words, then high ones.
+        ended = [Signal(name=f"ended_{n}") for n in range(4)]
+        low = Signal(33)            # with the borrow on top
+        now_high, trigger_high = Signal(32), Signal(32)
+        m.d.sync += [ended[0].eq(rises & announced)]
+        m.d.sync += [later.eq(earlier) for earlier, later in pairwise(ended)]
+        with m.If(rises):
+            m.d.sync += [low.eq(self.cycle[:32] - trigger[:32]), now_high.eq(self.cycle[32:]),
+                         trigger_high.eq(trigger[32:])]
+        difference = Signal(32)
+        with m.If(ended[0]):
+            m.d.sync += difference.eq(now_high - trigger_high - low[32])
+        with m.If(ended[1]):
+            m.d.sync += self.latency.eq(low[:32] | difference.any().replicate(32))
+        m.d.comb += self.measured.eq(ended[2])
+
+        less, greater = Signal(), Signal()
         with m.If(self.measured):
+            m.d.sync += [less.eq(self.latency < self.minimum), greater.eq(self.latency > self.maximum)]
+        with m.If(ended[3]):
             m.d.sync += self.sum.eq(self.sum + self.latency)
-            with m.If(self.latency < self.minimum):
+            with m.If(less):
                 m.d.sync += self.minimum.eq(self.latency)
-            with m.If(self.latency > self.maximum):
+            with m.If(greater):
                 m.d.sync += self.maximum.eq(self.latency)
             with m.If(~self.count.all()):
                 m.d.sync += self.count.eq(self.count + 1)
 
-        # A frame lasts longer than reading and writing a bin, so one access at a time is enough.
-        m.submodules.histogram = histogram = Memory(shape=32, depth=HISTOGRAM_BINS, init=[])
-        write, read, host_read = histogram.write_port(), histogram.read_port(), histogram.read_port()
+        # A frame lasts longer than reading and writing a bin, so one access at a time is enough, and the host reads in
+        # between.
+        m.submodules.histogram = histogram = Memory(
+            shape=32, depth=HISTOGRAM_BINS, init=[], attrs={"ram_style": "block"})
+        write, read = histogram.write_port(), histogram.read_port()
         sweep = Signal(range(2 * HISTOGRAM_BINS))       # the memory keeps its content through a reset
         sweeping = ~sweep[-1]
-        bin_ = Signal(range(HISTOGRAM_BINS))
-        fetched = Signal()
-        m.d.comb += [
-            bin_.eq(Mux(self.latency < HISTOGRAM_BINS - 1, self.latency, HISTOGRAM_BINS - 1)),
-            read.addr.eq(bin_),
-            host_read.addr.eq(self.histogram_addr),
-            self.histogram_data.eq(host_read.data),
-        ]
-        held_bin = Signal.like(bin_)
-        m.d.sync += [fetched.eq(self.measured & ~sweeping), held_bin.eq(bin_)]
+        bin_ = Signal(range(HISTOGRAM_BINS))            # the last one is all ones
+        beyond = self.latency[len(bin_):].any()
+        shown = Signal.like(read.data)
+        store, for_host = Signal(), Signal()
+        m.d.comb += read.addr.eq(Mux(self.measured, bin_, self.histogram_addr))
+        m.d.comb += bin_.eq(self.latency[:len(bin_)] | beyond.replicate(len(bin_)))
+        m.d.sync += [shown.eq(read.data), store.eq(ended[3] & ~sweeping), for_host.eq(~ended[3])]
+        with m.If(for_host):
+            m.d.sync += self.histogram_data.eq(shown)
         with m.If(sweeping):
             m.d.sync += sweep.eq(sweep + 1)
             m.d.comb += [write.addr.eq(sweep), write.en.eq(1)]
         with m.Else():
             m.d.comb += [
-                write.addr.eq(held_bin),
-                write.data.eq(read.data + ~read.data.all()),
-                write.en.eq(fetched),
+                write.addr.eq(bin_),
+                write.data.eq(shown + ~shown.all()),
+                write.en.eq(store),
             ]
 
         return m

@@ -10,7 +10,7 @@ from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from hdl.control import registers
-from hdl.control.bank import LIVE, OWN, RegisterBank
+from hdl.control.bank import LIVE, OWN, READ_LATENCY, RegisterBank
 from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS, param_address, security_id_address
 
 INSTRUMENTS = 5
@@ -20,7 +20,7 @@ def simulate(testbench, instruments=INSTRUMENTS, **settings):
     dut = RegisterBank(instruments, **settings)
 
     async def ready(ctx):
-        for _ in range(16 * 2):
+        for _ in range(16 * 2 * 32):
             if ctx.get(dut.bus.ready):
                 break
             await ctx.tick()
@@ -53,6 +53,7 @@ async def read(ctx, dut, address):
     ctx.set(dut.bus.addr, address)
     await ctx.tick()
     ctx.set(dut.bus.re, 0)
+    await ctx.tick().repeat(READ_LATENCY - 1)
     ctx.set(dut.bus.addr, 0xAAAA)       # the answer must not depend on the address any more
     return ctx.get(dut.bus.read_data)
 
@@ -249,18 +250,19 @@ def test_rows_against_a_model(instruments, row_latency):
         for _ in range(800):
             instrument, param, value = rng.randrange(instruments), rng.choice(PARAMS), rng.getrandbits(32)
             flip, row = rng.random() < 0.1, rng.randrange(instruments)
+            ctx.set(dut.flip, flip)
             if rng.random() < 0.7:
                 set_write(ctx, dut, param_address(instrument, param.name), value)
                 value &= (1 << param.width) - 1
-                banks[1 - active][instrument][param.name] = value - (
+                shadow = 1 - active ^ flip      # a write in the cycle of `flip` is one after it
+                banks[shadow][instrument][param.name] = value - (
                     1 << param.width if param.signed and value >> param.width - 1 else 0)
                 assert ctx.get(dut.param_write)
                 assert ctx.get(dut.param_write_word) == param.word
                 rounded = 1 << (instruments - 1).bit_length() if instruments > 1 else 2
-                assert ctx.get(dut.param_write_row) == instrument + (1 - active) * rounded
+                assert ctx.get(dut.param_write_row) == instrument + shadow * rounded
             else:
                 assert not ctx.get(dut.param_write)
-            ctx.set(dut.flip, flip)
             ctx.set(dut.row_addr, row)
             await ctx.tick()
             ctx.set(dut.bus.we, 0)

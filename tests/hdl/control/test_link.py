@@ -9,6 +9,7 @@ import pytest
 from amaranth.back import verilog
 from amaranth.sim import Simulator
 
+from hdl.control.bank import READ_LATENCY
 from hdl.control.link import Link
 from hdl.layout import sbe
 
@@ -115,13 +116,14 @@ class Bench:
     async def testbench(self, ctx):
         dut, rng = self.dut, self.rng
         at, offer, waiting, reading = 0, False, {"host_rx": 0, "telemetry": 0}, None
+        answer = -1                 # cycle in which the word that is being read stands
         frame, held = b"", None
         for cycle in range(self.cycles):
             ctx.set(dut.bus.ready, cycle >= self.ready_after)
             offer = at < len(self.stream) and (offer or rng is None or rng.random() < 0.7)
             ctx.set(dut.rx_valid, offer)
             ctx.set(dut.rx_data, self.stream[at] if offer else 0xA5)
-            ctx.set(dut.bus.read_data, self.word(reading) if reading is not None else 0xDEADBEEF)
+            ctx.set(dut.bus.read_data, self.word(reading) if cycle == answer else 0xDEADBEEF)
             take_tx, take_host = self.take_tx(cycle), self.take_host(cycle)
             ctx.set(dut.tx_ready, take_tx)
             ctx.set(dut.host_tx.ready, take_host)
@@ -138,12 +140,15 @@ class Bench:
                     ctx.set(source.last, waiting[name] + 1 == len(queue[0][1]))
 
             assert not (ctx.get(dut.bus.we) and ctx.get(dut.bus.re))
-            reading = None
+            if cycle <= answer:
+                assert ctx.get(dut.bus.addr) == reading
+                assert not ctx.get(dut.bus.we)
+                assert not ctx.get(dut.bus.re)
             if ctx.get(dut.bus.we):
                 self.done.append(("write", ctx.get(dut.bus.addr), ctx.get(dut.bus.data)))
                 self.times.append(cycle)
             if ctx.get(dut.bus.re):
-                reading = ctx.get(dut.bus.addr)
+                reading, answer = ctx.get(dut.bus.addr), cycle + READ_LATENCY
                 self.done.append(("read", reading))
                 self.times.append(cycle)
             if ctx.get(dut.host_tx.valid) and take_host:

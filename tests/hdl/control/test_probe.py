@@ -5,7 +5,7 @@ import random
 from amaranth.back import verilog
 from amaranth.sim import Simulator
 
-from hdl.control.probe import LatencyProbe
+from hdl.control.probe import PROBE_LATENCY, LatencyProbe
 from hdl.control.registers import HISTOGRAM_BINS
 
 
@@ -42,23 +42,24 @@ def test_statistics_of_random_frames():
                 ctx.set(dut.fire, 0)
                 await tick(wait - fire_after - 1)
             ctx.set(dut.tx_en, 1)
-            assert ctx.get(dut.measured) == direct
+            for n in range(PROBE_LATENCY):
+                assert ctx.get(dut.measured) == (direct and n == 3), "a frame is measured once"
+                if direct and n == 3:
+                    assert ctx.get(dut.latency) == wait
+                await tick()
             if direct:
-                assert ctx.get(dut.latency) == wait
                 latencies.append(wait)
-            await tick()
             if latencies:
                 assert ctx.get(dut.minimum) == min(latencies)
                 assert ctx.get(dut.maximum) == max(latencies)
                 assert ctx.get(dut.sum) == sum(latencies)
             assert ctx.get(dut.count) == len(latencies)
-            assert not ctx.get(dut.measured), "a frame is measured once"
             await tick(rng.randrange(3, 10))
             ctx.set(dut.tx_en, 0)
             await tick(rng.randrange(1, 4))
         for bin_ in range(HISTOGRAM_BINS):
             ctx.set(dut.histogram_addr, bin_)
-            await tick()
+            await tick(4)
             expected = sum(min(latency, HISTOGRAM_BINS - 1) == bin_ for latency in latencies)
             assert ctx.get(dut.histogram_data) == expected
 
@@ -78,9 +79,45 @@ def test_a_latency_beyond_32_bits_shows_as_the_largest():
         ctx.set(dut.fire, 0)
         ctx.set(dut.cycle, 5 + (1 << 32))
         ctx.set(dut.tx_en, 1)
-        assert ctx.get(dut.latency) == 0xFFFFFFFF
         await ctx.tick()
+        ctx.set(dut.cycle, 7)       # what comes later has nothing to do with it
+        await ctx.tick().repeat(PROBE_LATENCY - 1)
+        assert ctx.get(dut.latency) == 0xFFFFFFFF
         assert ctx.get(dut.maximum) == 0xFFFFFFFF
+
+    sim = Simulator(dut)
+    sim.add_clock(8e-9)
+    sim.add_testbench(testbench)
+    sim.run()
+
+
+def test_the_host_reads_while_frames_are_counted():
+    """Whatever the host's address, bins are counted right; and a steady address shows its bin whatever is counted."""
+    dut = LatencyProbe()
+
+    async def testbench(ctx):
+        cycle = HISTOGRAM_BINS + 1
+        await ctx.tick().repeat(cycle)
+        for n in range(30):
+            ctx.set(dut.histogram_addr, 9)
+            ctx.set(dut.fire, 1)
+            ctx.set(dut.cycle, cycle)
+            ctx.set(dut.trigger_cycle, cycle - 6 - n % 2)
+            await ctx.tick()
+            ctx.set(dut.fire, 0)
+            ctx.set(dut.tx_en, 1)
+            ctx.set(dut.cycle, cycle + 1)
+            for since in range(12):
+                if since == n % 7:
+                    ctx.set(dut.histogram_addr, 7)
+                elif since == n % 7 + 4:
+                    old, new = (n + 1) // 2, (n + 2) // 2
+                    assert ctx.get(dut.histogram_data) in {old, new}
+                await ctx.tick()
+            assert ctx.get(dut.histogram_data) == new
+            ctx.set(dut.tx_en, 0)
+            await ctx.tick()
+            cycle += 20
 
     sim = Simulator(dut)
     sim.add_clock(8e-9)
