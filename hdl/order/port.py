@@ -324,14 +324,16 @@ class OrderPort(wiring.Component):
         scaler_at = timing.QUOTE_AT - 1
         bodies_at = max(scaler_at + ready - mass_quote.read_after_start(name) for name, ready in scaler.ready.items())
         assert bodies_at + mass_quote.read_after_start("instrument_id") >= timing.QUOTE_AT
-        summed_at = bodies_at + max(mass_quote.sum_latency, mass_cancel.sum_latency)
+        summed_at = max(bodies_at + mass_quote.sum_latency, headers_at + mass_cancel.sum_latency)
         checksum_at = summed_at + 3
         first_position = timing.FIRST_BYTE_AFTER_START - 1 - PLAY_LATENCY
         tcp_offset = net.ETHERNET.size + net.IPV4.size
         checksum_read = first_position + tcp_offset + net.TCP["checksum"].offset + 1
         assert checksum_at <= checksum_read, f"TCP checksum stands in T + {checksum_at}, is read in T + {checksum_read}"
-        assert ethernet_at + ethernet.beats + 2 <= first_position + ethernet.lanes
+        assert ethernet_at + 3 <= first_position
         assert headers_at + 3 <= first_position + net.ETHERNET.size
+        assert headers_at + ipv4.sum_latency < first_position + net.ETHERNET.size + net.IPV4["checksum"].offset
+        assert headers_at + tcp.sum_latency <= summed_at
         assert bodies_at + 3 <= first_position + BODY_OFFSET
         assert (net.PSEUDO.size + net.TCP.size) % 2 == 0    # else the sums of the bodies would need a swap
 
@@ -343,9 +345,9 @@ class OrderPort(wiring.Component):
         m.d.sync += [total_length.eq(length + (net.IPV4.size + net.TCP.size)), segment_length.eq(length + net.TCP.size)]
         m.d.comb += [
             ethernet.start.eq(started),
-            [encoder.start.eq(start_headers) for encoder in (ipv4, tcp, host)],
+            [encoder.start.eq(start_headers) for encoder in (ipv4, tcp, mass_cancel, host)],
             scaler.start.eq(start_scaler),
-            [encoder.start.eq(start_bodies) for encoder in (mass_quote, mass_cancel)],
+            mass_quote.start.eq(start_bodies),
             ethernet.fields.peer_mac.eq(config.connection.peer_mac),
             ethernet.fields.local_mac.eq(config.connection.local_mac),
             ipv4.fields.total_length.eq(total_length),

@@ -38,7 +38,7 @@ CANCEL_SIZE = STARBASE_HEADER.size + _CANCEL.size()
 def ethernet_encoder():
     """Ethernet header. Live: ``peer_mac``, ``local_mac``."""
     return MessageEncoder(Part(net.ETHERNET, {
-        "dst": Live("peer_mac"), "src": Live("local_mac"), "ethertype": net.ETHERTYPE_IPV4}))
+        "dst": Live("peer_mac"), "src": Live("local_mac"), "ethertype": net.ETHERTYPE_IPV4}), lanes=2)
 
 
 def ipv4_encoder():
@@ -46,7 +46,7 @@ def ipv4_encoder():
     return MessageEncoder(Part(net.IPV4, {
         "version_ihl": net.IPV4_NO_OPTIONS, "tos": 0, "total_length": Live("total_length"), "identification": 0,
         "flags_fragment": net.IPV4_DONT_FRAGMENT, "ttl": TTL, "protocol": net.PROTOCOL_TCP,
-        "checksum": Late("checksum"), "src": Live("local_ip"), "dst": Live("peer_ip")}))
+        "checksum": Late("checksum"), "src": Live("local_ip"), "dst": Live("peer_ip")}), lanes=2)
 
 
 def tcp_encoder():
@@ -60,7 +60,7 @@ def tcp_encoder():
                           "length": Live("segment_length")}),
         Part(net.TCP, {"src_port": Live("local_port"), "dst_port": Live("peer_port"), "seq": Live("seq"),
                        "ack": Live("ack"), "data_offset": net.TCP.size // 4 << 4, "flags": Live("flags"),
-                       "window": Live("window"), "checksum": Late("checksum"), "urgent": 0}))
+                       "window": Live("window"), "checksum": Late("checksum"), "urgent": 0}), lanes=2)
 
 
 def _header(message, size):
@@ -81,7 +81,7 @@ def mass_quote_encoder():
             "instrumentId": Live("instrument_id"), "bidPrice": Live("bid_price"), "askPrice": Live("ask_price"),
             "bidQty.mantissa": Live("bid_qty"), "bidQty.exponent": Live("lot_exp"),
             "askQty.mantissa": Live("ask_qty"), "askQty.exponent": Live("lot_exp"),
-            "bidFlags": Live("order_flags"), "askFlags": Live("order_flags")}))
+            "bidFlags": Live("order_flags"), "askFlags": Live("order_flags")}), lanes=4)
 
 
 def mass_cancel_encoder():
@@ -89,7 +89,7 @@ def mass_cancel_encoder():
     return MessageEncoder(
         _header(_CANCEL, CANCEL_SIZE),
         Part(_CANCEL, {"correlationId": Live("quote_id"), "mmpGroupId": Live("mmp_group"),
-                       "side": STARBASE.enums["Side"]["BOTH"]}))
+                       "side": STARBASE.enums["Side"]["BOTH"]}), lanes=2)
 
 
 def header_patch_encoder():
