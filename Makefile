@@ -9,7 +9,7 @@ WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check lock run test sim waves verilog lint bench docs clean
+.PHONY: help setup check lock run test sim waves verilog lint bench docs bitstream flash clean
 
 comma := ,
 
@@ -69,6 +69,12 @@ waves: setup  ## out/core.vcd: the signals of the core while a market data packe
 
 docs: setup  ## write the pages that are generated: docs/registers.md, docs/registers.json, docs/link.md
 	@$(BIN)/python -m hdl.control.document
+
+bitstream: setup  ## make bitstream BOARD=...: a bitstream in build/boards/, its figures in out/boards/; timing checked
+	@$(BIN)/python -m boards build $(or $(BOARD),$(error BOARD is missing: make bitstream BOARD=colorlight_5a75b_r7_0|ecpix5|versa_ecp5)) $(ARGS)
+
+flash: setup  ## make flash BOARD=... ARGS="--port /dev/ttyUSB0": write it to the board and check the card (untried)
+	@$(BIN)/t2q flash $(or $(BOARD),$(error BOARD is missing: make flash BOARD=colorlight_5a75b_r7_0|ecpix5|versa_ecp5)) $(ARGS)
 
 clean:  ## remove everything made by the other targets, .venv too
 	@rm -rf $(VENV) build out .pytest_cache .ruff_cache .hypothesis ./*.egg-info

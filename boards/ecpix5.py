@@ -35,5 +35,6 @@ BOARD = Board(
         "cancel on disconnect is what remains.",
         "Host link: the UART of the on-board FTDI chip, 3 Mbit/s.",
         "The reset button is the kill pin.",
+        "For hardware revision R03 give openFPGALoader `-b ecpix5_r03`.",
     ),
 )

@@ -25,7 +25,7 @@ BOARD = Board(
     uart=Pad("uart"),
     kill=Pad("rst"),
     lamp=Pad("led", 0),
-    loader=("-b", "ecp5_versa"),
+    loader=("-c", "ft2232"),
     instruments=64,
     card={
         # The PHY delays both clocks.

@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 from contextlib import contextmanager
@@ -376,6 +377,53 @@ def limits(
         i["max_notional"] = i["max_notional_hi"] << 32 | i["max_notional_lo"]
         table.add_row(i["name"], *(str(i[name]) for name in shown))
     console.print(table)
+
+
+@app.command()
+def flash(
+    board: Annotated[str, typer.Argument(help="colorlight_5a75b_r7_0, ecpix5 or versa_ecp5.")],
+    port: Annotated[str | None, typer.Option("--port", "-p", help="Serial port of the card's host link, for the check "
+                                             "afterwards.", show_default=False)] = None,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Write it, and do not ask the card.")] = False,
+    permanent: Annotated[bool, typer.Option("--permanent", help="Into the flash memory, for every start; default: into "
+                                                                "the FPGA, until power goes.")] = False,
+    bitstream: Annotated[Path | None, typer.Option(help="Default: what 'make bitstream BOARD=...' made.",
+                                                   show_default=False)] = None,
+    cable: Annotated[str | None, typer.Option(help="openFPGALoader's arguments for the cable instead of the board's, "
+                                                   "e.g. \"-c ft2232\".", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command and do nothing.")] = False,
+    as_json: JsonOption = False,
+):
+    """Write a bitstream to a board with openFPGALoader, then check the card's register map over the host link.
+
+    Untried on hardware so far: no board has been written with it yet. The card comes up disarmed.
+
+    Example: t2q flash ecpix5 --port /dev/ttyUSB1
+    """
+    from . import flash as flashing
+    from .serial_device import SerialDevice
+    with _one_line(flashing.FlashError, DeviceError):
+        command = flashing.plan(board, bitstream=bitstream, permanent=permanent, extra=(cable or "").split())
+        if dry_run:
+            print(shlex.join(command.argv))
+            return
+        if port is None and not no_check:
+            raise flashing.FlashError("--port is missing: the serial port of the card's host link, or --no-check")
+        if port is not None and not Path(port).exists():
+            raise flashing.FlashError(f"{port}: no such serial port")
+        command.run()
+        found = None
+        if port is not None and not no_check:
+            device = SerialDevice(port, command.board.baud)
+            try:
+                found = flashing.check(device)
+            finally:
+                device.close()
+    if as_json:
+        _print_json({"board": board, "bitstream": str(command.bitstream), "permanent": permanent, "map_hash": found})
+    else:
+        print(f"{board}: written" + (f"; the card answers, register map {found:08x}" if found is not None
+                                     else "; not checked"))
 
 
 @app.command()

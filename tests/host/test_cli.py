@@ -13,7 +13,7 @@ from host.control import Client, ControlError, _bind
 from .conftest import FIRST_LIGHT
 
 COMMANDS = ["replay", "run", "venue", "board", "status", "watch", "arm", "disarm", "reduce", "kill", "limits",
-            "registers"]
+            "flash", "registers"]
 
 
 @pytest.fixture(autouse=True)
