@@ -1,0 +1,183 @@
+"""Limits of one instrument: the windows against every price near their edges, the notional against exact products."""
+
+import random
+
+from amaranth.back import verilog
+from amaranth.sim import Simulator
+
+from hdl.control.registers import ACTIVE, PARAM_BY_NAME
+from hdl.gate.limits import Limits
+from sim.golden import gate as golden
+from sim.golden.gate import Context
+from sim.golden.quote import Params, State
+
+SEED = 72
+I32 = -(1 << 31), (1 << 31) - 1
+WIDEST = (1 << PARAM_BY_NAME["px_notional_ticks"].width) - 1
+ALLOWS = Context(state=ACTIVE, deadman_ok=True, killed=False, session_up=True, session_tokens=9, session_burst=9,
+                 symbol_tokens=9)
+
+
+async def evaluate(ctx, dut, row, state, rng):
+    """The limits of a row. The product on which G10 goes is right in cycle 5 only."""
+    ctx.set(dut.params, row)
+    for name, value in (("bid_live", state.live_bid), ("ask_live", state.live_ask),
+                        ("position_known", state.pos_valid)):
+        ctx.set(getattr(dut, name), value)
+    ctx.set(dut.live, {"bid_px": state.live_bid_ticks, "ask_px": state.live_ask_ticks,
+                       "bid_lots": state.live_bid_lots, "ask_lots": state.live_ask_lots,
+                       "sent_bid": state.sent_bid, "sent_ask": state.sent_ask})
+    ctx.set(dut.known, {"lots": state.position, "settled_bid": state.settled_bid, "settled_ask": state.settled_ask})
+    for t in range(6):
+        ctx.set(dut.at, 1 << t)
+        ctx.set(dut.bound_notional, row["px_notional_ticks"] * row["quote_lots"] if t == 5 else rng.getrandbits(56))
+        await ctx.tick()
+    ctx.set(dut.at, 1 << 6)
+
+
+def simulate(test):
+    dut = Limits()
+
+    async def testbench(ctx):
+        await test(ctx, dut)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(8e-9)
+    simulator.add_testbench(testbench)
+    simulator.run()
+
+
+def test_converts():
+    assert "module" in verilog.convert(Limits())
+
+
+def host_bound(notional, lots):
+    """px_notional_ticks as :mod:`host.params` gives it."""
+    return min(notional // lots, WIDEST) if lots else 0
+
+
+def test_the_hosts_bound_makes_the_notional_exact():
+    """Price times quantity is never formed, and yet: it passes if and only if it does not exceed max_notional."""
+    print(f"seed {SEED}")
+    rng = random.Random(SEED)
+    seen = {False: 0, True: 0}
+
+    async def test(ctx, dut):
+        for _ in range(1500):
+            lots = rng.choice((1, 2, 7, rng.randrange(1, 100), rng.randrange(1, 1 << 24), (1 << 24) - 1))
+            price = rng.choice((1, 2, rng.randrange(1, 100_000), rng.randrange(1, 1 << 31), WIDEST))
+            notional = max(lots, min((1 << 64) - 1, rng.choice((
+                price * lots + rng.choice((-1, 0, 1, lots - 1, lots, -lots)), rng.getrandbits(64),
+                rng.getrandbits(40)))))
+            row = {"quote_lots": lots, "px_notional_ticks": host_bound(notional, lots),
+                   "max_notional_lo": notional & 0xFFFF_FFFF, "max_notional_hi": notional >> 32,
+                   "px_min_ticks": I32[0], "px_max_ticks": I32[1]}
+            await evaluate(ctx, dut, row, State(), rng)
+            low, high = ctx.get(dut.low), ctx.get(dut.high)
+            assert not ctx.get(dut.bid.fixed) >> 10 & 1, "what the host writes never blocks whatever the price"
+            for px in {low - 1, low, 0, high, high + 1, price, -price, notional // lots, notional // lots + 1, *I32}:
+                if I32[0] <= px <= I32[1]:
+                    # The bound has no bit for the one price whose absolute value takes 32.
+                    exact = abs(px) * lots <= notional and px != I32[0]
+                    assert (low <= px <= high) == exact, (px, lots, notional)
+                    seen[exact] += 1
+                    assert bool(_reasons(row, px) & golden.G10) != exact
+    simulate(test)
+    print(seen)
+    assert min(seen.values()) > 1000
+
+
+def _reasons(row, px, state=None):
+    return golden.gate(Params(**row), state or State(), (px, px), True, ALLOWS)[0]
+
+
+def test_a_bound_that_does_not_ensure_the_notional_blocks():
+    """One that is too wide, and none at all: the fabric checks the product."""
+    rng = random.Random(SEED + 1)
+    blocked = {False: 0, True: 0}
+
+    async def test(ctx, dut):
+        for _ in range(600):
+            lots = rng.choice((0, 1, 3, rng.getrandbits(24)))
+            bound = rng.choice((0, 1, WIDEST, rng.getrandbits(31)))
+            notional = max(0, bound * lots + rng.choice((-1, 0, 1, rng.getrandbits(50), -rng.getrandbits(20))))
+            row = {"quote_lots": lots, "px_notional_ticks": bound, "max_notional_lo": notional & 0xFFFF_FFFF,
+                   "max_notional_hi": notional >> 32, "px_min_ticks": I32[0], "px_max_ticks": I32[1]}
+            await evaluate(ctx, dut, row, State(), rng)
+            want = bound == 0 or bound * lots > notional
+            for side in (dut.bid, dut.ask):
+                assert ctx.get(side.fixed) >> 10 & 1 == want, row
+            blocked[want] += 1
+    simulate(test)
+    assert min(blocked.values()) > 100
+
+
+def test_window_is_what_passes_on_price():
+    """Every price in it passes G5's band and G10's bound, none outside does; zero only where the band spans it."""
+    rng = random.Random(SEED + 2)
+    empty = spans = 0
+
+    def edge():
+        return rng.choice((*I32, I32[0] + 1, I32[1] - 1, -1, 0, 1, rng.randrange(-20, 20), rng.randrange(*I32)))
+
+    async def test(ctx, dut):
+        nonlocal empty, spans
+        for _ in range(1500):
+            row = {"px_min_ticks": edge(), "px_max_ticks": edge(), "quote_lots": 1, "q_hard_lots": 1, "max_lots": 1,
+                   "px_notional_ticks": rng.choice((0, 1, 10, WIDEST, WIDEST - 1, rng.getrandbits(31))),
+                   "max_notional_hi": 1 << 20, "half_spread_sub": 1}
+            await evaluate(ctx, dut, row, State(), rng)
+            low, high = ctx.get(dut.low), ctx.get(dut.high)
+            least, most, bound = row["px_min_ticks"], row["px_max_ticks"], row["px_notional_ticks"]
+            for px in {low - 1, low, low + 1, high - 1, high, high + 1, -1, 0, 1, edge()}:
+                if I32[0] <= px <= I32[1]:
+                    passes = least <= px <= most and (px != 0 or least < 0 < most) and abs(px) <= bound
+                    assert (low <= px <= high) == passes, (px, row, low, high)
+                    # A bound of 0 blocks by itself.
+                    assert (not _reasons(row, px) & (golden.G5 | golden.G10)) == (passes and bound > 0), (px, row)
+            empty += low > high
+            spans += low < 0 < high
+    simulate(test)
+    assert min(empty, spans) > 100
+
+
+def test_what_was_sent_and_not_settled_counts():
+    """G11, and what REDUCING lets through, at the corners of 32 bits: position, open lots, what is live, the caps."""
+    rng = random.Random(SEED + 3)
+    seen = {"blocked": 0, "passed": 0, "reduces": 0, "replaced by more": 0}
+
+    def corner(bits, sign=False):
+        value = rng.choice((0, 1, 2, 5, 20, (1 << bits) - 1, (1 << bits) - 2, rng.getrandbits(bits)))
+        return -value - rng.randrange(2) if sign and rng.random() < .5 else value
+
+    async def test(ctx, dut):
+        for _ in range(2500):
+            base = rng.getrandbits(32)
+            sent = {side: rng.choice((0, 1, 5, 20, 0xFFFF_FFFF, rng.getrandbits(32))) for side in ("bid", "ask")}
+            state = State(position=corner(31, sign=True), pos_valid=rng.random() < .9,
+                          sent_bid=base + sent["bid"] & 0xFFFF_FFFF, settled_bid=base,
+                          sent_ask=base + sent["ask"] & 0xFFFF_FFFF, settled_ask=base,
+                          live_bid=rng.random() < .5, live_ask=rng.random() < .5, live_bid_lots=corner(24),
+                          live_ask_lots=corner(24))
+            row = {"quote_lots": corner(24)}
+            for side, cap, sign in (("bid", "max_long_lots", 1), ("ask", "max_short_lots", -1)):
+                kept = getattr(state, f"live_{side}_lots") if getattr(state, f"live_{side}") else 0
+                worst = sign * state.position + sent[side] + max(row["quote_lots"], kept)
+                row[cap] = max(0, min(WIDEST, rng.choice((worst, worst - 1, worst + 1, corner(31)))))
+                seen["replaced by more"] += kept > row["quote_lots"]
+            row |= {"px_notional_ticks": WIDEST}
+            await evaluate(ctx, dut, row, state, rng)
+            for side, limits, cap, sign in (("bid", dut.bid, "max_long_lots", 1),
+                                            ("ask", dut.ask, "max_short_lots", -1)):
+                kept = getattr(state, f"live_{side}_lots") if getattr(state, f"live_{side}") else 0
+                held, lots = sign * state.position, max(row["quote_lots"], kept)
+                blocked = not state.pos_valid or held + sent[side] + lots > row[cap]
+                assert ctx.get(limits.fixed) >> 11 & 1 == blocked, (side, state, row)
+                reduces = held < 0 and sent[side] + lots <= -held
+                assert ctx.get(limits.reduces) == reduces, (side, state, row)
+                assert ctx.get(getattr(dut, f"{side}_largest")) == lots
+                seen["blocked" if blocked else "passed"] += 1
+                seen["reduces"] += reduces
+    simulate(test)
+    print(seen)
+    assert min(seen.values()) > 200
