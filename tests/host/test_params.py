@@ -1,10 +1,11 @@
 """Register words against exact fractions."""
 
+import tomllib
 from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hdl.control import registers as regmap
@@ -55,6 +56,8 @@ def test_every_parameter_of_first_light_is_what_it_says():
         assert v["max_long_lots"] * lot == Fraction(i.max_long)
         notional = (v["max_notional_hi"] << 32 | v["max_notional_lo"]) * tick * lot
         assert notional <= Fraction(i.max_notional) < notional + tick * lot      # down
+        words = v["max_notional_hi"] << 32 | v["max_notional_lo"]
+        assert v["px_notional_ticks"] == min(words // v["quote_lots"], (1 << 31) - 1)
         assert Fraction(v["stale_cycles"], params.CLOCK_HZ) <= Fraction(i.stale_ms) / 1000
         assert (v["tick_e9_hi"] << 32 | v["tick_e9_lo"]) == tick * 10 ** 9
         assert v["lot_mult"] * Fraction(10) ** v["lot_exp"] == lot
@@ -98,3 +101,23 @@ def test_half_spread_in_ticks(tree):
     tree["instruments"][0]["half_spread_ticks"] = Decimal("1.25")
     loaded = config.build(tree)
     assert params.values(loaded.instruments[0], -7)["half_spread_sub"] == 320
+
+
+@given(st.integers(1, 10 ** 6), st.integers(1, 10 ** 13), st.integers(1, (1 << 31) - 1))
+def test_a_price_passes_the_notional_bound_if_and_only_if_its_notional_is_allowed(lots, notional, price):
+    """With one-dollar ticks and lots of one, tick-lots are dollars."""
+    assume(notional >= 2 * lots)
+    tree = tomllib.loads(FIRST_LIGHT.read_text(), parse_float=Decimal)
+    i = tree["instruments"][0]
+    i.update(tick=1, lot=1, feed_tick=1, quote_quantity=lots, min_quantity=1, hard_quantity=lots, max_quantity=lots,
+             max_long=lots, max_short=lots, target_position=0, max_notional=notional, reference_price=1,
+             min_price=1, max_price=2)
+    v = params.values(config.build(tree).instruments[0], -7)
+    assert (price <= v["px_notional_ticks"]) == (price * lots <= notional)
+
+
+def test_notional_bound_that_no_register_holds_is_the_widest(tree):
+    """Prices above it do not fit a word anyway."""
+    tree["instruments"][0].update(max_notional=10 ** 15)
+    v = config.build(tree).instruments[0]
+    assert params.values(v, -7)["px_notional_ticks"] == (1 << 31) - 1
