@@ -67,8 +67,9 @@ bench: setup  ## clock cycles of the core simulated in a second
 waves: setup  ## out/core.vcd: the signals of the core while a market data packet becomes a quote
 	@$(BIN)/python -m sim.waves --output out/core.vcd $(ARGS)
 
-docs: setup  ## write the pages that are generated: docs/registers.md, docs/registers.json, docs/link.md
+docs: setup  ## write what is generated: docs/registers.md, docs/registers.json, docs/link.md, tables of docs/boards.md
 	@$(BIN)/python -m hdl.control.document
+	@$(BIN)/python -m boards.document
 
 bitstream: setup  ## make bitstream BOARD=...: a bitstream in build/boards/, its figures in out/boards/; timing checked
 	@$(BIN)/python -m boards build $(or $(BOARD),$(error BOARD is missing: make bitstream BOARD=colorlight_5a75b_r7_0|ecpix5|versa_ecp5)) $(ARGS)

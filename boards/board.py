@@ -94,10 +94,10 @@ class Board:
     def shared_port(self):
         return self.feed_port == self.order_port
 
-    def make_card(self, instruments=None):
+    def make_card(self, instruments=None, core=None):
         """The :class:`Card` of this board."""
-        return Card(instruments=instruments or self.instruments, shared_port=self.shared_port, baud=self.baud,
-                    mdio_buses=len(self.mdio), **self.card)
+        return Card(instruments=instruments or self.instruments, core=core, shared_port=self.shared_port,
+                    baud=self.baud, mdio_buses=len(self.mdio), **self.card)
 
 
 def load(name):
@@ -130,15 +130,15 @@ def ethernet_resources(resources, clock_hz=CLOCK_HZ):
 
 
 class BoardTop(Elaboratable):
-    """Pads and PLL of a board around its card."""
+    """Pads and PLL of a board around its card; ``core`` instead of a core of its own, if given."""
 
-    def __init__(self, board, instruments=None):
-        self.board, self.instruments = board, instruments
+    def __init__(self, board, instruments=None, core=None):
+        self.board, self.instruments, self.core = board, instruments, core
 
     def elaborate(self, platform):
         m = Module()
         board = self.board
-        m.submodules.card = card = board.make_card(self.instruments)
+        m.submodules.card = card = board.make_card(self.instruments, self.core)
         buffers = 0
 
         def request(pad):

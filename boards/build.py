@@ -20,9 +20,9 @@ class Built:
     figures: flow.Figures
 
 
-def prepare(board, instruments=None):
+def prepare(board, instruments=None, core=None):
     """(RTLIL, constraints) of a board's top level."""
-    plan = board.platform(toolchain="Trellis").prepare(BoardTop(board, instruments), "top")
+    plan = board.platform(toolchain="Trellis").prepare(BoardTop(board, instruments, core), "top")
 
     def text(name):
         content = plan.files[name]
@@ -46,7 +46,7 @@ def summary(board, instruments, seed, figures):
     }
 
 
-def build(board, *, instruments=None, seed=None, directory=None, report=None, progress=None):
+def build(board, *, instruments=None, core=None, seed=None, directory=None, report=None, progress=None):
     """Build a bitstream; returns :class:`Built`.
 
     A netlist that is there already is used again if nothing that it was made from has changed.
@@ -56,6 +56,8 @@ def build(board, *, instruments=None, seed=None, directory=None, report=None, pr
     board : boards.board.Board
     instruments, seed : int
         Other than the board's own.
+    core : component
+        Something else with the ports of a core, instead of one.
     directory : Path
         ``build/boards/<board>`` if not given.
     report : Path
@@ -78,7 +80,7 @@ def build(board, *, instruments=None, seed=None, directory=None, report=None, pr
     report.unlink(missing_ok=True)
     if progress:
         progress("elaboration", board.name)
-    rtlil, lpf = prepare(board, instruments)
+    rtlil, lpf = prepare(board, instruments, core)
     netlist, synthesis_s = flow.synthesise_cached(rtlil, directory, options=board.synth_options, progress=progress)
 
     def write(figures):

@@ -60,6 +60,8 @@ class Card(wiring.Component):
     ----------
     instruments, depth : int
         Of :class:`hdl.core.Core`.
+    core : component
+        Something else with the ports of a core, instead of one.
     rx_delay_taps, tx_clock_delay_taps : int
         Of :class:`hdl.phy.rgmii.RgmiiRx` and :class:`hdl.phy.rgmii.RgmiiTx`.
     shared_port : bool
@@ -90,10 +92,10 @@ class Card(wiring.Component):
         The core runs on the feed's clock.
     """
 
-    def __init__(self, *, instruments=16, depth=10, rx_delay_taps=0, tx_clock_delay_taps=0, shared_port=False,
-                 phy_table=(), phys=(0,), phy_reset_us=20_000.0, phy_settle_us=100_000.0, mdio_buses=1,
-                 baud=3_000_000, good_windows=128):
-        self.core_arguments = {"instruments": instruments, "depth": depth}
+    def __init__(self, *, instruments=16, depth=10, core=None, rx_delay_taps=0, tx_clock_delay_taps=0,
+                 shared_port=False, phy_table=(), phys=(0,), phy_reset_us=20_000.0, phy_settle_us=100_000.0,
+                 mdio_buses=1, baud=3_000_000, good_windows=128):
+        self.core, self.core_arguments = core, {"instruments": instruments, "depth": depth}
         self.rx_delay_taps, self.tx_clock_delay_taps = rx_delay_taps, tx_clock_delay_taps
         self.shared_port, self.mdio_buses, self.baud, self.good_windows = shared_port, mdio_buses, baud, good_windows
         self.setup_arguments = {"table": phy_table, "phys": phys, "reset_us": phy_reset_us,
@@ -113,7 +115,7 @@ class Card(wiring.Component):
         sync, local, order_rx_domain = (ClockDomain(name, reset_less=True) for name in ("sync", "local", "order_rx"))
         m.domains += sync, local, order_rx_domain
         m.submodules.guard = guard = ClockGuard(good_windows=self.good_windows)
-        m.submodules.core = core = Core(**self.core_arguments)
+        m.submodules.core = core = self.core if self.core is not None else Core(**self.core_arguments)
         m.submodules.host = host = HostUart(baud=self.baud)
         m.d.comb += [
             guard.feed_clk.eq(self.feed_rx_clk),
