@@ -1,5 +1,6 @@
 """What is live and what could still trade, against a naive model."""
 
+import copy
 import random
 
 import pytest
@@ -10,7 +11,7 @@ from amaranth.sim import Simulator
 from hdl.gate.exposure import Exposure
 
 SEED = 64
-STROBES = ("emit", "settle", "clear_all", "forget_positions", "restart")
+STROBES = ("prepare", "emit", "settle", "clear_all", "forget_positions", "restart")
 MASK = 0xFFFFFFFF
 
 
@@ -22,23 +23,27 @@ class Row:
         self.bid_live = self.ask_live = self.known = False
         self.lots = self.settled_bid = self.settled_ask = 0
 
+    def copy(self):
+        """As it is now."""
+        return copy.copy(self)
+
     def expected(self):
         """Name of output to value."""
         return {
             "bid_live": self.bid_live, "ask_live": self.ask_live, "position_known": self.known,
-            "open_bid": (self.sent_bid - self.settled_bid) & MASK,
-            "open_ask": (self.sent_ask - self.settled_ask) & MASK,
             "live.bid_px": self.bid_px, "live.ask_px": self.ask_px, "live.bid_lots": self.bid_lots,
-            "live.ask_lots": self.ask_lots, "live.quote_id": self.quote_id, "known.lots": self.lots,
-            "known.settled_bid": self.settled_bid, "known.settled_ask": self.settled_ask,
+            "live.ask_lots": self.ask_lots, "live.quote_id": self.quote_id, "live.sent_bid": self.sent_bid,
+            "live.sent_ask": self.sent_ask, "known.lots": self.lots, "known.settled_bid": self.settled_bid,
+            "known.settled_ask": self.settled_ask,
         }
 
     def emit(self, x):
         for name in ("bid_px", "ask_px", "bid_lots", "ask_lots", "quote_id"):
             setattr(self, name, x[name])
         self.bid_live, self.ask_live = x["bid_lots"] > 0, x["ask_lots"] > 0
-        self.sent_bid = (self.sent_bid + x["add_bid"]) & MASK
-        self.sent_ask = (self.sent_ask + x["add_ask"]) & MASK
+        # Whatever is repeated counts again: the venue may fill it up.
+        self.sent_bid = (self.sent_bid + x["bid_lots"]) & MASK
+        self.sent_ask = (self.sent_ask + x["ask_lots"]) & MASK
 
     def settle(self, x):
         position = x["position"]
@@ -50,12 +55,21 @@ class Row:
 
 
 class Bench:
-    """An exposure and its model."""
+    """An exposure and its model.
+
+    Attributes
+    ----------
+    rows : every instrument as it is. ``bench`` : what is on the bench, ``held`` : of which instrument, if any.
+    """
 
     def __init__(self, ctx, dut):
         self.ctx, self.dut = ctx, dut
-        self.rows = [Row() for _ in range(dut.instruments)]
-        self.held = 0
+        self.forget()
+        self.bench = None
+
+    def forget(self):
+        self.rows = [Row() for _ in range(self.dut.instruments)]
+        self.asked = self.earlier = self.held = None
 
     async def sweep(self):
         """The cycles in which the rows are cleared."""
@@ -67,34 +81,54 @@ class Bench:
         assert not self.ctx.get(self.dut.clearing)
         await self.ctx.tick()
 
-    async def step(self, address=None, **x):
-        """One cycle: strobes act on the instrument addressed in the cycle before. Checks every output first."""
-        address = self.held if address is None else address
-        self.check()
+    async def step(self, address=None, load=False, **x):
+        """One cycle. ``address`` is asked for from this cycle on; what is loaded is what it was in the cycle before.
+        Checks every output behind it."""
+        ctx, dut = self.ctx, self.dut
+        if address is not None:
+            ctx.set(dut.address, address)
         for name in STROBES:
-            self.ctx.set(getattr(self.dut, name), name in x)
+            ctx.set(getattr(dut, name), name in x)
+        ctx.set(dut.load, load)
         for name, value in x.items():
             if name not in STROBES:
-                self.ctx.set(getattr(self.dut, name), value)
-        self.ctx.set(self.dut.address, address)
-        await self.ctx.tick()
-        row = self.rows[self.held]
-        self.held = address
+                ctx.set(getattr(dut, name), value)
+        address = ctx.get(dut.address)
+        before = [row.copy() for row in self.rows]
+        await ctx.tick()
+        if load:
+            # The memories were read at the end of the cycle before: changes up to the end of the one before that.
+            assert self.asked == address, "the address must have come to rest"
+            self.bench, self.held = self.earlier[address], address
         if "restart" in x:
-            self.rows = [Row() for _ in self.rows]
-            assert not self.ctx.get(self.dut.live_bids) | self.ctx.get(self.dut.live_asks)
-            assert not self.ctx.get(self.dut.position_known)
+            self.forget()
+            assert not ctx.get(dut.live_bids) | ctx.get(dut.live_asks)
             await self.sweep()
+            self.earlier = [row.copy() for row in self.rows]
+            return
         if "emit" in x:
-            row.emit(x)
+            self.rows[x["instrument"]].emit(x)
         if "settle" in x:
-            row.settle(x)
+            self.rows[address].settle(x)
         for each in self.rows:
             if "forget_positions" in x:
                 each.known = False
             if "clear_all" in x:
                 each.bid_live = each.ask_live = False
+        self.asked, self.earlier = address, before
         self.check()
+
+    async def fetch(self, address):
+        """Take an instrument onto the bench, with everything that has happened so far."""
+        await self.step(address)
+        await self.step(load=True)
+        assert self.bench.expected() == self.rows[address].expected()
+
+    async def emit(self, instrument, bid_lots=0, ask_lots=0, quote_id=0, bid_px=0, ask_px=0):
+        """A quote leaves, prepared as it has to be."""
+        await self.fetch(instrument)
+        await self.step(prepare=1)
+        await self.step(**quote(instrument, bid_lots, ask_lots, quote_id, bid_px, ask_px))
 
     def check(self):
         def output(name):
@@ -102,15 +136,16 @@ class Bench:
             for part in name.split("."):
                 value = getattr(value, part)
             return self.ctx.get(value)
-        want = self.rows[self.held].expected()
-        assert {name: output(name) for name in want} == want, self.held
+        if self.held is not None:
+            want = self.bench.expected()
+            assert {name: output(name) for name in want} == want, self.held
         assert output("live_bids") == sum(row.bid_live << i for i, row in enumerate(self.rows))
         assert output("live_asks") == sum(row.ask_live << i for i, row in enumerate(self.rows))
 
 
-def quote(bid_lots=0, ask_lots=0, add_bid=0, add_ask=0, quote_id=0, bid_px=0, ask_px=0):
-    return {"emit": 1, "bid_lots": bid_lots, "ask_lots": ask_lots, "add_bid": add_bid, "add_ask": add_ask,
-            "quote_id": quote_id, "bid_px": bid_px, "ask_px": ask_px}
+def quote(instrument, bid_lots=0, ask_lots=0, quote_id=0, bid_px=0, ask_px=0):
+    return {"emit": 1, "instrument": instrument, "bid_lots": bid_lots, "ask_lots": ask_lots, "quote_id": quote_id,
+            "bid_px": bid_px, "ask_px": ask_px}
 
 
 def settle(lots=0, bid=0, ask=0, quote_id=0, clear_bid=0, clear_ask=0):
@@ -137,25 +172,45 @@ def test_converts(instruments):
     assert "module" in verilog.convert(Exposure(instruments))
 
 
-def test_what_was_sent_stays_open_until_it_is_settled():
+def test_what_was_sent_counts_until_it_is_settled():
+    """Every lot of every quote, also of a side that is only repeated, also of one that was taken away since."""
     async def test(b):
-        await b.step(1)
-        await b.step(**quote(bid_lots=5, add_bid=5, ask_lots=7, add_ask=7, quote_id=1))
-        await b.step(**quote(bid_lots=5, add_bid=5, ask_lots=7, add_ask=0, quote_id=2))     # bid replaced, ask kept
-        assert (b.ctx.get(b.dut.open_bid), b.ctx.get(b.dut.open_ask)) == (10, 7)
-        await b.step(**quote(ask_lots=7, quote_id=3))                                       # bid taken away
-        assert (b.ctx.get(b.dut.open_bid), b.ctx.get(b.dut.open_ask)) == (10, 7), "it may have traded on its way"
-        await b.step(**settle(lots=-2, bid=10, ask=2, quote_id=3))
-        assert (b.ctx.get(b.dut.open_bid), b.ctx.get(b.dut.open_ask)) == (0, 5)
+        await b.emit(1, bid_lots=5, ask_lots=7, quote_id=1)
+        await b.emit(1, bid_lots=6, ask_lots=7, quote_id=2)     # bid replaced, ask repeated
+        await b.fetch(1)
+        assert (b.ctx.get(b.dut.live.sent_bid), b.ctx.get(b.dut.live.sent_ask)) == (11, 14)
+        await b.emit(1, ask_lots=7, quote_id=3)                 # bid taken away: it may have traded on its way
+        await b.fetch(1)
+        assert (b.ctx.get(b.dut.live.sent_bid), b.ctx.get(b.dut.live.sent_ask)) == (11, 21)
+        await b.step(**settle(lots=-2, bid=11, ask=16, quote_id=3))
+        await b.fetch(1)
+        assert (b.ctx.get(b.dut.known.settled_bid), b.ctx.get(b.dut.known.settled_ask)) == (11, 16)
     simulate(test)
 
 
-def test_settled_beyond_what_was_sent_is_huge():
-    """A host that errs blocks (G11), instead of making room."""
+def test_what_was_sent_is_counted_modulo_32_bits():
     async def test(b):
-        await b.step(1)
-        await b.step(**settle(bid=1))
-        assert b.ctx.get(b.dut.open_bid) == MASK
+        most = (1 << 24) - 1
+        for n in range(260):
+            await b.emit(1, bid_lots=most, quote_id=n)
+        await b.fetch(1)
+        assert b.ctx.get(b.dut.live.sent_bid) == 260 * most & MASK
+        assert 260 * most > MASK
+    simulate(test)
+
+
+def test_quote_leaves_while_another_instrument_is_on_the_bench():
+    async def test(b):
+        await b.emit(1, bid_lots=5, quote_id=1)
+        await b.fetch(1)
+        await b.step(0, prepare=1)
+        await b.step(2, load=False)
+        await b.step(load=True)
+        await b.step(**quote(1, bid_lots=4, ask_lots=3, quote_id=2))
+        await b.fetch(1)
+        assert (b.ctx.get(b.dut.live.sent_bid), b.ctx.get(b.dut.live.sent_ask)) == (9, 3)
+        await b.fetch(2)
+        assert (b.ctx.get(b.dut.live.sent_bid), b.ctx.get(b.dut.bid_live)) == (0, 0)
     simulate(test)
 
 
@@ -163,56 +218,92 @@ def test_settled_beyond_what_was_sent_is_huge():
 @pytest.mark.parametrize("quote_id", [7, 8])
 def test_side_is_cleared_only_if_its_last_quote_is_meant(clear, quote_id):
     async def test(b):
-        await b.step(2)
-        await b.step(**quote(bid_lots=5, ask_lots=5, add_bid=5, add_ask=5, quote_id=8))
+        await b.emit(2, bid_lots=5, ask_lots=5, quote_id=8)
+        await b.fetch(2)
         await b.step(**settle(quote_id=quote_id, clear_bid=clear & 1, clear_ask=clear >> 1))
+        assert (b.ctx.get(b.dut.bid_live), b.ctx.get(b.dut.ask_live)) == (1, 1), "the bench does not change"
+        await b.fetch(2)
         gone = clear if quote_id == 8 else 0
         assert (b.ctx.get(b.dut.bid_live), b.ctx.get(b.dut.ask_live)) == (~gone & 1, ~gone >> 1 & 1)
         assert (b.ctx.get(b.dut.live_bids), b.ctx.get(b.dut.live_asks)) == ((~gone & 1) << 2, (~gone >> 1 & 1) << 2)
     simulate(test)
 
 
-def test_write_is_seen_by_the_read_that_was_under_way():
-    """The row is written in the cycle in which its address is on the read port again."""
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_write_is_seen_by_the_load_two_cycles_after_it(before):
+    """... and by none sooner. ``before`` : cycles from the write to the load."""
     async def test(b):
-        for address in (1, 1, 0, 1):
-            await b.step(address, **quote(bid_lots=3, add_bid=3, quote_id=b.held + 1))
+        await b.fetch(1)
+        await b.step(prepare=1)
+        writes = {3 - before: quote(1, bid_lots=3, quote_id=9)}
+        for n in range(4):
+            await b.step(1, load=n == 3, **writes.get(n, {}))
+        seen = before >= 2
+        assert (b.ctx.get(b.dut.live.bid_lots), b.ctx.get(b.dut.bid_live)) == (3 * seen, seen)
+        assert b.ctx.get(b.dut.live_bids) == 2
+    simulate(test)
+
+
+def test_bench_holds_until_the_next_load():
+    async def test(b):
+        await b.emit(1, bid_lots=5, quote_id=1)
+        await b.fetch(1)
+        before = b.bench.expected()
+        await b.step(0, clear_all=1)
+        await b.step(2)
+        await b.step(forget_positions=1)
+        assert b.bench.expected() == before     # what the model says is checked against the outputs in every step
+        await b.fetch(1)
+        assert not b.ctx.get(b.dut.bid_live)
     simulate(test)
 
 
 def test_random():
     print(f"seed {SEED}")
     rng = random.Random(SEED)
+    seen = set()
 
     def lots():
         return rng.choice((0, 1, rng.getrandbits(24)))
 
+    def px():
+        return rng.randrange(-1 << 31, 1 << 31)
+
     async def test(b):
         quote_id = 0
-        for _ in range(2500):
-            address, what = rng.randrange(len(b.rows)), rng.random()
-            row = b.rows[b.held]
-            if what < .3:
+        prepared = None     # instrument whose quote is to leave
+        for _ in range(6000):
+            # The address rests for two cycles at least, as the scheduler sees to it.
+            rests = b.asked == b.ctx.get(b.dut.address)
+            address = rng.randrange(len(b.rows)) if rests and rng.random() < .3 else None
+            x, what = {}, rng.random()
+            load = rests and address is None and rng.random() < .5
+            row = None if b.held is None else b.rows[b.held]
+            if prepared is not None and what < .4:
                 quote_id += 1
-                bid, ask = lots(), lots()
-                x = quote(bid, ask, rng.choice((0, bid)), rng.choice((0, ask)), quote_id & MASK,
-                          rng.randrange(-1 << 31, 1 << 31), rng.randrange(-1 << 31, 1 << 31))
-            elif what < .6:
-                x = settle(rng.randrange(-1 << 31, 1 << 31), row.sent_bid - rng.choice((0, 1, 5)) & MASK,
+                x, row = quote(prepared, lots(), lots(), quote_id & MASK, px(), px()), b.rows[prepared]
+                prepared = None
+            elif (prepared is None and row is not None and what < .4 and not load
+                  and b.bench.expected() == row.expected()):
+                x, prepared = {"prepare": 1}, b.held
+            elif (what < .7 and row is not None and address is None and b.ctx.get(b.dut.address) == b.held
+                  and b.bench.quote_id == row.quote_id):
+                x = settle(px(), row.sent_bid - rng.choice((0, 1, 5)) & MASK,
                            row.sent_ask - rng.choice((0, 1, -1)) & MASK,
                            rng.choice((row.quote_id, row.quote_id, row.quote_id - 1 & MASK, 0)), rng.randrange(2),
                            rng.randrange(2))
-            elif what < .63:
+            elif .7 < what < .73:
                 x = {"clear_all": 1}
-            elif what < .65:
+            elif .73 < what < .78:
                 x = {"forget_positions": 1}
-            elif what < .67:
-                x = {"restart": 1}
-            else:
-                x = {}
-            seen.update((name, row.bid_live, row.ask_live) for name in STROBES if name in x)
-            await b.step(address, **x)
-    seen = set()
+            elif .78 < what < .81:
+                x, prepared = {"restart": 1}, None
+            names = [name for name in STROBES if name in x]
+            if row is not None:
+                seen.update((name, row.bid_live, row.ask_live) for name in names)
+            await b.step(address, load, **x)
+            if "restart" in x:
+                b.held = None
     simulate(test, 5)
     assert len(seen) == 4 * len(STROBES), "every action on every kind of row"
 
@@ -227,19 +318,33 @@ def test_reset_forgets_row_by_row(instruments):
         b = Bench(ctx, dut)
         await b.sweep()
         for i in range(instruments):
-            await b.step(i)
-            await b.step(i, **quote(9, 9, 9, 9, 9, 9, 9))
-            await b.step(i, **settle(9, 9, 9))
+            await b.emit(i, 9, 9, 9, 9, 9)
+            await b.fetch(i)
+            await b.step(**settle(9, 9, 9))
         ctx.set(reset, 1)
         await ctx.tick()
         ctx.set(reset, 0)
-        b.rows = [Row() for _ in range(instruments)]
+        b.forget()
         await b.sweep()
         for i in range(instruments):
-            await b.step(i)
+            await b.fetch(i)
         assert (ctx.get(dut.live_bids), ctx.get(dut.live_asks)) == (0, 0)
 
     simulator = Simulator(ResetInserter(reset)(dut))
     simulator.add_clock(8e-9)
     simulator.add_testbench(testbench)
     simulator.run()
+
+
+@pytest.mark.parametrize("instruments", [1, 5])
+def test_new_session_forgets_row_by_row(instruments):
+    async def test(b):
+        for i in range(instruments):
+            await b.emit(i, 9, 9, 9, 9, 9)
+            await b.fetch(i)
+            await b.step(**settle(9, 9, 9))
+        await b.step(restart=1)
+        for i in range(instruments):
+            await b.fetch(i)
+            assert not b.ctx.get(b.dut.position_known)
+    simulate(test, instruments)
