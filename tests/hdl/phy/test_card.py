@@ -1,0 +1,23 @@
+"""A card at its pins with three clocks: the scenarios that must not go wrong."""
+
+import time
+
+import pytest
+
+from sim.board.verilate import Design
+from sim.cocotb_runner import run_cocotb
+
+CARD = Design("hdl.phy.card:Card", {"instruments": 2, "good_windows": 2, "phy_reset_us": 1, "phy_settle_us": 1,
+                                    "baud": 15_625_000})
+
+
+@pytest.mark.timeout(900)       # whichever comes first builds the simulator
+@pytest.mark.parametrize("scenario", [
+    "the_feed_clock_dies_in_mid_frame_while_a_quote_is_live",
+    "the_feed_clock_dies_while_a_quote_is_being_sent",
+    "the_feed_link_goes_down_and_its_clock_stays",
+])
+def test_loss_of_the_feed(scenario):
+    seed = time.time_ns() & 0x7FFFFFFF
+    print(f"seed {seed}")
+    run_cocotb(CARD, "tests.hdl.phy.cocotb_card", testcase=scenario, seed=seed)
