@@ -10,9 +10,12 @@ from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALT
 from hdl.gate.state import TradingState
 
 SEED = 62
-KILL, PIN, DEADMAN, LOST = (1 << HALT_CAUSES[name] for name in ("kill_register", "kill_pin", "deadman", "session_lost"))
+KILL, PIN, DEADMAN, LOST, FEED = (1 << HALT_CAUSES[name] for name in (
+    "kill_register", "kill_pin", "deadman", "session_lost", "feed_lost"))
 STROBES = ("arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "session_lost")
 FOREVER = 1 << 20
+#: Cycles from the write of a heartbeat to the first one in which it shows.
+HEARTBEAT = 3
 
 
 class Bench:
@@ -33,9 +36,11 @@ class Bench:
                 self.ctx.set(getattr(self.dut, name), 0)
         return fired
 
-    async def heartbeat(self):
+    async def heartbeat(self, **then):
+        """Write one, and wait until it shows; ``then`` is set in the cycle before."""
         self.beat += 1
-        return await self.step(heartbeat=1, data=self.beat)
+        await self.step(HEARTBEAT - 1, heartbeat=1, data=self.beat)
+        await self.step(**then)
 
     async def clear(self):
         return await self.step(clear_halt=1, data=self.nonce)
@@ -102,6 +107,8 @@ EFFECT = {
     ("kill_pin", 1, REDUCING): (HALTED, {"stopped"}),
     ("session_lost", 1, ACTIVE): (HALTED, {"stopped"}),
     ("session_lost", 1, REDUCING): (HALTED, {"stopped"}),
+    ("feed_lost", 1, ACTIVE): (HALTED, {"stopped"}),
+    ("feed_lost", 1, REDUCING): (HALTED, {"stopped"}),
     ("clear_halt", 1, HALTED): (DISARMED, {"cleared"}),     # 1 is the nonce of the first halt
 }
 
@@ -109,7 +116,7 @@ EFFECT = {
 @pytest.mark.parametrize("state", range(4), ids=STATES)
 @pytest.mark.parametrize(("command", "data"), [
     ("arm", ARM_MAGIC), ("arm", ARM_MAGIC ^ 1), ("arm", 0), ("disarm", 1), ("reduce", 1), ("kill", 1), ("kill_pin", 1),
-    ("session_lost", 1), ("clear_halt", 1), ("clear_halt", 0), ("clear_halt", 2)])
+    ("session_lost", 1), ("feed_lost", 1), ("clear_halt", 1), ("clear_halt", 0), ("clear_halt", 2)])
 def test_every_command_in_every_state(state, command, data):
     async def test(b):
         await b.enter(state)
@@ -124,8 +131,9 @@ def test_every_command_in_every_state(state, command, data):
         assert b.changed == (after != state)
         assert b.trading == (after in (ACTIVE, REDUCING))
         assert b.nonce == nonce + (after == HALTED and state != HALTED)
-        bit = {"kill": KILL, "kill_pin": PIN, "session_lost": LOST}.get(command, 0) if after == HALTED else 0
-        if (command, state) == ("session_lost", HALTED):
+        bits = {"kill": KILL, "kill_pin": PIN, "session_lost": LOST, "feed_lost": FEED}
+        bit = bits.get(command, 0) if after == HALTED else 0
+        if command in ("session_lost", "feed_lost") and state == HALTED:
             bit = 0     # nothing was trading
         assert b.cause == (0 if after != HALTED else cause | bit)
         await b.step()
@@ -152,6 +160,34 @@ def test_arm_in_the_cycle_in_which_the_session_is_lost():
         assert await b.step(arm=1, data=ARM_MAGIC, session_lost=1) == {"arm_refused"}
         await b.step(session_up=0)
         assert b.state == DISARMED
+    simulate(test)
+
+
+def test_without_a_feed_nothing_is_armed():
+    """It halts what trades and refuses what would, but it keeps nobody from clearing up."""
+    async def test(b):
+        await b.enter(ACTIVE)
+        assert await b.step(feed_lost=1) == {"stopped"}
+        assert (b.state, b.cause) == (HALTED, FEED)
+        await b.step(20)
+        assert await b.clear() == {"cleared"}
+        assert (b.state, b.cause) == (DISARMED, 0)
+        assert await b.step(arm=1, data=ARM_MAGIC) == {"arm_refused"}
+        assert await b.step(arm=1, data=ARM_MAGIC) == {"arm_refused"}
+        assert (b.state, b.nonce) == (DISARMED, 1)
+        assert await b.step(arm=1, data=ARM_MAGIC, feed_lost=0) == {"armed"}
+        await b.step(20)
+        assert b.state == ACTIVE
+    simulate(test)
+
+
+def test_causes_of_one_cycle_are_all_told():
+    async def test(b):
+        await b.enter(ACTIVE)
+        await b.step(feed_lost=1, session_lost=1, kill=1)
+        assert b.cause == FEED | LOST | KILL
+        await b.step(20)
+        assert (b.cause, b.nonce) == (FEED | LOST | KILL, 1), "a feed that stays away is not another halt"
     simulate(test)
 
 
@@ -185,17 +221,43 @@ def test_halt_must_be_cleared_by_its_own_nonce():
 @pytest.mark.parametrize("state", [ACTIVE, REDUCING])
 @pytest.mark.parametrize("limit", [1, 2, 40])
 def test_deadman_expires_in_its_cycle(state, limit):
-    """Heartbeat written in cycle c: good until c + limit - 1, in c + limit it has expired, and the state follows."""
+    """Heartbeat written in cycle c: it shows in c + 3, has expired in c + 2 + limit, and the state follows."""
     async def test(b):
         await b.enter(state)
-        await b.heartbeat()
-        b.ctx.set(b.dut.deadman_cycles, limit)
+        await b.heartbeat(deadman_cycles=limit)
         for since in range(1, limit):
             assert (b.heartbeat_ok, b.state) == (1, state), since
             await b.step()
         assert (b.heartbeat_ok, b.state) == (0, state)
         assert await b.step() == {"stopped"}
         assert (b.state, b.cause) == (HALTED, DEADMAN)
+    simulate(test)
+
+
+def test_heartbeat_shows_in_its_cycle():
+    """The third one after its write, not sooner: G1 blocks until then."""
+    async def test(b):
+        await b.step(session_up=1, deadman_cycles=FOREVER)
+        shown = []
+        await b.step(heartbeat=1, data=1)
+        for _ in range(HEARTBEAT):
+            shown.append(b.heartbeat_ok)
+            await b.step()
+        assert shown == [0, 0, 1]
+    simulate(test)
+
+
+@pytest.mark.parametrize(("before", "after", "expires"), [(FOREVER, 20, True), (20, FOREVER, False)])
+def test_new_limit_counts_from_the_next_cycle_on(before, after, expires):
+    async def test(b):
+        await b.enter(DISARMED)
+        await b.heartbeat(deadman_cycles=before)
+        await b.step(30)
+        assert b.heartbeat_ok == expires
+        b.ctx.set(b.dut.deadman_cycles, after)
+        assert b.heartbeat_ok == expires
+        await b.step()
+        assert b.heartbeat_ok != expires
     simulate(test)
 
 
@@ -230,10 +292,12 @@ def test_heartbeat_must_increment(written, counts):
     """A host that repeats itself is as good as dead; one that resumes counts from what it wrote last."""
     async def test(b):
         await b.step(deadman_cycles=15)
-        await b.step(14, heartbeat=1, data=written[0])
+        await b.step(14 + HEARTBEAT - 1, heartbeat=1, data=written[0])
         assert b.heartbeat_ok
-        for value in written[1:]:
+        for value in written[1:-1]:
             await b.step(heartbeat=1, data=value)
+        # The last one shows when the first one would have expired.
+        await b.step(HEARTBEAT, heartbeat=1, data=written[-1])
         assert b.heartbeat_ok == counts
     simulate(test)
 
@@ -244,13 +308,14 @@ class Naive:
     def __init__(self):
         self.state, self.cause, self.nonce = DISARMED, 0, 0
         self.last, self.since = None, None      # last heartbeat written, cycles since the last one that counted
+        self.weighed = [False, False]           # whether those of the last two cycles will count
+        self.alive = False
 
     def step(self, x):
-        alive = self.since is not None and self.since < x["deadman_cycles"]
         trading = self.state in (ACTIVE, REDUCING)
         cause = KILL * x["kill"] | PIN * x["kill_pin"]
         if trading:
-            cause |= DEADMAN * (not alive) | LOST * x["session_lost"]
+            cause |= DEADMAN * (not self.alive) | LOST * x["session_lost"] | FEED * x["feed_lost"]
         fired = set()
         if cause:
             self.nonce += self.state != HALTED
@@ -264,16 +329,18 @@ class Naive:
         elif x["clear_halt"] and self.state == HALTED and x["data"] == self.nonce:
             self.state, self.cause, fired = DISARMED, 0, {"cleared"}
         elif x["arm"]:
-            usable = x["session_up"] and not x["session_lost"]
+            usable = x["session_up"] and not x["session_lost"] and not x["feed_lost"]
             if self.state == DISARMED and usable and x["data"] == ARM_MAGIC:
                 self.state, fired = ACTIVE, {"armed"}
             else:
                 fired = {"arm_refused"}
         self.since = None if self.since is None else self.since + 1
+        if self.weighed.pop(0):
+            self.since = 1
+        self.weighed.append(x["heartbeat"] and self.last in (None, (x["data"] - 1) % 2**32))
         if x["heartbeat"]:
-            if self.last is None or x["data"] == (self.last + 1) % 2**32:
-                self.since = 1
             self.last = x["data"]
+        self.alive = self.since is not None and self.since < x["deadman_cycles"]
         return fired
 
 
@@ -281,12 +348,13 @@ def test_random():
     print(f"seed {SEED}")
     rng = random.Random(SEED)
     naive = Naive()
-    visited = set()
+    visited, causes = set(), set()
 
     async def test(b):
-        levels = {"deadman_cycles": 60, "kill_pin": 0, "session_up": 1}
-        for _ in range(6000):
-            levels["kill_pin"] = rng.random() < (.5 if levels["kill_pin"] else .005)
+        levels = {"deadman_cycles": 60, "kill_pin": 0, "feed_lost": 0, "session_up": 1}
+        for _ in range(8000):
+            for name in ("kill_pin", "feed_lost"):
+                levels[name] = rng.random() < (.5 if levels[name] else .005)
             if rng.random() < .02:
                 levels["session_up"] = rng.random() < .8
             if rng.random() < .005:
@@ -304,11 +372,13 @@ def test_random():
             want_fired = naive.step(x)
             assert await b.step(**x) == want_fired, x
             assert (b.state, b.cause, b.nonce) == (naive.state, naive.cause, naive.nonce), x
-            alive = naive.since is not None and naive.since < x["deadman_cycles"]
-            assert b.heartbeat_ok == alive
+            assert b.heartbeat_ok == naive.alive
             assert b.changed == (before != naive.state)
             visited.add((before, naive.state))
+            if before in (ACTIVE, REDUCING):
+                causes.add(naive.cause)
 
     simulate(test)
     assert visited == {(a, b) for a in range(4) for b in range(4)} - {(HALTED, ACTIVE), (HALTED, REDUCING),
                                                                      (DISARMED, REDUCING), (REDUCING, ACTIVE)}
+    assert {KILL, PIN, DEADMAN, LOST, FEED} <= causes
