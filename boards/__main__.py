@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -93,6 +94,37 @@ def build(
                 raise
     _print_figures(built.figures)
     print(f"{built.bitstream}: {built.bitstream.stat().st_size} bytes; figures in {built.report}")
+
+
+@app.command()
+def sizes(
+    netlist: Annotated[str, typer.Argument(help="A board that was synthesised, or a netlist (top.json).")],
+    depth: Annotated[int, typer.Option(min=1, help="Levels of submodules that are shown.")] = 3,
+    least: Annotated[int, typer.Option(min=0, help="LUTs that a submodule must have to be shown.")] = 50,
+):
+    """What each submodule of a synthesised design takes, the largest first within its parent.
+
+    Example: python -m boards sizes colorlight_5a75b_r7_0 --depth 4
+    """
+    path = flow.BUILD / "boards" / netlist / "top.json" if netlist in boards.BOARDS else Path(netlist)
+    if not path.is_file():
+        print(f"boards: {path}: no such netlist; build or time something first", file=sys.stderr)
+        raise typer.Exit(CANNOT_RUN)
+    found = flow.sizes(path)
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "LUT4", "flip-flops", "block RAM", "multipliers"):
+        table.add_column(name, justify="right" if name else "left")
+
+    def show(scope, level):
+        table.add_row("  " * level + scope.rpartition(".")[2], *(str(v) for v in found[scope].values()))
+        inner = [each for each in found if each.rpartition(".")[0] == scope]
+        for each in sorted(inner, key=lambda each: -found[each]["lut"]):
+            if level + 1 < depth and found[each]["lut"] >= least:
+                show(each, level + 1)
+
+    for scope in sorted((each for each in found if "." not in each), key=lambda each: -found[each]["lut"]):
+        show(scope, 0)
+    Console(width=None if sys.stdout.isatty() else 120).print(table, highlight=False)
 
 
 @app.command("list")

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 __all__ = ["DEVICES", "Device", "Figures", "FlowError", "Hop", "TimingError", "find_tool", "pack", "place_and_route",
-           "read_report", "synthesise", "synthesise_cached"]
+           "read_report", "sizes", "synthesise", "synthesise_cached"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -190,6 +190,34 @@ def synthesise_cached(rtlil, directory, *, options: Sequence[str] = (), progress
     return netlist, seconds
 
 
+_COST = {"LUT4": ("lut", 1), "CCU2C": ("lut", 2), "TRELLIS_DPR16X4": ("lut", 6), "TRELLIS_FF": ("ff", 1),
+         "DP16KD": ("bram", 1), "PDPW16KD": ("bram", 1), "MULT18X18D": ("dsp", 1)}
+
+
+def sizes(netlist):
+    """What every submodule of a netlist takes, its own submodules included: ``{path: {"lut": ..., "ff": ...}}``.
+
+    LUTs as the device counts them: two for two bits of carry chain, six for 16 x 4 bits of memory. A cell that came out
+    of an optimisation over several modules counts for the one that it is named after.
+    """
+    module = json.loads(Path(netlist).read_text())["modules"]["top"]
+    scopes = {name for name, cell in module["cells"].items() if cell["type"] == "$scopeinfo"}
+    out = {}
+    for name, cell in module["cells"].items():
+        if cell["type"] not in _COST:
+            continue
+        kind, cost = _COST[cell["type"]]
+        parts, path = name.split("."), ""
+        paths = {"(all)"}
+        for part in parts[:-1]:
+            path = f"{path}.{part}".lstrip(".")
+            if path in scopes:
+                paths.add(path)
+        for each in paths:
+            out.setdefault(each, dict.fromkeys(("lut", "ff", "bram", "dsp"), 0))[kind] += cost
+    return out
+
+
 def place_and_route(netlist, device: Device, *, lpf=None, target_mhz, seed, options: Sequence[str] = (),
                     check_timing=True, progress: Progress | None = None) -> Figures:
     """Place and route a netlist; writes ``top.config`` beside it.
@@ -238,7 +266,8 @@ def place_and_route(netlist, device: Device, *, lpf=None, target_mhz, seed, opti
             return f"routing, {match[2]} arcs left"
         if (match := used.match(line)) and int(match[2]) > int(match[3]):
             # nextpnr would try for hours to place it.
-            raise FlowError(f"the design does not fit: {match[2]} {match[1]} wanted, {match[3]} there (log {log})")
+            raise FlowError(f"the design does not fit: {match[2]} {match[1]} wanted, {match[3]} there (log {log}); "
+                            f"'python -m boards sizes {netlist}' shows what takes them")
         return next((what for text, what in stages if text in line), None)
 
     code, seconds = _run("place and route", command, log, progress, describe)

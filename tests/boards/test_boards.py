@@ -109,6 +109,21 @@ def test_what_nextpnr_says_is_passed_on(line, message, tmp_path, monkeypatch):
         flow.place_and_route(tmp_path / "top.json", flow.DEVICES["25F"], target_mhz=125.0, seed=1)
 
 
+def test_sizes_add_up_by_submodule(tmp_path):
+    netlist, _ = flow.synthesise_cached(build.prepare(boards.load("ecpix5"), core=EchoCore())[0], tmp_path)
+    found = flow.sizes(netlist)
+    card = found["card"]
+    assert found["(all)"]["lut"] >= card["lut"] > found["card.guard"]["lut"] > 0
+    assert found["card.host"]["lut"] > found["card.host.uart"]["lut"] > 50
+    assert card["ff"] >= sum(found[f"card.{name}"]["ff"] for name in ("guard", "host", "phy_setup0"))
+    shown = CliRunner().invoke(app, ["sizes", str(netlist), "--least", "1"])
+    assert shown.exit_code == 0
+    assert re.search(rf"^  guard +{found['card.guard']['lut']} ", shown.output, re.MULTILINE)
+    missing = CliRunner().invoke(app, ["sizes", str(tmp_path / "none.json")])
+    assert missing.exit_code == 2
+    assert "none.json: no such netlist" in missing.output
+
+
 def test_the_page_has_the_boards_as_they_are():
     text = document.PAGE.read_text()
     assert document.fill(text, "boards", document.board_table()) == text
