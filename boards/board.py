@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from amaranth.build import Attrs, Clock, Resource, Subsignal
-from amaranth.hdl import Elaboratable, Module
+from amaranth.hdl import Elaboratable, Instance, Module, Signal
 from amaranth.lib import io
 
 from hdl.phy.card import CLOCK_HZ, Card
@@ -159,6 +159,13 @@ class BoardTop(Elaboratable):
         m.submodules.pll = pll = Pll(board.oscillator_mhz, CLOCK_HZ / 1e6)
         pin_in(request(board.oscillator), pll.i)
         m.d.comb += card.local_clk.eq(pll.o)
+
+        # Before the PLL has locked for the first time its clock may do anything: every register keeps its initial value
+        # until then, by the reset net of the chip. A lock that is lost later must not wipe out what runs on the feed.
+        locked, released = Signal(), Signal()
+        m.submodules.lock_seen = Instance("FD1S3AX", p_GSR="DISABLED", i_CK=pll.o, i_D=pll.locked | locked, o_Q=locked)
+        m.submodules.release = Instance("FD1S3AX", p_GSR="DISABLED", i_CK=pll.o, i_D=locked, o_Q=released)
+        m.submodules.reset_net = Instance("SGSR", i_CLK=pll.o, i_GSR=released)
 
         for prefix, number in dict.fromkeys((("feed", board.feed_port), ("order", board.order_port))):
             if prefix == "order" and board.shared_port:
