@@ -27,8 +27,9 @@ class TokenBuckets(wiring.Component):
     tokens : out(16) in the session's bucket.
     refill : out(1) a token is being added to some bucket: what waited may try again from the next cycle on.
 
-    Latency: ``new_ok`` and ``cancel_ok`` are flip-flops, and show in cycle *c* + 1 what happened in cycle *c*. Buckets
-    never go below zero and never above their size: a bucket that was made smaller is cut at the next cycle.
+    Latency: ``new_ok`` and ``cancel_ok`` come from flip-flops, and show in cycle *c* + 1 what happened in cycle *c*;
+    that an instrument has spent its last token shows in *c* + 2. Buckets never go below zero and never above their
+    size: a size that is set in cycle *c* cuts them, and moves the reserve, in *c* + 2.
     """
 
     def __init__(self, instruments):
@@ -78,7 +79,7 @@ class TokenBuckets(wiring.Component):
         with m.If(self.fill | session_tick | self.spend_session | moving.any()):
             after = bucket(self.tokens, session_size, session_tick, self.spend_session)
             m.d.sync += [self.tokens.eq(after), self.cancel_ok.eq(after != 0),
-                         enough.eq(after > (self.session_burst >> 2))]
+                         enough.eq(after > (session_size >> 2))]
 
         cut = Signal(2)
         some = Signal(n)        # one bit an instrument: its bucket holds a token

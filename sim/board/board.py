@@ -109,6 +109,7 @@ def _load(path: Path) -> ctypes.CDLL:
         "board_run": (i64, [pointer, i64, u32]),
         "board_cycle": (i64, [pointer]),
         "board_kill": (None, [pointer, ctypes.c_int]),
+        "board_feed_lost": (None, [pointer, ctypes.c_int]),
         "board_inject": (None, [pointer, u32, pointer, size, ctypes.c_char_p]),
         "board_set_ifg": (None, [pointer, u32, u32]),
         "board_rx_pending": (size, [pointer, u32]),
@@ -152,8 +153,8 @@ class VirtualBoard:
     design : Design
         What to simulate; the core with its default parameters if not given. Ports are found by name: GMII ports
         ``<port>_rxd``, ``_rx_dv``, ``_rx_er`` and optionally ``_txd``, ``_tx_en``, ``_tx_er``; the link
-        ``link_rx_*`` and ``link_tx_*``; the observation outputs ``dbg_reg_*`` and ``dbg_host_tx_*``; ``kill_pin``.
-        Only ``clk`` and ``rst`` must be there. Inputs with other names are held at 0.
+        ``link_rx_*`` and ``link_tx_*``; the observation outputs ``dbg_reg_*`` and ``dbg_host_tx_*``; ``kill_pin``;
+        ``feed_lost``. Only ``clk`` and ``rst`` must be there. Inputs with other names are held at 0.
     trace : bool
         Build the slower variant that can write waveforms, for :meth:`trace`.
     progress : callable
@@ -227,7 +228,8 @@ class VirtualBoard:
         return self._library.board_cycle(self._handle)
 
     def reset(self, cycles: int = 4) -> None:
-        """Hold reset for some cycles. Cycle count, queues and logs start anew; link pace and kill pin stay."""
+        """Hold reset for some cycles. Cycle count, queues and logs start anew; link pace, kill pin and ``feed_lost``
+        stay."""
         if cycles < 1:
             raise BoardError(f"a reset of {cycles} cycles is none; it takes at least 1")
         self._library.board_reset(self._handle, cycles)
@@ -393,6 +395,10 @@ class VirtualBoard:
     def kill(self, level: bool) -> None:
         """Set the kill pin from the next cycle on."""
         self._library.board_kill(self._need("kill"), int(level))
+
+    def feed_lost(self, level: bool) -> None:
+        """Say from the next cycle on that the feed port's link or clock is gone, or back."""
+        self._library.board_feed_lost(self._need("feed_lost"), int(level))
 
     @contextmanager
     def trace(self, path: str | Path) -> Iterator[None]:

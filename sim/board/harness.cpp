@@ -214,6 +214,7 @@ struct Board {
     std::vector<HostTx> host_tx;
     int64_t cycle = 0;
     uint8_t kill = 0;
+    uint8_t feed_lost = 0;
 #if VM_TRACE
     std::unique_ptr<VerilatedVcdC> trace;
     uint64_t trace_origin = 0;
@@ -288,6 +289,9 @@ struct Board {
 #ifdef BOARD_HAS_KILL
         dut.kill_pin = kill;
 #endif
+#ifdef BOARD_HAS_FEED_LOST
+        dut.feed_lost = feed_lost;
+#endif
     }
 
     template <bool TRACED> int64_t run(int64_t cycles, uint32_t stop) {
@@ -295,6 +299,9 @@ struct Board {
         bool stopping = false;
 #ifdef BOARD_HAS_KILL
         dut.kill_pin = kill;
+#endif
+#ifdef BOARD_HAS_FEED_LOST
+        dut.feed_lost = feed_lost;
 #endif
         while (cycle < end && !stopping) {
 #define X(index, name)                                                              \
@@ -408,6 +415,8 @@ int64_t board_run(Board *board, int64_t cycles, uint32_t stop) {
 int64_t board_cycle(const Board *board) { return board->cycle; }
 
 void board_kill(Board *board, int level) { board->kill = level != 0; }
+
+void board_feed_lost(Board *board, int level) { board->feed_lost = level != 0; }
 
 void board_inject(Board *board, unsigned port, const Injection *frames, size_t count, const uint8_t *blob) {
     for (size_t i = 0; i < count; ++i) board->rx[port].push(frames[i], blob + frames[i].offset);

@@ -173,6 +173,7 @@ _GROUPS = {
     "BOARD_HAS_REG_LOG": {"dbg_reg_we": ("output", 1), "dbg_reg_addr": ("output", 16), "dbg_reg_data": ("output", 32)},
     "BOARD_HAS_HOST_TX_LOG": {"dbg_host_tx_valid": ("output", 1), "dbg_host_tx_kind": ("output", None)},
     "BOARD_HAS_KILL": {"kill_pin": ("input", 1)},
+    "BOARD_HAS_FEED_LOST": {"feed_lost": ("input", 1)},
 }
 _CLOCK = {"clk": ("input", 1), "rst": ("input", 1)}
 _GMII_RX = {"rxd": ("input", 8), "rx_dv": ("input", 1), "rx_er": ("input", 1)}
@@ -249,7 +250,7 @@ class Build:
     transmitting : frozenset[str]
         Those of them that can send.
     features : frozenset[str]
-        Which of the pin groups ``link``, ``reg_log``, ``host_tx_log`` and ``kill`` the design has.
+        Which of the pin groups ``link``, ``reg_log``, ``host_tx_log``, ``kill`` and ``feed_lost`` the design has.
     """
 
     library: Path

@@ -1,11 +1,11 @@
 """The golden model: everything that the fabric does, to the byte and to the cycle, in plain Python.
 
 :class:`GoldenModel` takes what goes into the fabric (frames on both ports, register writes, host packets, the kill
-pin), each with its cycle, and tells what comes out: every frame on the order port with the cycle of its first preamble
-byte, every decision, every event, the counters and the latency. It is written from what the fabric promises, stage by
-stage in the order of the data's way (:mod:`~sim.golden.feed`, :mod:`~sim.golden.book`, :mod:`~sim.golden.quote`,
-:mod:`~sim.golden.gate`, :mod:`~sim.golden.session`, :mod:`~sim.golden.port`); cycle counts that follow from the
-implementation stand in :mod:`~sim.golden.timing`.
+pin, a lost feed), each with its cycle, and tells what comes out: every frame on the order port with the cycle of its
+first preamble byte, every decision, every event, the counters and the latency. It is written from what the fabric
+promises, stage by stage in the order of the data's way (:mod:`~sim.golden.feed`, :mod:`~sim.golden.book`,
+:mod:`~sim.golden.quote`, :mod:`~sim.golden.gate`, :mod:`~sim.golden.session`, :mod:`~sim.golden.port`); cycle counts
+that follow from the implementation stand in :mod:`~sim.golden.timing`.
 
 It does not step through cycles. It visits those in which something arrives, those right after, and those for which
 something was put down (an evaluation's stages, the port becoming idle, a dead-man running out), in order. A visit first
@@ -231,9 +231,10 @@ class GoldenModel:
         self._settle_words = None   # as the last pos_commit found them
         self.state, self.halt_cause, self.halt_nonce = DISARMED, 0, 0
         self._heartbeat = None      # (last value, cycle of the last one that counted)
-        self._kill_pin = False
+        self._kill_pin = self._feed_lost = False
         self._session_ticks, self._symbol_ticks = _Ticker(), _Ticker()
         self._session_tokens, self._symbol_tokens = _Bucket(), [_Bucket() for _ in range(instruments)]
+        self._sizes = {"session_burst": 0, "symbol_burst": 0}   # what they are cut to; registers say what fills them
         self._port = OrderPort(self.timing, self.counters)
         self._woken = 0             # when the port becomes idle, as already put down
 
@@ -277,6 +278,10 @@ class GoldenModel:
     def kill_pin(self, cycle, level):
         """The kill pin has ``level`` from ``cycle`` on."""
         self._at(cycle + self.timing.kill_pin, self._set_kill_pin, bool(level))
+
+    def feed_lost(self, cycle, level):
+        """The link or the clock of the feed port is gone (or back) from ``cycle`` on."""
+        self._at(cycle, self._set_feed_lost, bool(level))
 
     # ================================================================== output
 
@@ -440,6 +445,9 @@ class GoldenModel:
     def _set_kill_pin(self, cycle, s, level):
         self._kill_pin = level
 
+    def _set_feed_lost(self, cycle, s, level):
+        self._feed_lost = level
+
     # ------------------------------------------------------------------ registers
 
     def _write(self, cycle, s, address, data):
@@ -507,10 +515,18 @@ class GoldenModel:
                 self._rw[name] = value
                 self._wake_deadman(cycle + 1)
             else:
-                self._look_at_tokens(cycle + 1, None)
                 self._rw[name] = value
-                self._at(cycle + 2, self._look_at_tokens)
+                self._at(cycle + 1, self._resize, name)
         return take
+
+    def _resize(self, cycle, s, name):
+        """A bucket is cut, and its reserve moves, a cycle after its new size counts."""
+        self._look_at_tokens(cycle, None)
+
+        def resize():
+            self._sizes[name] = self._rw[name]
+            self._at(cycle + 1, self._look_at_tokens)
+        return resize
 
     def _beat(self, cycle, s, value):
         s.heartbeat = value
@@ -552,10 +568,10 @@ class GoldenModel:
 
     def session_tokens(self, cycle):
         """Tokens in the session's bucket in ``cycle``."""
-        return self._tokens(self._session_tokens, self._session_ticks, self._rw["session_burst"], cycle)
+        return self._tokens(self._session_tokens, self._session_ticks, self._sizes["session_burst"], cycle)
 
     def _symbol(self, instrument, cycle):
-        return self._tokens(self._symbol_tokens[instrument], self._symbol_ticks, self._rw["symbol_burst"], cycle)
+        return self._tokens(self._symbol_tokens[instrument], self._symbol_ticks, self._sizes["symbol_burst"], cycle)
 
     def _deadman_ok(self, cycle):
         return self._heartbeat is not None and cycle - self._heartbeat[1] < self._rw["deadman_cycles"]
@@ -845,7 +861,7 @@ class GoldenModel:
         p, st = self._rows[self._bank][i], self.states[i]
         tokens = self.session_tokens(c)
         killed = self.state == HALTED or self._kill_pin
-        context = Context(self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._rw["session_burst"],
+        context = Context(self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._sizes["session_burst"],
                           self._symbol(i, c))
         d = evaluate(p, st, *flight.bests, flight.fresh, context)
         is_new = d.outcome == SENT
@@ -887,8 +903,10 @@ class GoldenModel:
         return lambda: self._spend(cycle, self._session_tokens, self._session_ticks, "session_burst")
 
     def _spend(self, cycle, bucket, ticker, burst):
-        """Take a token at the end of ``cycle``, in which one may arrive too."""
-        bucket.tokens = max(0, self._tokens(bucket, ticker, self._rw[burst], cycle) - 1)
+        """Take a token at the end of ``cycle``, in which one may arrive and the size may change too."""
+        if bucket.seen != ticker.ticks_before(cycle):
+            self._tokens(bucket, ticker, self._sizes[burst], cycle)
+        bucket.tokens = max(0, bucket.tokens - 1)
 
     def _record(self, c, flight, d, emit, st):
         bid, ask = flight.bests
@@ -955,7 +973,8 @@ class GoldenModel:
         """Trading state. Returns (armed, stopped, cleared)."""
         causes = 0
         for name, cause in (("kill_register", s.kill), ("kill_pin", self._kill_pin),
-                            ("deadman", trading and not self._deadman_ok(c)), ("session_lost", trading and s.lost)):
+                            ("deadman", trading and not self._deadman_ok(c)), ("session_lost", trading and s.lost),
+                            ("feed_lost", trading and self._feed_lost)):
             causes |= 1 << HALT_CAUSES[name] if cause else 0
         before, armed, stopped, cleared = self.state, False, False, False
         if causes:
@@ -971,7 +990,8 @@ class GoldenModel:
         elif s.clear_halt is not None and self.state == HALTED and s.clear_halt == self.halt_nonce:
             self.state, self.halt_cause, cleared = DISARMED, 0, True
         elif s.arm is not None:
-            if self.state == DISARMED and self._port.up and not s.lost and s.arm == ARM_MAGIC:
+            usable = self._port.up and not s.lost and not self._feed_lost
+            if self.state == DISARMED and usable and s.arm == ARM_MAGIC:
                 self.state, armed = ACTIVE, True
             else:
                 self.events.append(Event("ARM_REFUSED", c, before))
@@ -998,26 +1018,28 @@ class GoldenModel:
 
     def _fill(self, c):
         for bucket, ticker, burst in self._buckets():
-            bucket.tokens, bucket.seen = burst, ticker.ticks_before(c + 1)
+            bucket.tokens, bucket.seen = self._rw[burst], ticker.ticks_before(c + 1)
 
     def _buckets(self):
-        yield self._session_tokens, self._session_ticks, self._rw["session_burst"]
+        yield self._session_tokens, self._session_ticks, "session_burst"
         for bucket in self._symbol_tokens:
-            yield bucket, self._symbol_ticks, self._rw["symbol_burst"]
+            yield bucket, self._symbol_ticks, "symbol_burst"
 
     def _look_at_tokens(self, cycle, s):
         for bucket, ticker, burst in self._buckets():
-            self._tokens(bucket, ticker, burst, cycle)
+            self._tokens(bucket, ticker, self._sizes[burst], cycle)
 
     def _restart(self, c, s, ticker, interval):
         """A new interval, counted from the end of ``c`` on."""
         return lambda: self._restart_now(c, ticker, interval)
 
     def _restart_now(self, c, ticker, interval):
-        self._look_at_tokens(c + 1, None)
+        self._look_at_tokens(c, None)
         for bucket, used, _ in self._buckets():
-            if used is ticker:
+            if used is ticker:  # what arrives in this cycle is cut in the next: one may be spent in it, too
+                bucket.tokens += ticker.ticks_before(c + 1) - bucket.seen
                 bucket.seen = 0
+        self._at(c + 1, self._look_at_tokens)
         ticker.base, ticker.interval = c, interval
 
 

@@ -23,6 +23,7 @@ def board(**options):
     if key not in _BOARDS:
         _BOARDS[key] = VirtualBoard(**options)
     _BOARDS[key].kill(False)
+    _BOARDS[key].feed_lost(False)
     _BOARDS[key].reset()
     return _BOARDS[key]
 

@@ -11,7 +11,7 @@ class Loopback(wiring.Component):
     What comes in on the order port goes out on it two cycles later, the feed port is ignored. Link bytes are echoed
     with one bit inverted; the byte value 0xEE is never accepted. Every link byte accepted is shown as a register write
     of itself, to the address of the number of bytes accepted before it, and a kill pin that is high stops
-    transmission and is shown as a host packet of kind 1 with every cycle.
+    transmission and is shown as a host packet with every cycle, of kind 1, or 0 if the feed is lost.
     """
 
     feed_rxd: In(8)
@@ -24,6 +24,7 @@ class Loopback(wiring.Component):
     order_tx_en: Out(1)
     order_tx_er: Out(1)
     kill_pin: In(1)
+    feed_lost: In(1)
     link_rx_data: In(8)
     link_rx_valid: In(1)
     link_rx_ready: Out(1)
@@ -47,7 +48,7 @@ class Loopback(wiring.Component):
         ]
         count = Signal(16)
         m.d.comb += [
-            self.dbg_host_tx_kind.eq(1),
+            self.dbg_host_tx_kind.eq(~self.feed_lost),
             self.link_tx_data.eq(self.link_rx_data ^ Const(0x80, 8)),
             self.link_tx_valid.eq(self.link_rx_valid & (self.link_rx_data != 0xEE)),
             self.link_rx_ready.eq(self.link_tx_ready & (self.link_rx_data != 0xEE)),

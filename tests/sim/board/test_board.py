@@ -216,6 +216,25 @@ def test_kill_pin_and_host_packet_log(board):
     assert len(board.take_host_tx()) == 1
 
 
+def test_lost_feed(board):
+    """From the next cycle on, like the kill pin."""
+    board.kill(True)
+    board.run(10)
+    board.feed_lost(True)
+    board.run(10)
+    board.feed_lost(False)
+    board.run(10)
+    log = board.take_host_tx()
+    assert [cycle for cycle, kind in zip(log["cycle"].tolist(), log["kind"].tolist(), strict=True) if not kind] == \
+        list(range(10, 20))
+    board.feed_lost(True)
+    board.reset()
+    board.run(10)
+    assert set(board.take_host_tx()["kind"].tolist()) == {0}, "it stays through a reset"
+    board.feed_lost(False)
+    board.kill(False)
+
+
 def test_reset_starts_anew(board):
     board.inject("order", bytes(60), 10)
     board.inject("feed", bytes(60), 1000)

@@ -82,7 +82,7 @@ def test_pins_of_generated_verilog():
     assert pins["clk"].direction == "input"
     assert (pins["order_txd"].direction, pins["order_txd"].width) == ("output", 8)
     assert (pins["dbg_reg_data"].direction, pins["dbg_reg_data"].width) == ("output", 32)
-    assert len(pins) == 2 + 21
+    assert len(pins) == 2 + 22
     assert gmii_ports(pins) == ["feed", "order"]
     with pytest.raises(BuildError, match="no module named 'top'"):
         parse_pins("module other(); endmodule")
@@ -108,7 +108,7 @@ def test_finished_build_is_found_again():
     assert [what for _, what in shares] == ["generating Verilog", "looking for a finished build", "ready"]
     assert again.ports == ("feed", "order")
     assert again.transmitting == {"order"}
-    assert again.features == {"link", "reg_log", "host_tx_log", "kill"}
+    assert again.features == {"link", "reg_log", "host_tx_log", "kill", "feed_lost"}
 
 
 def test_progress_grows_from_nothing_to_all(tmp_path, monkeypatch):
