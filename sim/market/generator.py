@@ -20,7 +20,8 @@ from typing import NamedTuple
 from hdl.layout import net, sbe
 from sim.board.captures import CaptureWriter
 
-__all__ = ["Config", "Instrument", "Line", "MarketGenerator", "generate", "generate_pcap"]
+__all__ = ["Config", "Instrument", "Line", "MarketGenerator", "book_message", "generate", "generate_pcap", "mantissas",
+           "other_message", "packet", "udp_frame"]
 
 _MDP3 = sbe.load("cme_mdp3")
 _PACKET = _MDP3.composites["PacketHeader"]
@@ -305,8 +306,6 @@ class MarketGenerator:
         self._gaps, self._skews = _Quantiles(_GAP_QUANTILES, True), _Quantiles(_SKEW_QUANTILES, False)
         self._mix, self._mix_weights = zip(*_PACKET_MIX, strict=True)
         self._ops, self._op_weights = zip(*_OPERATIONS, strict=True)
-        self._book_message = _MDP3[f"MDIncrementalRefreshBook{32 if config.version == 8 else 46}"]
-        self._scale = 1 if config.version == 8 else 100  # exponent -7 or -9
         self._warm = [(state, side) for state in self._states for side in state.sides] if config.warm_up else []
         self.seq, self.time_ns, self._quiet_until = config.first_seq, config.start_ns, [0, 0]
 
@@ -353,43 +352,28 @@ class MarketGenerator:
             messages.append(self._warm_up())
         else:
             if self.config.channel_reset and self.rng.random() < self.config.channel_reset:
-                messages.append(self._message(_MDP3["ChannelReset4"], {"MatchEventIndicator": _BIT["EndOfEvent"]}))
+                messages.append(_message(_MDP3["ChannelReset4"], self.config.version, self.time_ns,
+                                         {"MatchEventIndicator": _BIT["EndOfEvent"]}))
             for position, role in enumerate(roles):
                 last = position == len(roles) - 1
                 messages += self._book(last) if role == "book" else [self._other(role, last)]
-        header = _PACKET.pack(MsgSeqNum=self.seq & 0xFFFF_FFFF, SendingTime=self.time_ns - 20_000)
         self.seq += 1
-        return header + b"".join(messages)
+        return packet(self.seq - 1, messages, self.time_ns)
 
     def _warm_up(self):
         state, side = self._warm.pop(0)
         entries = [state.entry(side, at, NEW) for at in range(1, DEPTH + 1)]
         return self._book_bytes(entries, _BIT["LastQuoteMsg"] | _BIT["EndOfEvent"])
 
-    def _message(self, message, values, tail=b""):
-        if "TransactTime" in message.fields:
-            values = {"TransactTime": self.time_ns - 25_000, **values}
-        body = message.encode(values)[:message.block_length] + tail
-        header = _HEADER.pack(blockLength=message.block_length, templateId=message.id, schemaId=_MDP3.id,
-                              version=self.config.version)
-        return _FRAMING.pack(MsgSize=_FRAMING.size + _HEADER.size + len(body)) + header + body
-
     def _other(self, role, last):
-        name, entry = _OTHERS[role][8 if self.config.version == 8 else 9]
-        message, rng = _MDP3[name], self.rng
-        if role == "heartbeat":
-            return self._message(message, {})
-        end = _BIT["EndOfEvent"] if last and role in ("statistics", "status") else 0
-        mark = {"statistics": _BIT["LastStatsMsg"], "volume": _BIT["LastVolumeMsg"], "trade": _BIT["LastTradeMsg"],
-                "status": 0}[role]
-        tail = b""
-        if entry:
+        rng = self.rng
+        count = fills = 1
+        if _OTHERS[role][8][1]:
             count = rng.choices((1, 2, 3), (88, 10, 2))[0]
-            tail = _GROUP.pack(blockLength=entry, numInGroup=count) + bytes(entry * count)
             if role == "trade":
                 fills = rng.choices((2, 3, 4, 6, 13), (48, 6, 3, 2, 1))[0]
-                tail += _GROUP8.pack(blockLength=16, numInGroup=fills) + bytes(16 * fills)
-        return self._message(message, {"MatchEventIndicator": mark | end}, tail)
+        return other_message(role, self.config.version, last and role in ("statistics", "status"), self.time_ns, count,
+                             fills)
 
     def _book(self, last):
         """Book messages of one event: usually one."""
@@ -431,16 +415,7 @@ class MarketGenerator:
         return state.change(side)
 
     def _book_bytes(self, entries, indicator):
-        rows = [{"MDEntryPx": px * instrument.tick * self._scale, "MDEntrySize": size,
-                 "SecurityID": instrument.security_id, "RptSeq": rpt_seq, "NumberOfOrders": 1 + size // 4,
-                 "MDPriceLevel": level, "MDUpdateAction": action, "MDEntryType": kind}
-                for instrument, rpt_seq, kind, level, action, px, size in entries]
-        message = self._book_message
-        values = {"TransactTime": self.time_ns - 25_000, "MatchEventIndicator": indicator}
-        body = message.encode(values, {"NoMDEntries": rows})
-        header = _HEADER.pack(blockLength=message.block_length, templateId=message.id, schemaId=_MDP3.id,
-                              version=self.config.version)
-        return _FRAMING.pack(MsgSize=_FRAMING.size + _HEADER.size + len(body)) + header + body
+        return book_message(entries, indicator, self.config.version, self.time_ns)
 
     def _bad(self, payload):
         """A frame that must not change anything: not ours, or not right."""
@@ -459,6 +434,78 @@ class MarketGenerator:
         changes = {"fragment": {"flags_fragment": 0x2000}, "options": {"version_ihl": 0x46},
                    "header sum": {"checksum": rng.randrange(1, 0xFFFF)}, "udp length": {"udp_length": 7}}[kind]
         return udp_frame(line, payload, **changes)
+
+
+def mantissas(tick, version):
+    """Price mantissa of a tick in a schema version, from that with exponent -7."""
+    return tick if version == 8 else tick * 100
+
+
+def packet(seq, messages, time_ns):
+    """Payload of a packet: its header and messages, sent 20 us before ``time_ns``."""
+    return _PACKET.pack(MsgSeqNum=seq & 0xFFFF_FFFF, SendingTime=time_ns - 20_000) + b"".join(messages)
+
+
+def _message(message, version, time_ns, values, tail=b""):
+    if "TransactTime" in message.fields:
+        values = {"TransactTime": time_ns - 25_000, **values}
+    body = message.encode(values)[:message.block_length] + tail
+    return _framed(message, version, body)
+
+
+def _framed(message, version, body):
+    header = _HEADER.pack(blockLength=message.block_length, templateId=message.id, schemaId=_MDP3.id, version=version)
+    return _FRAMING.pack(MsgSize=_FRAMING.size + _HEADER.size + len(body)) + header + body
+
+
+def other_message(role, version, ends_event, time_ns, count=1, fills=1):
+    """A message that carries no book: ``role`` is ``statistics``, ``volume``, ``trade``, ``status`` or ``heartbeat``.
+
+    ``ends_event``: it is the last of its event. ``count``: entries of its group, ``fills``: of a trade's second one.
+    """
+    name, entry = _OTHERS[role][8 if version == 8 else 9]
+    message = _MDP3[name]
+    if role == "heartbeat":
+        return _message(message, version, time_ns, {})
+    mark = {"statistics": _BIT["LastStatsMsg"], "volume": _BIT["LastVolumeMsg"], "trade": _BIT["LastTradeMsg"],
+            "status": 0}[role]
+    tail = b""
+    if entry:
+        tail = _GROUP.pack(blockLength=entry, numInGroup=count) + bytes(entry * count)
+        if role == "trade":
+            tail += _GROUP8.pack(blockLength=16, numInGroup=fills) + bytes(16 * fills)
+    indicator = mark | (_BIT["EndOfEvent"] if ends_event else 0)
+    return _message(message, version, time_ns, {"MatchEventIndicator": indicator}, tail)
+
+
+def book_message(entries, indicator, version, time_ns, *, block_length=None, second_group=True):
+    """A book message: template 32 in schema version 8, else 46.
+
+    Parameters
+    ----------
+    entries : rows (:class:`Instrument`, RptSeq, MDEntryType, level, MDUpdateAction, price in ticks, size).
+    indicator : MatchEventIndicator.
+    block_length : bytes of an entry if not the schema's; what is beyond is cut off.
+    second_group : with the (empty) group of order ids behind the entries.
+    """
+    message = _MDP3[f"MDIncrementalRefreshBook{32 if version == 8 else 46}"]
+    rows = [{"MDEntryPx": px * mantissas(instrument.tick, version), "MDEntrySize": size,
+             "SecurityID": instrument.security_id, "RptSeq": rpt_seq, "NumberOfOrders": 1 + size // 4,
+             "MDPriceLevel": level, "MDUpdateAction": action, "MDEntryType": kind}
+            for instrument, rpt_seq, kind, level, action, px, size in entries]
+    values = {"TransactTime": time_ns - 25_000, "MatchEventIndicator": indicator}
+    body = message.encode(values, {"NoMDEntries": rows})
+    group = message.groups["NoMDEntries"]
+    if block_length is not None:
+        first = message.group_offset("NoMDEntries")
+        cut = b"".join(body[at:at + block_length] for at in range(first, first + len(rows) * group.block_length,
+                                                                  group.block_length))
+        body = (body[:first - group.dimension.size]
+                + group.dimension.pack(blockLength=block_length, numInGroup=len(rows)) + cut
+                + body[first + len(rows) * group.block_length:])
+    if not second_group:
+        body = body[:message.group_offset("NoMDEntries") + len(rows) * (block_length or group.block_length)]
+    return _framed(message, version, body)
 
 
 def udp_frame(line, payload, *, udp_length=None, **header):
