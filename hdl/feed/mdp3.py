@@ -34,6 +34,14 @@ for _other in BOOK_TEMPLATES:  # the two templates differ in the exponent of the
         {n: (f.offset, f.size) for n, f in _ENTRY.fields.items()}
 
 
+#: Where nothing is looked at any more inside a section.
+_INDEX_END = 63
+_INDEX_WIDTH = _INDEX_END.bit_length()
+assert max(MIN_ENTRY, _PACKET.size, MESSAGE_PREFIX,
+           *(m["MatchEventIndicator"].offset for m in SCHEMA.messages.values() if "MatchEventIndicator" in m.fields)
+           ) < _INDEX_END
+
+
 class Phase(enum.Enum):
     """What the bytes that arrive belong to."""
 
@@ -54,7 +62,7 @@ class Mdp3Walker(wiring.Component):
     data, valid, first, last : in(8, 1, 1, 1) UDP payload; ``first`` and ``last`` mark its ends.
     length : in(16) payload length, known with ``first``.
     frame_end, frame_ok : in(1, 1) end of a frame whose payload was passed on, and whether it proved good.
-    seq : out(32), seq_valid : out(1) sequence number, in the cycle in which its last byte arrives.
+    seq : out(32), seq_valid : out(1) sequence number, in the cycle in which the byte after it arrives.
     accept : in(1) answer to ``seq_valid`` in the same cycle: walk this packet (else it is ignored).
     security_id : out(32), security_id_valid : out(1) SecurityID of an entry, with its last byte; the value stands from
         the next cycle on. ``security_id_place`` : out(4) the byte of it that arrives, one hot.
@@ -70,7 +78,7 @@ class Mdp3Walker(wiring.Component):
     short : out(1) a packet ended before its sequence number.
     message, book_message : out(1, 1) strobes for counters.
 
-    Latency: none; every strobe rises in the cycle in which the byte it speaks of is on ``data``.
+    Latency: none but for ``seq_valid``; every strobe rises in the cycle in which the byte it speaks of is on ``data``.
 
     A message that cannot be right (MsgSize too small or longer than what is left of the packet, root block or entries
     that do not fit, an entry too short for its fields, bytes left over) ends the walk; the packet is ``poisoned`` at
@@ -92,29 +100,32 @@ class Mdp3Walker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        index = Signal(16)      # of the byte on `data` inside its section
+        # Whatever takes a comparison or a subtraction is worked out a byte ahead and stands in a flip-flop: with the byte
+        # itself there is nothing left but to choose.
+        index = Signal(range(_INDEX_END + 1))   # of the byte on `data` inside its section; stops at the greatest
         payload_left = Signal(16)   # bytes of the payload after the byte on `data`, from the second byte on
         message_left = Signal(16)   # bytes of the message from the byte on `data` on
+        message_ends = Signal()     # ... one
+        block_left, block_ends = Signal(16), Signal()   # the same of the root block or the entry
         accepted = Signal()
         malformed = Signal()
         walking = Signal()      # between the first and the last byte of an accepted packet
         phase = Signal(Phase)
         m.d.comb += walking.eq(phase != Phase.IGNORE)
-
-        after = Signal(16)      # bytes of the payload after the byte on `data`
-        m.d.comb += after.eq(Mux(self.first, self.length - 1, payload_left))
         with m.If(self.valid):
-            m.d.sync += payload_left.eq(after - 1)
+            m.d.sync += payload_left.eq(Mux(self.first, self.length - 2, payload_left - 1))
 
-        m.submodules.packet = packet = FieldCapture({"seq": _PACKET["MsgSeqNum"]})
-        m.submodules.framing = framing = FieldCapture({"size": _FRAMING["MsgSize"]})
+        m.submodules.packet = packet = FieldCapture({"seq": _PACKET["MsgSeqNum"]}, _INDEX_WIDTH)
+        m.submodules.framing = framing = FieldCapture({"size": _FRAMING["MsgSize"]}, _INDEX_WIDTH)
         m.submodules.header = header = FieldCapture({
-            name: _HEADER[name].shifted(_FRAMING.size) for name in ("blockLength", "templateId", "schemaId")})
+            name: _HEADER[name].shifted(_FRAMING.size) for name in ("blockLength", "templateId", "schemaId")},
+            _INDEX_WIDTH)
         m.submodules.dimension = dimension = FieldCapture({
-            name: _ENTRY.dimension[name] for name in ("blockLength", "numInGroup")})
+            name: _ENTRY.dimension[name] for name in ("blockLength", "numInGroup")}, _INDEX_WIDTH)
         names = {"px": "MDEntryPx", "size": "MDEntrySize", "security_id": "SecurityID", "level": "MDPriceLevel",
                  "action": "MDUpdateAction", "entry_type": "MDEntryType"}
-        m.submodules.fields = fields = FieldCapture({short: _ENTRY[name] for short, name in names.items()})
+        m.submodules.fields = fields = FieldCapture({short: _ENTRY[name] for short, name in names.items()},
+                                                     _INDEX_WIDTH)
         trigger = max(names, key=lambda short: fields.fields[short].end)
         assert fields.fields["action"].end == fields.fields[trigger].offset and fields.fields[trigger].size == 1
         security = fields.fields["security_id"]
@@ -125,31 +136,44 @@ class Mdp3Walker(wiring.Component):
         with m.If(self.first):      # the section index is registered: a first byte has index 0 whatever went before
             m.d.comb += packet.index.eq(0)
 
-        m.d.comb += self.seq.eq(packet.now["seq"])
+        m.d.comb += self.seq.eq(packet.value["seq"])
         for short in names:
             if short != "security_id":
                 m.d.comb += getattr(self, short).eq(fields.now[short] if short == trigger else fields.value[short])
 
-        # What the current template is to us, decided with the last byte of the message header.
-        is_book = Signal()
-        mei_offset = Signal(8)
-        is_reset = Signal()
-        template_is_book = Signal()
-        template_has_mei = Signal()
-        template_mei_offset = Signal(8)
+        # What the message is to us: its header comes field by field, and each is weighed as soon as it is there.
+        size, block_length, entry_length = framing.value["size"], header.value["blockLength"], dimension.value["blockLength"]
+        is_book, has_indicator, is_reset, is_ours = Signal(), Signal(), Signal(), Signal()
+        indicator_at = Signal(range(_INDEX_END + 1))
+        body = Signal(16)       # bytes of the message after its header
+        body_is_none, body_is_one, too_short, too_long, bad_block = (
+            Signal(name=name) for name in ("body_is_none", "body_is_one", "too_short", "too_long", "bad_block"))
+        block_is_one, needed = Signal(), Signal(17)     # needed: by the root block and the group dimension
+        m.d.sync += [
+            is_book.eq(0), has_indicator.eq(0), is_reset.eq(header.value["templateId"] == CHANNEL_RESET),
+            is_ours.eq(header.value["schemaId"] == SCHEMA.id),
+        ]
         with m.Switch(header.value["templateId"]):
             for message in SCHEMA.messages.values():
                 if "MatchEventIndicator" in message.fields:
                     with m.Case(message.id):
-                        m.d.comb += [
-                            template_has_mei.eq(header.value["schemaId"] == SCHEMA.id),
-                            template_is_book.eq(message.id in BOOK_TEMPLATES),
-                            template_mei_offset.eq(message["MatchEventIndicator"].offset),
-                        ]
-        block_length = header.value["blockLength"]
-        entry_length = dimension.value["blockLength"]
+                        m.d.sync += [has_indicator.eq(1), is_book.eq(message.id in BOOK_TEMPLATES),
+                                     indicator_at.eq(message["MatchEventIndicator"].offset)]
+        m.d.sync += [
+            body.eq(size - MESSAGE_PREFIX), body_is_none.eq(size == MESSAGE_PREFIX),
+            body_is_one.eq(size == MESSAGE_PREFIX + 1), too_short.eq(size < MESSAGE_PREFIX),
+            too_long.eq(body >= payload_left),      # for what will be left after the next byte
+            block_is_one.eq(block_length == 1),
+            needed.eq(block_length + Mux(is_book, _ENTRY.dimension.size, 0)),
+            bad_block.eq((block_length <= indicator_at) | (needed > body)),
+        ]
+        in_root, skips_to_group = Signal(), Signal()    # as they were when the message began
         entries_left = Signal(8)    # entries after the one whose bytes arrive
+        last_entry = Signal()       # ... none
+        overruns = Signal()         # the entry that begins is longer than what is left of its message
+        begins = Signal()           # the byte is an entry's first one
         end_of_event = Signal()
+        m.d.sync += overruns.eq((entry_length > message_left - 1) | (entry_length < MIN_ENTRY))
 
         def stop():
             m.d.sync += malformed.eq(1)
@@ -161,68 +185,65 @@ class Mdp3Walker(wiring.Component):
 
         def in_message(otherwise):
             """Advance inside a message; ``otherwise`` acts unless the message ends with this byte."""
-            m.d.sync += message_left.eq(message_left - 1)
-            with m.If(message_left == 1):
+            m.d.sync += [message_left.eq(message_left - 1), message_ends.eq(message_left == 2)]
+            m.d.sync += [block_left.eq(block_left - 1), block_ends.eq(block_left == 2)]
+            with m.If(message_ends):
                 next_message()
             with m.Else():
                 otherwise()
 
+        def begin_entry():
+            m.d.sync += [index.eq(0), begins.eq(1), phase.eq(Phase.ENTRY)]
+            m.d.sync += [block_left.eq(entry_length), block_ends.eq(0)]
+
         with m.If(self.valid):
-            m.d.sync += index.eq(index + 1)
+            m.d.sync += begins.eq(0)
+            with m.If(index != _INDEX_END):
+                m.d.sync += index.eq(index + 1)
 
         with m.Switch(phase):
-
-            def packet_header():
+            with m.Case(Phase.PACKET):
                 m.d.comb += packet.en.eq(self.valid)
-                with m.If(packet.done["seq"]):
+                # The sequence number is looked at with the byte after it.
+                with m.If(self.valid & (index == _PACKET["MsgSeqNum"].end)):
                     m.d.comb += self.seq_valid.eq(1)
                     m.d.sync += accepted.eq(self.accept)
                     with m.If(~self.accept):
                         m.d.sync += phase.eq(Phase.IGNORE)
-                with m.If(self.valid & (packet.index == _PACKET.size - 1)):
+                with m.If(self.valid & (index == _PACKET.size - 1)):
                     next_message()
-
-            with m.Case(Phase.PACKET):
-                packet_header()
             with m.Case(Phase.MESSAGE):
                 m.d.comb += [framing.en.eq(self.valid), header.en.eq(self.valid)]
                 with m.If(self.valid & (index == MESSAGE_PREFIX - 1)):
-                    size = framing.value["size"]
-                    body = Signal(16)
-                    m.d.comb += body.eq(size - MESSAGE_PREFIX)
+                    has_root = has_indicator & is_ours
                     m.d.sync += [
-                        index.eq(0), message_left.eq(body), is_book.eq(template_is_book),
-                        mei_offset.eq(template_mei_offset),
-                        is_reset.eq(header.value["templateId"] == CHANNEL_RESET),
+                        index.eq(0), message_left.eq(body), message_ends.eq(body_is_one), block_left.eq(block_length),
+                        block_ends.eq(block_is_one), in_root.eq(is_reset), skips_to_group.eq(is_book),
                     ]
-                    needed = Signal(17)     # bytes that the root block and the group dimension take
-                    m.d.comb += needed.eq(block_length + Mux(template_is_book, _ENTRY.dimension.size, 0))
-                    with m.If((size < MESSAGE_PREFIX) | (body > after)):
-                        stop()
-                    with m.Elif(template_has_mei & ((block_length <= template_mei_offset) | (needed > body))):
+                    with m.If(too_short | too_long | (has_root & bad_block)):
                         stop()
                     with m.Else():
-                        m.d.comb += [self.message.eq(1), self.book_message.eq(template_has_mei & template_is_book)]
-                        with m.If(body == 0):
+                        m.d.comb += [self.message.eq(1), self.book_message.eq(has_root & is_book)]
+                        with m.If(body_is_none):
                             next_message()
-                        with m.Elif(template_has_mei):
+                        with m.Elif(has_root):
                             m.d.sync += phase.eq(Phase.ROOT)
                         with m.Else():
                             m.d.sync += phase.eq(Phase.SKIP)
             with m.Case(Phase.ROOT):
                 with m.If(self.valid):
-                    at_indicator = index == mei_offset
+                    at_indicator = index == indicator_at
                     publishes = (self.data & PUBLISH_BITS).any()
                     with m.If(at_indicator):
                         m.d.sync += end_of_event.eq(publishes)
-                        m.d.comb += self.reset_channel.eq(is_reset)
-                        with m.If(~is_book):
+                        m.d.comb += self.reset_channel.eq(in_root)
+                        with m.If(~skips_to_group):
                             m.d.comb += self.publish.eq(publishes)
 
                     def root():
-                        with m.If(~is_book & at_indicator):
+                        with m.If(~skips_to_group & at_indicator):
                             m.d.sync += phase.eq(Phase.SKIP)
-                        with m.Elif(is_book & (index == block_length - 1)):
+                        with m.Elif(skips_to_group & block_ends):
                             m.d.sync += index.eq(0)
                             m.d.sync += phase.eq(Phase.DIMENSION)
                     in_message(root)
@@ -236,36 +257,34 @@ class Mdp3Walker(wiring.Component):
 
                     def first_entry():
                         with m.If(complete):
-                            m.d.sync += [index.eq(0), entries_left.eq(count - 1)]
+                            m.d.sync += [entries_left.eq(count - 1), last_entry.eq(count == 1)]
                             with m.If(count == 0):
                                 m.d.sync += phase.eq(Phase.SKIP)
-                            with m.Elif((entry_length < MIN_ENTRY) | (entry_length > message_left - 1)):
-                                stop()
                             with m.Else():
-                                m.d.sync += phase.eq(Phase.ENTRY)
+                                begin_entry()
                     in_message(first_entry)
-                    with m.If(complete & (count != 0) & (message_left == 1)):   # entries announced, none there
+                    with m.If(complete & (count != 0) & message_ends):   # entries announced, none there
                         stop()
             with m.Case(Phase.ENTRY):
                 m.d.comb += fields.en.eq(self.valid)
                 m.d.comb += self.security_id_valid.eq(fields.done["security_id"])
                 m.d.comb += [self.security_id_place[i].eq(self.valid & (index == security.offset + i)) for i in range(4)]
-                m.d.comb += [self.eve.eq(fields.done["action"] & (message_left != 1)),
-                             self.eve_ends_event.eq((entries_left == 0) & end_of_event)]
+                m.d.comb += [self.eve.eq(fields.done["action"] & ~message_ends),
+                             self.eve_ends_event.eq(last_entry & end_of_event)]
                 with m.If(fields.done[trigger]):
                     m.d.comb += self.entry.eq(1)
-                    with m.If((entries_left == 0) & end_of_event):
+                    with m.If(last_entry & end_of_event):
                         m.d.comb += [self.publish.eq(1), self.publish_entry.eq(1)]
                 with m.If(self.valid):
                     def following():
-                        with m.If(index == entry_length - 1):
-                            m.d.sync += [index.eq(0), entries_left.eq(entries_left - 1)]
-                            with m.If(entries_left == 0):
+                        with m.If(block_ends):
+                            m.d.sync += [entries_left.eq(entries_left - 1), last_entry.eq(entries_left == 1)]
+                            with m.If(last_entry):
                                 m.d.sync += phase.eq(Phase.SKIP)
-                            with m.Elif(entry_length > message_left - 1):
-                                stop()
+                            with m.Else():
+                                begin_entry()
                     in_message(following)
-                    with m.If((message_left == 1) & (entries_left != 0)):   # entries announced, none there
+                    with m.If((message_ends & ~last_entry) | (begins & overruns)):
                         stop()
             with m.Case(Phase.SKIP):
                 with m.If(self.valid):
@@ -281,9 +300,9 @@ class Mdp3Walker(wiring.Component):
         with m.If(self.valid & self.last):
             whole = Signal()    # the last byte ends a message, or the packet header of an empty packet
             m.d.comb += whole.eq(
-                (message_left == 1) & ((phase == Phase.ROOT) | (phase == Phase.SKIP)
-                                       | ((phase == Phase.ENTRY) & (entries_left == 0))
-                                       | ((phase == Phase.DIMENSION) & (self.data == 0)))
+                message_ends & ((phase == Phase.ROOT) | (phase == Phase.SKIP)
+                                | ((phase == Phase.ENTRY) & last_entry & ~(begins & overruns))
+                                | ((phase == Phase.DIMENSION) & (self.data == 0)))
                 | (phase == Phase.MESSAGE) & self.message
                 | (phase == Phase.PACKET) & (index == _PACKET.size - 1))
             with m.If(walking & ~whole):

@@ -37,7 +37,7 @@ class Limits(wiring.Component):
     Members
     -------
     at : in(8) bit *t* is set in cycle *t* of an evaluation: the inputs below hold still from its cycle 0 on, the results
-        stand from its cycle 6 on, until the next one (windows and thresholds from cycle 2 on).
+        stand from its cycle 6 on, until the next one (windows and thresholds from cycle 3 on).
     params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
         position_known : in(1). ``bound_notional`` : in(56) right in cycle 5.
     bid, ask : out(LimitSide). ``low``, ``high`` : out(32, signed). ``lots`` : out(24) the greatest quantity that G11 has
@@ -57,13 +57,15 @@ class Limits(wiring.Component):
         run = Signal()
         m.d.comb += run.eq(self.at.any())
         with m.If(run):
-            # The window, in two steps.
+            # The window, in three steps.
             least, most = Signal(signed(33)), Signal(signed(33))
-            bound = Signal(signed(33))
+            bound, low_bound = Signal(signed(33)), Signal(signed(33))
+            bounds_low, bounds_high = Signal(), Signal()
             m.d.comb += bound.eq(p.px_notional_ticks)
             m.d.sync += [
                 least.eq(p.px_min_ticks + (p.px_min_ticks == 0)), most.eq(p.px_max_ticks - (p.px_max_ticks == 0)),
-                self.low.eq(Mux(least < -bound, -bound, least)), self.high.eq(Mux(most > bound, bound, most)),
+                low_bound.eq(-bound), bounds_low.eq(least < low_bound), bounds_high.eq(most > bound),
+                self.low.eq(Mux(bounds_low, low_bound, least)), self.high.eq(Mux(bounds_high, bound, most)),
             ]
             # Quantities, spread and the notional: the same for both sides.
             band, quantity, notional = Signal(4), Signal(), Signal(2)

@@ -176,7 +176,7 @@ def _reader(layout, name):
     return read
 
 
-SEQ_AT = _PACKET["MsgSeqNum"].end - 1  #: offset of the byte with which a packet's sequence number is known
+SEQ_AT = _PACKET["MsgSeqNum"].end  #: offset of the byte with which a packet's sequence number is looked at
 _seq = _reader(_PACKET, "MsgSeqNum")
 _msg_size = _reader(_FRAMING, "MsgSize")
 _block_length = _reader(_HEADER, "blockLength")

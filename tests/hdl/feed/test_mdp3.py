@@ -7,7 +7,7 @@ from amaranth.back import rtlil
 from amaranth.sim import Simulator
 
 from hdl.feed.mdp3 import Mdp3Walker
-from sim.golden.feed import walk
+from sim.golden.feed import SEQ_AT, walk
 from tests.hdl.feed.packets import packet
 
 SEED = 20
@@ -16,7 +16,7 @@ IDS = (1, 174969, -5, 0x7FFFFFFF)
 
 def expected(payload, length, accepted):
     """The strobes of one packet by payload offset, and whether it is poisoned (given a good frame)."""
-    if len(payload) < 4:
+    if len(payload) <= SEQ_AT:
         return [], False
     if not accepted:
         return [], False
@@ -55,8 +55,7 @@ def run(cases):
                     ctx.set(dut.accept, accept)
                 if ctx.get(dut.message):
                     got.append((at, "message", bool(ctx.get(dut.book_message))))
-                if ctx.get(dut.security_id_valid):
-                    got.append((at, "claim", ctx.get(dut.security_id)))
+                claim = ctx.get(dut.security_id_valid)
                 if ctx.get(dut.entry):
                     got.append((at, "entry", tuple(ctx.get(s) for s in (dut.px, dut.size, dut.level, dut.action,
                                                                         dut.entry_type))))
@@ -66,6 +65,8 @@ def run(cases):
                     got.append((at, "reset", False))
                 assert not ctx.get(dut.poisoned)
                 await ctx.tick()
+                if claim:       # it stands from the next cycle on
+                    got.append((at, "claim", ctx.get(dut.security_id)))
             ctx.set(dut.valid, 0)
             ctx.set(dut.first, 0)
             ctx.set(dut.last, 0)
@@ -90,10 +91,10 @@ def check(cases):
         want, malformed = expected(payload, length, accept)
         context = f"payload {payload.hex()} of {length}, accept {accept}, good {good}"
         assert sorted((g for g in got if g[1] != "seq"), key=repr) == want, context
-        has_seq = len(payload) >= 4
+        has_seq = len(payload) > SEQ_AT
         assert any(g[1] == "seq" for g in got) == has_seq, context
         if has_seq:
-            assert [g for g in got if g[1] == "seq"] == [(3, "seq", int.from_bytes(payload[:4], "little"))]
+            assert [g for g in got if g[1] == "seq"] == [(SEQ_AT, "seq", int.from_bytes(payload[:4], "little"))]
         assert poisoned == (has_seq and accept and (malformed or not good)), context
         assert short == (not has_seq), context
 
