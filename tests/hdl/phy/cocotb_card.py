@@ -18,9 +18,10 @@ from sim.market.generator import INSTRUMENTS, LINE_A
 from tests.core.bench import CoreBench
 from tests.core.cocotb_core import STARBASE, TB, TEMPLATE_46, row, scaled
 
-PERIOD_NS = 8
+PERIOD_NS, FEED_NS = 8, 7.998
 BIT_NS = 8 * PERIOD_NS      # of the serial port
 EVENTS = sbe.load("t2q_link").enums["EventCode"]
+PIN_TO_PIN = 7              # cycles at RGMII, trigger byte to quote: two at GMII, two before it, three after
 HALT_TO_PINS = 30           # cycles from the loss being known in the core to a cancel on the pins, order port idle
 
 
@@ -69,6 +70,7 @@ class Card:
         dut, frame = self.dut, bytearray()
         while True:
             await RisingEdge(dut.order_tx_clk)
+            began = get_sim_time("ns")
             await Timer(1, "ns")
             valid, low = dut.order_tx_ctl.value, dut.order_tx_data.value
             await FallingEdge(dut.order_tx_clk)
@@ -76,7 +78,7 @@ class Card:
             assert dut.order_tx_ctl.value == valid, "an error is signalled on the order port"
             if valid == 1:
                 if not frame:
-                    self.sending = get_sim_time("ns")
+                    self.sending = began
                 frame.append(dut.order_tx_data.value.to_unsigned() << 4 | low.to_unsigned())
             elif frame:
                 self.check(bytes(frame))
@@ -163,21 +165,25 @@ class Card:
         self.last_edge = get_sim_time("ns")
 
     async def send(self, frame, stop_after=None):
-        """Send a frame on the feed port. With ``stop_after`` the clock dies when so many bytes are out."""
-        dut = self.dut
+        """Send a frame on the feed port; returns the times at which its bytes were sampled, preamble not counted. With
+        ``stop_after`` the clock dies when so many bytes are out."""
+        dut, sampled = self.dut, []
         for n, byte in enumerate(net.PREAMBLE + frame + zlib.crc32(frame).to_bytes(4, "little")):
             if n == stop_after:
                 await self.stop_feed()
-                return
+                return sampled
             await FallingEdge(dut.feed_rx_clk)
             await Timer(2, "ns")
             dut.feed_rx_data.value, dut.feed_rx_ctl.value = byte & 15, 1
             await RisingEdge(dut.feed_rx_clk)
+            if n >= len(net.PREAMBLE):
+                sampled.append(get_sim_time("ns"))
             await Timer(2, "ns")
             dut.feed_rx_data.value = byte >> 4
         await FallingEdge(dut.feed_rx_clk)
         await Timer(2, "ns")
         dut.feed_rx_data.value, dut.feed_rx_ctl.value = 0, 0
+        return sampled
 
     def quoted(self, bid, ask, action="Change"):
         """A packet that moves the quote, and the index of its trigger byte."""
@@ -226,9 +232,12 @@ async def the_feed_clock_dies_in_mid_frame_while_a_quote_is_live(dut):
     card = Card(dut)
     await card.configure()
 
-    frame, _ = card.quoted(1000, 1010, "New")
-    await card.send(frame)
-    assert (await card.frame(20_000))[1] == "MassQuoteRequest"
+    frame, trigger = card.quoted(1000, 1010, "New")
+    sampled = await card.send(frame)
+    began, kind = await card.frame(20_000)
+    assert kind == "MassQuoteRequest"
+    # From the cycle that ends with the sampling of the trigger byte to the one that begins with the quote.
+    assert round((began - sampled[trigger]) / FEED_NS, 2) + 1 == PIN_TO_PIN
     await Timer(60, "us")
     card.records.clear()
 
