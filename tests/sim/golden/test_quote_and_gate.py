@@ -12,8 +12,8 @@ from sim.golden.quote import DROPPED, HELD, PULLED, SENT, Params, State, candida
 BID, ASK = (True, 10_000, 5), (True, 10_002, 5)
 OPEN = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 512, "quote_lots": 5,
         "toward_ticks": 2, "away_ticks": 4, "px_min_ticks": 1, "px_max_ticks": 1 << 20, "q_min_lots": 1,
-        "q_hard_lots": 50, "max_lots": 40, "max_notional_lo": 10_000_000, "max_long_lots": 20, "max_short_lots": 20,
-        "stale_cycles": 1000}
+        "q_hard_lots": 50, "max_lots": 40, "max_notional_lo": 10_000_000, "px_notional_ticks": 2_000_000,
+        "max_long_lots": 20, "max_short_lots": 20, "stale_cycles": 1000}
 
 
 def params(**changes):
@@ -52,18 +52,16 @@ i32 = st.integers(-(1 << 31), (1 << 31) - 1)
 def test_rounding_is_away_from_the_market(values, bid, ask, position):
     """The quote is never narrower than asked for, and at most two ticks wider."""
     c = candidate(Params(**values), bid, ask, position)
-    if c.bid_fits and c.ask_fits:
-        width = (c.ask_ticks - c.bid_ticks) * 256
-        assert 2 * values["half_spread_sub"] <= width <= 2 * values["half_spread_sub"] + 510
+    width = (c.ask_ticks - c.bid_ticks) * 256
+    assert 2 * values["half_spread_sub"] <= width <= 2 * values["half_spread_sub"] + 510
 
 
 @given(row, i32, i32, i32, st.integers(0, 1 << 20))
 def test_more_position_never_raises_a_quote(values, bid, ask, position, more):
     assume(position + more < 1 << 31)
     one, two = (candidate(Params(**values), bid, ask, p) for p in (position, position + more))
-    if all((one.bid_fits, one.ask_fits, two.bid_fits, two.ask_fits)):
-        assert two.bid_ticks <= one.bid_ticks
-        assert two.ask_ticks <= one.ask_ticks
+    assert two.bid_ticks <= one.bid_ticks
+    assert two.ask_ticks <= one.ask_ticks
 
 
 @given(row, i32, i32)
@@ -76,13 +74,18 @@ def test_no_skew_at_the_target(values, bid, ask):
 def test_skew_is_clamped(values, bid, ask, position):
     skewed = candidate(Params(**values), bid, ask, position)
     plain = candidate(Params(**(values | {"skew_q8": 0})), bid, ask, position)
-    if skewed.bid_fits and plain.bid_fits:
-        assert abs(skewed.bid_ticks - plain.bid_ticks) * 256 <= values["skew_max_sub"] + 256
+    assert abs(skewed.bid_ticks - plain.bid_ticks) * 256 <= values["skew_max_sub"] + 256
 
 
-def test_prices_that_do_not_fit_are_said_to():
-    c = candidate(params(ref_scale=(1 << 32) - 1), (1 << 31) - 1, (1 << 31) - 1, 0)
-    assert (c.bid_fits, c.ask_fits) == (False, False)
+def test_prices_that_do_not_fit_a_word_are_blocked():
+    """Whatever the limits: there is no limit that such a price could keep."""
+    huge = (1 << 31) - 1
+    widest = params(ref_scale=(1 << 32) - 1, px_min_ticks=-1 << 31, px_max_ticks=huge, px_notional_ticks=huge,
+                    max_notional_lo=0xFFFF_FFFF, max_notional_hi=0xFFFF_FFFF)
+    for bid, ask in ((huge - 1, huge), (-1 << 31, (-1 << 31) + 1)):
+        d = decide(widest, bid=(True, bid, 5), ask=(True, ask, 5))
+        assert not -1 << 31 <= d.candidate.bid_ticks <= huge
+        assert d.reasons == g.G5 | g.G10
 
 
 # ---------------------------------------------------------------------- what happens to each side
@@ -141,7 +144,7 @@ def test_without_a_session_nothing_is_emitted():
 
 def test_everything_blocks_after_reset():
     d = evaluate(Params(), State(), (False, 0, 0), (False, 0, 0), False, Context())
-    assert d.reasons == g.G0 | g.G1 | g.G3 | g.G4 | g.G5 | g.G11 | g.G22 | g.S0
+    assert d.reasons == g.G0 | g.G1 | g.G3 | g.G4 | g.G5 | g.G10 | g.G11 | g.G22 | g.S0
     assert d.outcome == DROPPED
 
 
@@ -162,7 +165,8 @@ def test_every_limit_of_zero_blocks(name):
     (g.G4, {"bid": (True, 10_002, 5)}), (g.G4, {"p": params(stale_cycles=0)}),
     (g.G5, {"p": params(px_max_ticks=10_002)}), (g.G5, {"p": params(px_min_ticks=10_000)}),
     (g.G5, {"p": params(q_min_lots=6)}), (g.G5, {"p": params(q_hard_lots=4)}), (g.G5, {"p": params(half_spread_sub=0)}),
-    (g.G9, {"p": params(max_lots=4)}), (g.G10, {"p": params(max_notional_lo=10_003 * 5 - 1)}),
+    (g.G9, {"p": params(max_lots=4)}), (g.G10, {"p": params(max_notional_lo=2_000_000 * 5 - 1)}),
+    (g.G10, {"p": params(px_notional_ticks=10_002)}), (g.G10, {"p": params(px_notional_ticks=0)}),
     (g.G11, {"s": State()}), (g.G11, {"p": params(max_long_lots=4)}),
     (g.G11, {"s": State(pos_valid=True, position=-16)}), (g.G11, {"s": State(pos_valid=True, sent_bid=16)}),
 ])
@@ -171,9 +175,54 @@ def test_each_gate_alone(reason, change):
     assert d.reasons == reason
 
 
+def test_a_negative_price_has_a_notional_too():
+    p = {"px_min_ticks": -20_000, "px_max_ticks": 20_000}
+    sides = {"bid": (True, -10_002, 5), "ask": (True, -10_000, 5)}
+    assert decide(params(**p, px_notional_ticks=10_003), **sides).reasons == 0
+    d = decide(params(**p, px_notional_ticks=10_002), **sides)
+    assert (d.reasons, d.bid_ok, d.ask_ok) == (g.G10, False, True)
+
+
+@given(st.integers(1, 1000), st.integers(0, 10 ** 6), i32)
+def test_the_hosts_bound_makes_the_notional_exact(lots, notional, price):
+    """px_notional_ticks = floor(max_notional / quote_lots): a price passes if its notional does."""
+    bound = notional // lots
+    p = params(quote_lots=lots, q_hard_lots=lots, max_lots=lots, max_long_lots=lots, max_short_lots=lots,
+               px_min_ticks=-1 << 31, px_max_ticks=(1 << 31) - 1, max_notional_lo=notional, px_notional_ticks=bound)
+    for px in (price, bound, bound + 1, -bound, -bound - 1):
+        bid, ask = g.gate(p, State(pos_valid=True), (px, px), True, context())
+        assert (bid | ask) & ~g.G10 == 0
+        assert (bid == 0) == (bound > 0 and abs(px) * lots <= notional)
+
+
+@given(i32, i32, st.integers(0, (1 << 31) - 1), i32)
+def test_window_is_what_passes(low, high, bound, px):
+    p = params(px_min_ticks=low, px_max_ticks=high, px_notional_ticks=bound, quote_lots=1, max_notional_hi=1)
+    least, most = g.window(p)
+    for price in (px, low, high, bound, -bound, 0, 1, -1, least, most, least - 1, most + 1):
+        if -1 << 31 <= price < 1 << 31:
+            bid, _ = g.gate(p, State(pos_valid=True), (price, price), True, context())
+            assert (least <= price <= most and bound > 0) == (not bid & (g.G5 | g.G10))
+
+
+def test_a_price_that_is_not_allowed_any_more_is_replaced():
+    """However little the target has moved; without a token the nearest allowed price stays."""
+    p = params(px_max_ticks=10_003, toward_ticks=9, away_ticks=9)
+    d = decide(p, live(live_ask_ticks=10_004))
+    assert (d.ask, d.ask_ticks, d.bid) == ("replace", 10_003, "keep")
+    d = decide(params(px_max_ticks=10_003, bid_en=0), live(live_ask_ticks=10_004), context(symbol_tokens=0))
+    assert (d.outcome, d.ask, d.ask_ticks, d.bid) == (PULLED, "keep", 10_003, "pull")
+
+
+def test_an_empty_window_quotes_nothing():
+    d = decide(params(px_min_ticks=10_010, px_max_ticks=10_001), live())
+    assert (d.outcome, d.bid, d.ask, d.bid_lots, d.ask_lots) == (PULLED, "pull", "pull", 0, 0)
+
+
 def test_limits_are_inclusive():
-    assert decide(params(max_notional_lo=10_003 * 5, max_lots=5, q_hard_lots=5, q_min_lots=5, px_max_ticks=10_003,
-                         px_min_ticks=9999, max_long_lots=5, max_short_lots=5)).reasons == 0
+    assert decide(params(max_notional_lo=10_003 * 5, px_notional_ticks=10_003, max_lots=5, q_hard_lots=5,
+                         q_min_lots=5, px_max_ticks=10_003, px_min_ticks=9999, max_long_lots=5,
+                         max_short_lots=5)).reasons == 0
 
 
 def test_reducing_lets_only_the_side_through_that_strictly_reduces():
@@ -199,8 +248,8 @@ def test_exposure_never_passes_the_caps(steps):
         if step == "quote":
             d = evaluate(p, s, (True, mid - 1, 1), (True, mid + 1, 1), True, context(symbol_tokens=9))
             if d.emits:
-                s.sent_bid += d.bid_lots if d.bid == "replace" else 0
-                s.sent_ask += d.ask_lots if d.ask == "replace" else 0
+                s.sent_bid += d.bid_lots    # what is repeated may be filled up: it counts again
+                s.sent_ask += d.ask_lots
                 s.live_bid, s.live_bid_ticks, s.live_bid_lots = d.bid_lots > 0, d.bid_ticks, d.bid_lots
                 s.live_ask, s.live_ask_ticks, s.live_ask_lots = d.ask_lots > 0, d.ask_ticks, d.ask_lots
         elif step == "fill bid":
