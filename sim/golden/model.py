@@ -697,7 +697,8 @@ class GoldenModel:
         state = self.state
         armed, stopped, cleared = self._edge_state(c, s, trading)
         reduced = state == ACTIVE and self.state == REDUCING
-        s.stopped = stopped or None
+        if stopped:     # an attribute of its own means that something happened
+            s.stopped = True
 
         pending = self._pending
         if r.publish:
