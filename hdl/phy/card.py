@@ -173,9 +173,6 @@ class Card(wiring.Component):
         asked = Signal()
         m.d.sync += asked.eq(core.dbg_reg_we & ((core.dbg_reg_addr == BY_NAME["clear_halt"].address)
                                                 | (core.dbg_reg_addr == BY_NAME["arm"].address)))
-        m.d.comb += [guard.request.eq(asked), guard.busy.eq(core.order_tx_en)]
-        if "feed_lost" in core.signature.members:
-            m.d.comb += [core.feed_lost.eq(guard.feed_lost), core.kill_pin.eq(self.kill_pin)]
-        else:
-            m.d.comb += core.kill_pin.eq(self.kill_pin | guard.feed_lost)
+        m.d.comb += [guard.request.eq(asked), guard.busy.eq(core.order_tx_en), core.feed_lost.eq(guard.feed_lost),
+                     core.kill_pin.eq(self.kill_pin)]
         return m

@@ -198,10 +198,9 @@ class Card:
         self.feed.start()
         await Timer(60, "us")
         assert dut.on_feed.value == 0
-        for _ in range(2):      # a core without an input for it hears of the loss as a kill, which lasts until here
-            await self.write("clear_halt", await self.read("halt_nonce"))
-            await Timer(10, "us")
-            assert dut.on_feed.value == 1
+        await self.write("clear_halt", await self.read("halt_nonce"))
+        await Timer(10, "us")
+        assert dut.on_feed.value == 1
         assert not self.frames
         host = HostBytes()
         host.position(0, 0, 0, 0)
@@ -250,8 +249,7 @@ async def the_feed_clock_dies_in_mid_frame_while_a_quote_is_live(dut):
     assert STOPPED < cycles <= ClockGuard.GAP + HALT_TO_PINS
     state = await card.event("STATE_CHANGED")
     cocotb.log.info("state changed: %#x", state)
-    cause = "feed_lost" if "feed_lost" in HALT_CAUSES else "kill_pin"
-    assert state >> 8 & 1 << HALT_CAUSES[cause]
+    assert state >> 8 == 1 << HALT_CAUSES["feed_lost"]
     assert dut.on_feed.value == 0
     await Timer(200, "us")
     assert not card.frames, "one cancel is enough"
