@@ -1,31 +1,73 @@
-"""From SecurityID to instrument number, against a dictionary."""
+"""From SecurityID to instrument number, against a list."""
 
+import functools
+import operator
 import random
 
 import pytest
 from amaranth.back import verilog
 from amaranth.sim import Simulator
 
-from hdl.feed.lookup import InstrumentLookup
+from hdl.feed.lookup import NARROWING, InstrumentLookup
 
 SEED = 66
+#: Bits that are compared while the id arrives.
+NARROW = (1 << 8 * NARROWING) - 1
+
+
+class Bench:
+    """A lookup and the list of ids that were written."""
+
+    def __init__(self, ctx, dut, rng):
+        self.ctx, self.dut, self.rng = ctx, dut, rng
+        self.table = [0] * dut.instruments
+
+    async def write(self, index, security_id):
+        for name, value in (("write", 1), ("write_index", index), ("write_id", security_id)):
+            self.ctx.set(getattr(self.dut, name), value)
+        await self.ctx.tick()
+        self.ctx.set(self.dut.write, 0)
+        if index < len(self.table):
+            self.table[index] = security_id
+
+    async def rest(self):
+        """Bytes of something else, or none."""
+        self.ctx.set(self.dut.place, 0)
+        for _ in range(self.rng.choice((0, 0, 0, 1, 3))):
+            self.ctx.set(self.dut.data, self.rng.getrandbits(8))
+            await self.ctx.tick()
+
+    async def arrive(self, security_id, pauses=False):
+        """The bytes of an id, in the order of the wire. Returns the number that is known with the last one, or None."""
+        ctx, dut = self.ctx, self.dut
+        for k in range(NARROWING):
+            if pauses:
+                await self.rest()
+            ctx.set(dut.place, 1 << k)
+            ctx.set(dut.data, security_id >> 8 * k & 0xFF)
+            await ctx.tick()
+        ctx.set(dut.place, 0)
+        ctx.set(dut.data, security_id >> 8 * NARROWING)
+        return ctx.get(dut.index) if ctx.get(dut.hit) else None
+
+    async def same(self, index, security_id):
+        """Whether entry ``index`` is ``security_id``, three cycles after it is asked."""
+        self.ctx.set(self.dut.address, index)
+        self.ctx.set(self.dut.security_id, security_id)
+        await self.ctx.tick().repeat(3)
+        return bool(self.ctx.get(self.dut.same))
+
+    async def find(self, security_id, pauses=False):
+        """The instrument whose id it is, or None."""
+        index = await self.arrive(security_id, pauses)
+        return index if index is not None and await self.same(index, security_id) else None
 
 
 def simulate(test, instruments):
     dut = InstrumentLookup(instruments)
 
     async def testbench(ctx):
-        async def write(index, security_id):
-            ctx.set(dut.write, 1)
-            ctx.set(dut.write_index, index)
-            ctx.set(dut.write_id, security_id)
-            await ctx.tick()
-            ctx.set(dut.write, 0)
-
-        def find(security_id):
-            ctx.set(dut.security_id, security_id)
-            return ctx.get(dut.index) if ctx.get(dut.hit) else None
-        await test(write, find)
+        await test(Bench(ctx, dut, random.Random(SEED)))
 
     simulator = Simulator(dut)
     simulator.add_clock(8e-9)
@@ -39,61 +81,84 @@ def test_converts(instruments):
 
 
 def test_reset_knows_nothing():
-    async def test(write, find):
-        assert find(0) is None
-        assert find(174969) is None
+    async def test(b):
+        assert await b.arrive(0) is None
+        assert await b.arrive(174969) is None
+        assert not await b.same(0, 0)
     simulate(test, 4)
 
 
 def test_zero_means_unused():
-    async def test(write, find):
-        await write(1, 5)
-        await write(1, 0)
-        assert find(5) is None
-        assert find(0) is None
+    async def test(b):
+        await b.write(1, 5)
+        await b.write(1, 0)
+        assert await b.arrive(5) is None
+        assert await b.arrive(0) is None
+        assert not await b.same(1, 0)
     simulate(test, 4)
 
 
-def test_lowest_entry_wins():
-    async def test(write, find):
-        await write(3, 77)
-        assert find(77) == 3
-        await write(1, 77)
-        assert find(77) == 1
-        await write(1, 78)
-        assert (find(77), find(78)) == (3, 1)
+def test_number_is_known_before_the_last_byte():
+    """Of ids that differ in their last byte only: the number is the one that could be meant; that it is not is said."""
+    async def test(b):
+        await b.write(2, 0x01_02_03_04)
+        assert await b.arrive(0x99_02_03_04) == 2
+        assert not await b.same(2, 0x99_02_03_04)
+        assert await b.same(2, 0x01_02_03_04)
+    simulate(test, 4)
+
+
+def test_ids_that_cannot_be_told_apart_in_time():
+    """The bitwise OR of their numbers, and what is said of that one."""
+    async def test(b):
+        await b.write(1, 0x01_00_00_07)
+        await b.write(3, 0x02_00_00_07)
+        assert await b.find(0x02_00_00_07) == 3
+        assert await b.find(0x01_00_00_07) is None, "the number is the other one's"
+        await b.write(3, 0)
+        assert await b.find(0x01_00_00_07) == 1
+        await b.write(2, 0x02_00_00_07)
+        assert await b.arrive(0x02_00_00_07) == 3
+        assert await b.find(0x02_00_00_07) is None
     simulate(test, 4)
 
 
 @pytest.mark.parametrize("index", [5, 8, 255])
 def test_entry_that_does_not_exist(index):
-    async def test(write, find):
+    async def test(b):
         for i in range(5):
-            await write(i, 100 + i)
-        await write(index, 200)
-        assert find(200) is None
-        assert [find(100 + i) for i in range(5)] == list(range(5))
+            await b.write(i, 100 + i)
+        await b.write(index, 200)
+        assert await b.arrive(200) is None
+        assert [await b.find(100 + i) for i in range(5)] == list(range(5))
     simulate(test, 5)
 
 
 @pytest.mark.parametrize("instruments", [1, 5])
 def test_random(instruments):
     print(f"seed {SEED}")
-    rng = random.Random(SEED)
-    # Negative SecurityIDs are as good as others; some differ in one bit only.
-    ids = [0, 1, 3, 0x80000001, 0xFFFFFFFF, 174969, 174969 ^ 1 << 31, 174968]
-    table = [0] * instruments
+    # Negative SecurityIDs are as good as others; some differ in one bit only, some in their last byte only.
+    ids = [0, 1, 3, 0x80000001, 0xFFFFFFFF, 174969, 174969 ^ 1 << 31, 174969 ^ 1 << 23, 174969 ^ 1 << 8, 174968]
     hits = set()
 
-    async def test(write, find):
-        for _ in range(400):
+    async def test(b):
+        rng = b.rng
+        for _ in range(600):
             if rng.random() < .3:
-                index, security_id = rng.randrange(instruments), rng.choice(ids)
-                await write(index, security_id)
-                table[index] = security_id
+                await b.write(rng.randrange(instruments), rng.choice(ids))
             wanted = rng.choice(ids)
-            found = find(wanted)
-            assert found == (table.index(wanted) if wanted and wanted in table else None), (wanted, table)
-            hits.add(found)
+            could_be = [i for i, known in enumerate(b.table) if known and (known ^ wanted) & NARROW == 0]
+            number = functools.reduce(operator.or_, could_be) if could_be else None
+            await b.rest()
+            assert await b.arrive(wanted, pauses=rng.random() < .5) == number, (wanted, b.table)
+            if number is not None:
+                same = number < instruments and b.table[number] == wanted
+                assert await b.same(number, wanted) == same, (wanted, b.table)
+                hits.add((number, same))
+            else:
+                hits.add(None)
+            asked = rng.randrange(instruments)
+            assert await b.same(asked, wanted) == (wanted != 0 and b.table[asked] == wanted)
     simulate(test, instruments)
-    assert hits == {None, *range(instruments)}
+    assert hits >= {None, *((i, True) for i in range(instruments))}
+    assert {same for _, same in hits - {None}} == {False, True}

@@ -40,8 +40,12 @@ def test_exact_division():
             ctx.set(dut.shift, shift)
             ctx.set(dut.odd, odd)
             ctx.set(dut.inverse, pow(odd, -1, 1 << 32) if odd else 0)
-            await ctx.tick().repeat(TickConverter.LATENCY)
             right = tick != 0 and px % tick == 0 and -2**31 <= px // tick < 2**31
+            await ctx.tick().repeat(TickConverter.LATENCY)
+            for _ in range(TickConverter.PROOF - TickConverter.LATENCY + rng.randrange(2)):
+                if right:       # the price stands before it is proved, and stays
+                    assert ctx.get(dut.ticks) == px // tick, (tick, px)
+                await ctx.tick()
             assert bool(ctx.get(dut.ok)) == right, (tick, px)
             if right:
                 exact += 1
@@ -52,3 +56,52 @@ def test_exact_division():
     simulator.add_testbench(testbench)
     simulator.run()
     assert exact > 100
+
+
+def test_every_shift():
+    """The bits that are shifted away are all looked at: each one alone is enough."""
+    dut = TickConverter()
+
+    async def testbench(ctx):
+        ctx.set(dut.en, 1)
+        ctx.set(dut.odd, 1)
+        ctx.set(dut.inverse, 1)
+        for shift in range(64):
+            ctx.set(dut.shift, shift)
+            for spoilt in (None, 0, shift // 2, shift - 1):
+                px = (-1 if shift % 2 else 1) << min(shift, 62 + shift % 2)
+                wrong = spoilt is not None and 0 <= spoilt < shift
+                px ^= 1 << spoilt if wrong else 0
+                ctx.set(dut.px, px)
+                await ctx.tick().repeat(TickConverter.PROOF)
+                right = px % (1 << shift) == 0 and -2**31 <= px >> shift < 2**31
+                assert right or wrong
+                assert bool(ctx.get(dut.ok)) == right, (shift, spoilt)
+                if right:
+                    assert ctx.get(dut.ticks) == px >> shift
+
+    simulator = Simulator(dut)
+    simulator.add_clock(8e-9)
+    simulator.add_testbench(testbench)
+    simulator.run()
+
+
+def test_it_rests_without_en():
+    dut = TickConverter()
+
+    async def testbench(ctx):
+        for name, value in (("en", 1), ("odd", 5), ("inverse", pow(5, -1, 1 << 32)), ("px", 35)):
+            ctx.set(getattr(dut, name), value)
+        await ctx.tick().repeat(TickConverter.PROOF)
+        ctx.set(dut.en, 0)
+        ctx.set(dut.px, 40)
+        await ctx.tick().repeat(20)
+        assert (ctx.get(dut.ticks), ctx.get(dut.ok)) == (7, 1)
+        ctx.set(dut.en, 1)
+        await ctx.tick().repeat(TickConverter.PROOF)
+        assert (ctx.get(dut.ticks), ctx.get(dut.ok)) == (8, 1)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(8e-9)
+    simulator.add_testbench(testbench)
+    simulator.run()
