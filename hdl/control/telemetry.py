@@ -1,8 +1,11 @@
 """Records of decisions and events, for the host."""
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.layout import sbe
@@ -32,6 +35,7 @@ _LINK = sbe.load("t2q_link")
 _DECISION, _EVENT = _LINK["Decision"], _LINK["Event"]
 _CODES = _LINK.enums["EventCode"]
 _OVERFLOW = "TELEMETRY_OVERFLOW"
+WORD = 32       # bits that are stored a cycle
 
 DECISION = record_layout(_DECISION)     #: a Decision; ``sequence`` is filled in by :class:`Telemetry`
 EVENT = record_layout(_EVENT)           #: an Event
@@ -47,28 +51,31 @@ class Telemetry(wiring.Component):
     missing at the host is a record that was lost. As soon as there is room again, an event TELEMETRY_OVERFLOW follows,
     whose data is the number of records lost since the last one.
 
-    **Latency**: the first byte of a decision is on ``o`` 3 cycles after its strobe, that of an event 4 cycles, if
+    **Latency**: the first byte of a decision is on ``o`` 6 cycles after its strobe, that of an event 8 cycles, if
     nothing was waiting.
 
-    **Order**: records keep the order in which they happened, save that in one cycle a decision goes before events and
-    events go by their codes. Of one kind of event that happens again while the first still waits to be stored, the
-    last one is kept and the others count as lost; without an overflow that takes two within eight cycles.
+    **Rate**: a record is stored a word of 32 bits a cycle. While that is done one more decision can wait, so two may
+    follow one another at once, and then one in every 20 cycles; a third one in between is lost. Of one kind of event
+    that happens again while the first still waits to be stored, the last one is kept and the others count as lost.
+
+    **Order**: records keep the order in which they happened, save that a decision goes before events that wait, and
+    those go by their codes.
 
     Parameters
     ----------
     depth : int
-        Records of room, at least 4.
+        Decisions of room, at least 4, rounded up to what the memory holds.
 
     Members
     -------
     cycle : In(64)
         The present cycle, for events.
     decision_valid : In(1), decision : In(DECISION)
-        Strobe: a decision. Its ``sequence`` is ignored.
+        Strobe: a decision. Its ``sequence`` is ignored. The strobe may come late in its cycle.
     events : In(Signature)
         An :data:`EventInput` for every code of the schema but TELEMETRY_OVERFLOW, under its name in lower case.
     lost : Out(1)
-        Strobe for a counter: one record or more is lost in this cycle.
+        Strobe for a counter: one record or more was lost in the cycle before.
     o : Out(Packet)
         Payloads of link packets.
     o_type : Out(8), o_length : Out(16)
@@ -92,77 +99,132 @@ class Telemetry(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        width = max(DECISION.size, EVENT.size)
-        entry = data.StructLayout({"is_event": 1, "record": width})
-        m.submodules.records = records = SyncFIFOBuffered(width=entry.size, depth=self.depth)
-        stored = Signal(entry)
+        words = [-(-layout.size // WORD) for layout in (DECISION, EVENT)]
+        most = max(words)
+        size = 1 << (self.depth * most - 1).bit_length()
+
         sequence = Signal(32)
-        m.d.comb += records.w_data.eq(stored.as_value())
+        lost = Signal(range(len(_CODES) + 1))       # in the cycle before
+        missing = Signal(32)                        # lost since the last TELEMETRY_OVERFLOW
+        store = Signal()                            # a record starts to be stored, under number `sequence`
+        ready = Signal()                            # it could
 
-        decision, event = Signal(DECISION), Signal(EVENT)
-        m.d.comb += [decision.eq(self.decision), decision.sequence.eq(sequence), event.sequence.eq(sequence)]
+        # A decision: taken in every cycle in which there is room for one, so that the strobe has one register to reach.
+        decision = Signal(DECISION)
+        decision_full, decision_stored = Signal(), Signal()
+        room = ~decision_full | decision_stored
+        with m.If(room):
+            m.d.sync += [decision.eq(self.decision), decision_full.eq(self.decision_valid)]
+        losses = [self.decision_valid & ~room]
 
-        # Events wait in a place of their own, one for each kind, until no decision wants to be stored.
-        losses = [self.decision_valid & ~records.w_rdy]
-        missing = Signal(32)        # lost since the last TELEMETRY_OVERFLOW
-        waiting = {name: Signal(name=f"{name.lower()}_waiting") for name in _CODES}
-        held = {name: data.StructLayout({"data": 32, "cycle": 64}) for name in _CODES if name != _OVERFLOW}
-        held = {name: Signal(layout, name=f"{name.lower()}_held") for name, layout in held.items()}
-        stores = Signal(len(_CODES))
-        overflow_stored = Signal()
-        m.d.comb += waiting[_OVERFLOW].eq(missing != 0)
-        blocked = self.decision_valid | ~records.w_rdy
-        for n, (name, code) in enumerate(sorted(_CODES.items(), key=lambda item: item[1])):
-            chosen = stores[n]
-            m.d.comb += chosen.eq(waiting[name] & ~blocked)
-            blocked = blocked | waiting[name]
-            with m.If(chosen):
-                m.d.comb += event.code.eq(code)
-                if name == _OVERFLOW:
-                    m.d.comb += overflow_stored.eq(1)
-                    m.d.comb += [event.data.eq(missing), event.cycle.eq(self.cycle)]
-                else:
-                    m.d.comb += [event.data.eq(held[name].data), event.cycle.eq(held[name].cycle)]
-                    m.d.sync += waiting[name].eq(0)
-            if name != _OVERFLOW:
-                source = getattr(self.events, name.lower())
-                with m.If(source.strobe):
-                    m.d.sync += [waiting[name].eq(1), held[name].data.eq(source.data), held[name].cycle.eq(self.cycle)]
-                losses.append(source.strobe & waiting[name] & ~chosen)
+        # Events wait in a place of their own, one for each kind. The first by its code is chosen, then moved.
+        event = Signal(EVENT)
+        event_full, event_stored = Signal(), Signal()
+        names = sorted(_CODES, key=_CODES.get)
+        waiting, choice = Signal(len(names)), Signal(len(names))
+        choosing = choice.any()
+        values = {}
+        for n, name in enumerate(names):
+            if name == _OVERFLOW:
+                with m.If(choice[n]):
+                    m.d.sync += [waiting[n].eq(0), missing.eq(lost)]
+                with m.Else():
+                    m.d.sync += missing.eq(missing + lost)
+                    with m.If(lost.any() | missing.any()):
+                        m.d.sync += waiting[n].eq(1)
+                values[name] = missing, self.cycle
+                continue
+            source = getattr(self.events, name.lower())
+            values[name] = Signal(32, name=f"{name.lower()}_data"), Signal(64, name=f"{name.lower()}_cycle")
+            with m.If(choice[n]):
+                m.d.sync += waiting[n].eq(0)
+            with m.If(source.strobe):
+                m.d.sync += [waiting[n].eq(1), values[name][0].eq(source.data), values[name][1].eq(self.cycle)]
+            losses.append(source.strobe & waiting[n] & ~choice[n])
+        m.d.sync += choice.eq(0)
+        with m.If(~choosing & ~event_full):
+            m.d.sync += choice.eq(waiting & -waiting)
+        with m.If(choosing):
+            m.d.sync += [
+                event_full.eq(1),
+                event.code.eq(_one_of(choice, [_CODES[name] for name in names])),
+                event.data.eq(_one_of(choice, [values[name][0] for name in names])),
+                event.cycle.eq(_one_of(choice, [values[name][1] for name in names])),
+            ]
+        with m.Elif(event_stored):
+            m.d.sync += event_full.eq(0)
 
-        any_event = stores.any()
+        m.d.sync += [lost.eq(sum(losses)), sequence.eq(sequence + (lost + store))]
+        m.d.comb += self.lost.eq(lost.any())
+
+        # Storing: the record is shifted into the memory, a word a cycle.
+        m.submodules.records = records = Memory(shape=WORD + 2, depth=size, init=[], attrs={"ram_style": "block"})
+        write, read = records.write_port(), records.read_port()
+        shift = Signal(WORD * most)
+        left = Signal(range(most + 1))              # words
+        kind = Signal()                             # it is an event
+        used = Signal(range(size + 1))              # words in the memory
+        fetch = Signal()
         m.d.comb += [
-            stored.is_event.eq(any_event),
-            stored.record.eq(Mux(any_event, event.as_value(), decision.as_value())),
-            records.w_en.eq(records.w_rdy & (self.decision_valid | any_event)),
+            ready.eq((left == 0) & (used <= size - most)),
+            decision_stored.eq(ready & decision_full),
+            event_stored.eq(ready & ~decision_full & event_full),
+            store.eq(ready & (decision_full | event_full)),
+            write.data.eq(Cat(shift[:WORD], kind, left == 1)),
+            write.en.eq(left != 0),
         ]
-        lost_now = Signal(range(len(losses) + 1))
-        m.d.comb += [lost_now.eq(sum(losses)), self.lost.eq(lost_now != 0)]
-        m.d.sync += sequence.eq(sequence + records.w_en + lost_now)
-        with m.If(overflow_stored):
-            m.d.sync += missing.eq(lost_now)
-        with m.Elif(~missing[-1]):
-            m.d.sync += missing.eq(missing + lost_now)
+        numbered_decision, numbered_event = Signal(DECISION), Signal(EVENT)
+        m.d.comb += [numbered_decision.eq(decision), numbered_decision.sequence.eq(sequence),
+                     numbered_event.eq(event), numbered_event.sequence.eq(sequence)]
+        with m.If(write.en):
+            m.d.sync += [shift.eq(shift >> WORD), left.eq(left - 1), write.addr.eq(write.addr + 1)]
+        with m.Elif(decision_full):
+            m.d.sync += [shift.eq(numbered_decision.as_value()), kind.eq(0)]
+            with m.If(ready):
+                m.d.sync += left.eq(words[0])
+        with m.Elif(event_full):
+            m.d.sync += [shift.eq(numbered_event.as_value()), kind.eq(1)]
+            with m.If(ready):
+                m.d.sync += left.eq(words[1])
+        m.d.sync += used.eq(used + write.en - fetch)
 
-        # One record at a time, a byte at a time.
-        taken = Signal(entry)
-        shift = Signal(width)
-        is_event = Signal()
-        left = Signal(range(width // 8 + 1))
-        busy = Signal()
+        # Showing: one word is shown, a byte at a time, and the next one is fetched meanwhile.
+        fetched, waits = Signal(), Signal()         # from the memory; in `upcoming`
+        upcoming, current = Signal(WORD + 2), Signal(WORD + 2)
+        bytes_left = Signal(range(WORD // 8 + 1))   # of the current word
+        done = Signal()                             # the current word makes place for the next one
+        final = current[WORD + 1]
+        tails = [(message.block_length - 1) % (WORD // 8) + 1 for message in (_DECISION, _EVENT)]
         m.d.comb += [
-            taken.eq(records.r_data),
-            self.o.valid.eq(busy),
-            self.o.data.eq(shift[:8]),
-            self.o.last.eq(left == 1),
-            self.o_type.eq(Mux(is_event, _EVENT.id, _DECISION.id)),
-            self.o_length.eq(Mux(is_event, _EVENT.block_length, _DECISION.block_length)),
+            read.en.eq(fetch),
+            fetch.eq((used != 0) & ~fetched & ~waits),
+            self.o.valid.eq(bytes_left != 0),
+            self.o.data.eq(current[:8]),
+            self.o.last.eq(final & (bytes_left == 1)),
+            self.o_type.eq(Mux(current[WORD], _EVENT.id, _DECISION.id)),
+            self.o_length.eq(Mux(current[WORD], _EVENT.block_length, _DECISION.block_length)),
+            done.eq((bytes_left == 0) | (self.o.ready & (bytes_left == 1))),
         ]
-        with m.If(~busy):
-            m.d.comb += records.r_en.eq(1)
-            m.d.sync += [shift.eq(taken.record), is_event.eq(taken.is_event), busy.eq(records.r_rdy)]
-            m.d.sync += left.eq(Mux(taken.is_event, _EVENT.block_length, _DECISION.block_length))
+        m.d.sync += fetched.eq(fetch)
+        with m.If(fetch):
+            m.d.sync += read.addr.eq(read.addr + 1)
+        with m.If(fetched):
+            m.d.sync += [upcoming.eq(read.data), waits.eq(1)]
+        with m.If(done):
+            with m.If(waits):
+                m.d.sync += [current.eq(upcoming), waits.eq(0)]
+            with m.If(~waits):
+                m.d.sync += bytes_left.eq(0)
+            with m.Elif(~upcoming[WORD + 1]):
+                m.d.sync += bytes_left.eq(WORD // 8)
+            with m.Else():
+                m.d.sync += bytes_left.eq(Mux(upcoming[WORD], tails[1], tails[0]))
         with m.Elif(self.o.ready):
-            m.d.sync += [shift.eq(shift >> 8), left.eq(left - 1), busy.eq(~self.o.last)]
+            m.d.sync += [current[:WORD].eq(current[8:WORD]), bytes_left.eq(bytes_left - 1)]
 
         return m
+
+
+def _one_of(choice, values):
+    """The value whose bit of ``choice`` is 1."""
+    return reduce(or_, (Mux(bit, value, 0) for bit, value in zip(choice, values, strict=True)))

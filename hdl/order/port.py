@@ -257,6 +257,7 @@ class OrderPort(wiring.Component):
         kind = Signal()
         other_source = Signal(_Source)
         other_length = Signal(11)
+        other_acks, other_host, other_message = Signal(), Signal(), Signal()    # what that means for the session
         source_now = Signal(_Source)
         length_now = Signal(11)
         taken = {}
@@ -275,8 +276,11 @@ class OrderPort(wiring.Component):
             take("last_processed", config.last_processed)
             m.d.sync += kind.eq(self.kind)
             with m.If(session.ack_pending):
-                m.d.sync += [other_source.eq(_Source.ACK), other_length.eq(0)]
+                m.d.sync += [other_source.eq(_Source.ACK), other_length.eq(0), other_acks.eq(1), other_host.eq(0),
+                             other_message.eq(0)]
             with m.Else():
+                m.d.sync += [other_acks.eq(host.kind == SESSION_TX), other_host.eq(1),
+                             other_message.eq(host.kind == SESSION_TX)]
                 m.d.sync += [other_source.eq(Mux(host.kind, _Source.SESSION_TX, _Source.FRAME_TX)),
                              other_length.eq(host.length)]
         with m.If(~fired):
@@ -305,16 +309,14 @@ class OrderPort(wiring.Component):
             m.d.sync += signal.eq(elapsed == cycle - 1)
             return signal
 
-        acks_now = fired | (other_source == _Source.ACK)
-        host_now = ~fired & ((other_source == _Source.SESSION_TX) | (other_source == _Source.FRAME_TX))
-        message_now = fired | (other_source == _Source.SESSION_TX)
+        host_now = ~fired & other_host
         m.d.comb += [
-            session.acked.eq(started & (acks_now | message_now)),
-            session.sent.eq(started & message_now),
+            session.acked.eq(started & (fired | other_acks)),
+            session.sent.eq(started & (fired | other_message)),
             session.sent_length.eq(length_now),
-            self.session_sent.eq(started & (source_now == _Source.SESSION_TX)),
+            self.session_sent.eq(started & ~fired & other_message),
             self.session_sent_seq.eq(taken["app_seq"]),
-            self.counters.acks_sent.eq(started & ~fired & (other_source == _Source.ACK)),
+            self.counters.acks_sent.eq(started & ~fired & ~other_host),
         ]
 
         # The timetable, counted from `T`. Each encoder reads its fields from the cycle after its start on. The lengths

@@ -66,6 +66,7 @@ class SegmentReceiver(wiring.Component):
     Members
     -------
     rx : In(RxBytes)
+        Not valid in the first cycle after reset.
     connection : In(Connection)
     established : In(1)
         The fabric owns the connection.
@@ -137,12 +138,20 @@ class SegmentReceiver(wiring.Component):
         check(tcp, net.TCP["src_port"], con.peer_port)
         check(tcp, net.TCP["dst_port"], con.local_port)
 
+        # What is expected is looked up a byte ahead: bytes of a frame come without a gap.
         expected = Signal(8)
+        counts = Signal(8)
         wrong = Signal()
-        with m.Switch(index):
-            for position, (value, mask) in checks.items():
-                with m.Case(position):
-                    m.d.comb += [expected.eq(value), wrong.eq(((rx.data ^ value) & mask).any())]
+        m.d.comb += wrong.eq(((rx.data ^ expected) & counts).any())
+        with m.If(rx.valid):
+            m.d.sync += counts.eq(0)
+            with m.Switch(index):
+                for position, (value, mask) in checks.items():
+                    if position:
+                        with m.Case(position - 1):
+                            m.d.sync += [expected.eq(value), counts.eq(mask)]
+        with m.Else():
+            m.d.sync += [expected.eq(checks[0][0]), counts.eq(checks[0][1])]
         in_dst = index < net.ETHERNET["dst"].end
         with m.If(rx.eof):
             m.d.sync += [for_me.eq(1), for_all.eq(1), ours.eq(1)]

@@ -13,6 +13,7 @@ from hdl.layout import sbe
 LINK = sbe.load("t2q_link")
 CODES = LINK.enums["EventCode"]
 OVERFLOW = CODES["TELEMETRY_OVERFLOW"]
+SPACING = 19        # cycles between decisions of which none is lost
 
 
 def random_decision(rng):
@@ -91,15 +92,15 @@ def test_every_field_and_latency():
     assert name == "Decision"
     null = {f.name: f.null for f in LINK["Decision"].fields.values()}
     assert {n: null[n] if v is None else v for n, v in values.items()} == {**decision, "sequence": 0}
-    assert began == 10 + 3
+    assert began == 10 + 6
     assert not lost
     (_, values, began), = run([{}, {"GAP": 5}])[0]
-    assert began == 1 + 4
+    assert began == 1 + 8
 
 
 def test_every_event_has_its_code_data_and_cycle():
     names = [name for name in CODES if name != "TELEMETRY_OVERFLOW"]
-    stimulus = [{name: 1000 + n} for n, name in enumerate(names)] + [{}] * 5 + [dict.fromkeys(names, 7)]
+    stimulus = [{name: 1000 + n} for n, name in enumerate(names)] + [{}] * 60 + [dict.fromkeys(names, 7)]
     records, lost = run(stimulus)
     values = [(r["code"], r["data"], r["cycle"], r["sequence"]) for _, r, _ in records]
     at = len(stimulus) - 1
@@ -121,7 +122,8 @@ def test_overflow_is_counted_and_told():
     rng = random.Random(seed)
     decisions = [random_decision(rng) for _ in range(40)]
     # The host does not read at first: what does not fit is lost, and the producer never notices.
-    records, lost = run([{"decision": decision} for decision in decisions], depth=8, ready=lambda cycle: cycle > 100)
+    stimulus = [happening for decision in decisions for happening in ({"decision": decision}, *[{}] * SPACING)]
+    records, lost = run(stimulus, depth=8, ready=lambda cycle: cycle > len(stimulus))
     kept = [values for name, values, _ in records if name == "Decision"]
     told = [values for name, values, _ in records if name == "Event"]
     assert lost == 40 - len(kept)
@@ -131,6 +133,24 @@ def test_overflow_is_counted_and_told():
     sequence = [values["sequence"] for _, values, _ in records]
     assert sequence == sorted(set(sequence))
     assert sequence[-1] + 1 == len(records) + lost, "each lost record is a missing number"
+
+
+def test_decisions_that_come_too_fast():
+    """Two may follow one another at once, and then one for every record's worth of words."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    decisions = [random_decision(rng) for _ in range(8)]
+    pair = [{"decision": decisions[0]}, {"decision": decisions[1]}]
+    stimulus = [*pair, *[{}] * SPACING, {"decision": decisions[2]}, *[{}] * SPACING, {"decision": decisions[3]}]
+    records, lost = run(stimulus)
+    assert lost == 0
+    assert [values["quoteId"] for _, values, _ in records] == [decision["quoteId"] for decision in decisions[:4]]
+    records, lost = run([{"decision": decision} for decision in decisions])
+    assert lost == len(decisions) - 2
+    assert [(name, values["sequence"]) for name, values, _ in records[:2]] == [("Decision", 0), ("Decision", 1 + lost)]
+    assert sum(values["data"] for name, values, _ in records[2:] if values["code"] == OVERFLOW) == lost
+    assert records[-1][1]["sequence"] + 1 == len(records) + lost
 
 
 def test_random_traffic_loses_nothing_untold():
