@@ -1,6 +1,6 @@
 """Line arbitration: the first copy of a packet wins, whichever line brings it."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,7 +15,7 @@ class SequenceArbiter(wiring.Component):
     duplicate : out(1) it has been seen, or was passed over by a gap. Same cycle.
     gap : out(1) packets before it are missing. Same cycle, together with ``accept``.
     ahead : out(32) packets that are missing before this one. Same cycle as ``gap``.
-    missing : out(32) packets missing in all gaps so far, saturating.
+    missing : out(32) packets missing in all gaps so far, saturating. Two cycles after the gap.
     expected : out(32) next sequence number.
     last_seq : out(32) last accepted sequence number.
     take_back : in(1) the packet accepted last was damaged, its number perhaps too: ``expected`` and ``missing`` are as
@@ -39,17 +39,17 @@ class SequenceArbiter(wiring.Component):
             self.duplicate.eq(self.seq_valid & started & ahead[31]),
             self.gap.eq(self.seq_valid & started & ~ahead[31] & (ahead != 0)),
         ]
-        total = Signal(33)
-        m.d.comb += total.eq(self.missing + ahead)
         # A damaged number that was believed would make every right one a duplicate, for ever if it is far ahead.
         before = [Signal.like(s, name=f"{s.name}_before") for s in (started, self.expected, self.missing)]
         with m.If(self.accept):
             m.d.sync += [started.eq(1), self.expected.eq(self.seq + 1), self.last_seq.eq(self.seq)]
             m.d.sync += [b.eq(s) for b, s in zip(before, (started, self.expected, self.missing), strict=True)]
+        # Counted a cycle later: two additions and what hangs on them are two cycles' work.
+        counts, skipped, total = Signal(), Signal(32), Signal(33)
+        m.d.comb += total.eq(self.missing + skipped)
+        m.d.sync += [counts.eq(self.gap), skipped.eq(ahead)]
+        with m.If(counts):
+            m.d.sync += self.missing.eq(Mux(total[32], 0xFFFFFFFF, total[:32]))
         with m.If(self.take_back):
             m.d.sync += [s.eq(b) for b, s in zip(before, (started, self.expected, self.missing), strict=True)]
-        with m.If(self.gap):
-            m.d.sync += self.missing.eq(total[:32])
-            with m.If(total[32]):
-                m.d.sync += self.missing.eq(0xFFFFFFFF)
         return m

@@ -1,6 +1,6 @@
 """Which received frames are packets of the feed, and where in them the payload is."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out, Signature
 
@@ -136,6 +136,8 @@ class FeedMatch(wiring.Component):
         line = Signal()
         passed = Signal()
         trailer = Signal(range(net.FCS_SIZE + 1))
+        hit = Signal()                          # the destination port is one of ours
+        udp_length = Signal(17)                 # as IPv4 has it
 
         def field(header, name):
             """The field `name` of `header` is complete with this byte."""
@@ -160,8 +162,9 @@ class FeedMatch(wiring.Component):
                     with m.If(field(net.ETHERNET, "dst")):
                         ours = [(ip != 0) & (value(net.ETHERNET, "dst") == _multicast_mac(ip)) for ip, _ in lines]
                         m.d.sync += [on.eq(hit) for on, hit in zip(line_on, ours, strict=True)]
-                        with m.If(~(ours[0] | ours[1])):
-                            drop(_Verdict.NOT_OURS)
+                    # What a long comparison has found is acted upon with the next byte.
+                    with m.If((at == net.ETHERNET.fields["src"].offset) & ~(line_on[0] | line_on[1])):
+                        drop(_Verdict.NOT_OURS)
                     with m.If(field(net.ETHERNET, "ethertype")):
                         m.d.sync += at.eq(0)
                         with m.If((value(net.ETHERNET, "ethertype") == net.ETHERTYPE_IPV4)
@@ -193,6 +196,7 @@ class FeedMatch(wiring.Component):
             header_sum = Signal(16)
             carry = Signal()
             total_length = Signal(16)
+            m.d.sync += udp_length.eq(total_length - net.IPV4.size)
             with m.Case(_Where.IPV4):
                 with m.If(rx.valid):
                     m.d.sync += at.eq(at + 1)
@@ -224,20 +228,20 @@ class FeedMatch(wiring.Component):
                 with m.If(rx.valid):
                     m.d.sync += at.eq(at + 1)
                     with m.If(at == 0):
-                        with m.If(header_sum + carry != 0xFFFF):
+                        with m.If(header_sum != Mux(carry, 0xFFFE, 0xFFFF)):
                             drop(_Verdict.BAD_HEADER)
                         with m.Elif(~(line_on[0] | line_on[1])):
                             drop(_Verdict.NOT_OURS)
                     with m.If(field(net.UDP, "dst_port")):
                         hits = [on & (value(net.UDP, "dst_port") == port)
                                 for on, (_, port) in zip(line_on, lines, strict=True)]
-                        m.d.sync += line.eq(~hits[0])
-                        with m.If(~(hits[0] | hits[1])):
-                            drop(_Verdict.NOT_OURS)
+                        m.d.sync += [line.eq(~hits[0]), hit.eq(hits[0] | hits[1])]
+                    with m.If((at == net.UDP.fields["length"].offset) & ~hit):
+                        drop(_Verdict.NOT_OURS)
                     with m.If(field(net.UDP, "length")):
                         length = value(net.UDP, "length")
                         m.d.sync += payload_len.eq(length - net.UDP.size)
-                        with m.If((length < net.UDP.size) | (length + net.IPV4.size != total_length)):
+                        with m.If((length < net.UDP.size) | (length != udp_length)):
                             drop(_Verdict.BAD_HEADER)
                     with m.If(field(net.UDP, "checksum")):
                         m.d.sync += [remaining.eq(payload_len), first.eq(1)]

@@ -32,6 +32,7 @@ def offer(numbers, gaps_between=lambda: 0):
             out.append(("gap" if gap else "accept" if accept else "duplicate", ctx.get(dut.ahead) if gap else 0))
             await ctx.tick()
         ctx.set(dut.seq_valid, 0)
+        await ctx.tick()    # what is missing is counted a cycle later
         registers.update({name: ctx.get(getattr(dut, name)) for name in ("missing", "expected", "last_seq")})
 
     simulator = Simulator(dut)
