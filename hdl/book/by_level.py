@@ -13,6 +13,8 @@ _MIDDLE = 3     # cycles from asking the memory for a level until it stands betw
 
 #: Cycles from an update to the first one in which the next update or a ``load`` may come.
 UPDATE_CYCLES = 16
+#: Levels that pass by in that time.
+_DEEPEST = UPDATE_CYCLES - _MIDDLE - 3
 
 
 class Level(data.Struct):
@@ -36,7 +38,7 @@ class BookByLevel(wiring.Component):
     Parameters
     ----------
     instruments : number of instruments.
-    depth : levels a side, 2 to 15.
+    depth : levels a side, 2 to 10.
 
     Members
     -------
@@ -49,7 +51,7 @@ class BookByLevel(wiring.Component):
     action : in(8), level : in(8), px : in(32, signed), size : in(32), known : in(1) the entry; ``level`` counts from 1
         and must be in range, ``action`` must be one of MDUpdateAction.
     invalidate : in(1) forget all books. What is on the bench stays there: it is what the last decision was made of.
-        Goes before an update in the same cycle.
+        It overrules an update in the same cycle.
     best_bid, best_ask, second_bid, second_ask : out(:class:`Level`). After an update only the bests are right.
     busy : out(1) the levels are passing by: from the cycle after an update on.
 
@@ -61,8 +63,8 @@ class BookByLevel(wiring.Component):
     """
 
     def __init__(self, instruments, depth=10):
-        if not 2 <= depth < _STRIDE:
-            raise ValueError(f"depth is {depth}, must be 2 to {_STRIDE - 1}")
+        if not 2 <= depth <= _DEEPEST:
+            raise ValueError(f"depth is {depth}, must be 2 to {_DEEPEST}")
         self.instruments, self.depth = instruments, depth
         super().__init__({"address": In(8), "load": In(1), "update_bid": In(1), "update_ask": In(1),
                           "update_reset": In(1), "action": In(8), "level": In(8), "px": In(signed(32)),
@@ -72,7 +74,6 @@ class BookByLevel(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         n, depth = self.instruments, self.depth
-        assert depth + _MIDDLE + 2 < UPDATE_CYCLES
         width = max(1, (n - 1).bit_length())
         address = self.address[:width]
         insert, replace, delete, thru, from_ = (
