@@ -101,6 +101,11 @@ class Lockstep:
         self._frames[port].extend(wire_bytes(frame) for frame in frames)
         self._call(self.board.inject_many, port, frames, starts, **options)
 
+    def received(self, port):
+        """Every frame that has begun on a port's receive pins: (cycle of its first preamble byte, bytes with FCS)."""
+        starts = self.board.rx_starts(port).tolist()
+        return list(zip(starts, self._frames[port], strict=False))
+
     # -- time ---------------------------------------------------------------------------------------------------
     def begin(self, cycles):
         """Start a burst; it runs beside the caller until :meth:`end`."""

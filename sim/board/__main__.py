@@ -13,22 +13,30 @@ from sim.board.board import VirtualBoard
 from sim.board.verilate import BuildError, Design, lint
 
 
+def speed(board: VirtualBoard, seconds: float) -> tuple[int, float]:
+    """Simulate a design with all its ports as busy as they can be, which is the slowest that it gets.
+
+    Returns (cycles, processor seconds that they took); stops after ``seconds`` of these.
+    """
+    frame = bytes.fromhex("01005e000001020000000001 0800") + bytes(range(256)) * 5
+    cycles, used, burst = 0, 0.0, 100_000
+    while used < seconds:
+        for port in board.ports:
+            board.inject_many(port, [frame] * (burst // len(frame)), [board.cycle] * (burst // len(frame)))
+        begin = time.process_time()
+        cycles += board.run(burst)
+        used += time.process_time() - begin
+        for port in board.build.transmitting:
+            board.take_tx(port)
+    return cycles, used
+
+
 def _bench(design: Design, seconds: float) -> None:
-    """Simulate with both ports as busy as they can be, which is the slowest that the core gets."""
     with Progress(transient=True) as bar:
         task = bar.add_task("building", total=1.0)
         board = VirtualBoard(design, progress=lambda share, what: bar.update(task, completed=share, description=what))
     with board:
-        frame = bytes.fromhex("01005e000001020000000001 0800") + bytes(range(256)) * 5
-        cycles, used, burst = 0, 0.0, 100_000
-        while used < seconds:
-            for port in board.ports:
-                board.inject_many(port, [frame] * (burst // len(frame)), [board.cycle] * (burst // len(frame)))
-            begin = time.process_time()
-            cycles += board.run(burst)
-            used += time.process_time() - begin
-            for port in board.build.transmitting:
-                board.take_tx(port)
+        cycles, used = speed(board, seconds)
         print(f"{design.top}: {cycles / used:,.0f} cycles/s ({cycles:,} cycles in {used:.1f} s)")
 
 

@@ -295,6 +295,11 @@ class GoldenModel:
         """The fabric owns an established session."""
         return self._port.up
 
+    @property
+    def rows(self):
+        """The active parameter rows (:class:`~sim.golden.quote.Params`) by instrument number."""
+        return self._rows[self._bank]
+
     def best(self, instrument):
         """((px_ticks, size) or None, same for the offer): what is known of the best prices."""
         book = self.books[instrument]
