@@ -100,7 +100,7 @@ class TickPath(wiring.Component):
     rx : in(RxBytes) the feed port. ``cycle`` : in(64) cycles since reset.
     control : in(PathControl), status : out(PathStatus), counters : out(PathCounters), ``drops`` : out(32) strobes by
         gate.
-    row_address : out(8), row : in(PARAM_ROW) the active parameter row of the address of the cycle before.
+    row_address : out(8), row : in(PARAM_ROW) the active parameter row of the address of two cycles before.
     flip : out(1) the parameter banks flip at the end of this cycle. ``bank`` : in(1) the active one.
     session_up, session_lost, session_enabled : in(1) from the order session; ``session_enabled`` strobes when a
         connection is handed over: nothing is live on it.
@@ -111,7 +111,10 @@ class TickPath(wiring.Component):
     state_changed, arm_refused, gap, poisoned, channel_reset : out(1) events; ``gap_size`` : out(32) packets missing in
         this gap; ``last_seq`` : out(32) last accepted sequence number.
 
-    Latency: the trigger byte on the pins in cycle *k* fires in *k* + 1 + :data:`hdl.quote.scheduler.DECISION_CYCLES`.
+    Latency: the trigger byte on the pins in cycle *k* fires in *k* + 1, the cycle in which it is on ``rx``. Everything
+    else about the entry has been decided by then, for every price that it can make the best; see
+    :class:`hdl.gate.hypotheses.Hypotheses`. What the frame says is formed in the shadow of its headers, from the book
+    as the entry has left it, and stands in ``quote`` from *k* + 1 + :data:`hdl.order.timing.QUOTE_AT` on.
     """
 
     def __init__(self, instruments=16, depth=10):
@@ -183,9 +186,9 @@ class TickPath(wiring.Component):
         m.d.sync += size_ok.eq((walker.size != 0) & (walker.size < _SIZE_NULL))
         known = Signal()
         m.d.comb += known.eq(ticks.ok & size_ok)
-        chosen = {      # which hypothesis comes true, for a bid and for an offer; none of them: nothing is known any more
-            "same": ~is_top & (places | deletes | forgets), "px": is_top & places & known, "second": is_top & deletes}
-        lost = forgets_side | (is_top & (forgets | (places & ~known)))
+        chosen = {      # which hypothesis comes true, for a bid and for an offer; none of them: nothing is known any
+            more "same": ~is_top & (places | deletes | forgets), "px": is_top & places & known, "second": is_top &
+        deletes} lost = forgets_side | (is_top & (forgets | (places & ~known)))
         primed, kept_side, on_reset = Signal(), Signal(), Signal()
         on_type = {"bid": Signal(Verdict, name="on_bid"), "ask": Signal(Verdict, name="on_ask")}
         with m.If(walker.eve):
@@ -195,12 +198,10 @@ class TickPath(wiring.Component):
             ]
             for side, cases in (("bid", (SAME, BID_PX, BID_SECOND)), ("ask", (SAME, ASK_PX, ASK_SECOND))):
                 verdicts = [hypotheses.verdicts[h] for h in cases]
-                pick = chosen.values()
-                m.d.sync += [
-                    on_type[side].want.eq(is_level & Cat(c & v.want for c, v in zip(pick, verdicts, strict=True)).any()),
-                    on_type[side].pull.eq(is_level & (Cat(c & v.pull for c, v in zip(pick, verdicts, strict=True)).any()
-                                                      | (lost & hypotheses.pull_all))),
-                ]
+                picks = list(zip(chosen.values(), verdicts, strict=True))
+                wants, pulls = Cat(c & v.want for c, v in picks).any(), Cat(c & v.pull for c, v in picks).any()
+                m.d.sync += [on_type[side].want.eq(is_level & wants),
+                             on_type[side].pull.eq(is_level & (pulls | (lost & hypotheses.pull_all)))]
         m.d.sync += primed.eq(walker.eve & walker.eve_ends_event & scheduler.claimed & ~walker.last)
 
         # ------------------------------------------------------------------ the trigger byte: fire
@@ -235,7 +236,8 @@ class TickPath(wiring.Component):
         # What a byte does to the book is done in the cycle after it, when all of its entry is in registers.
         live = Signal(n)
         settle = Signal()   # the host knows better about an instrument that exists
-        mine, kept, updates = Signal(), Signal(), {name: Signal(name=f"update_{name}") for name in ("bid", "ask", "reset")}
+        mine, kept = Signal(), Signal()
+        updates = {name: Signal(name=f"update_{name}") for name in ("bid", "ask", "reset")}
         applied, publish, accept = Signal(), Signal(), Signal()
         is_action = walker.action <= max(_ACTION.values())
         m.d.comb += [

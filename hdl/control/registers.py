@@ -101,7 +101,8 @@ def _build():
             ("kill", "wo", "-> HALTED; everything live is cancelled"),
             ("clear_halt", "wo", "Write the value of halt_nonce: HALTED -> DISARMED; positions must be written anew"),
             ("state", "ro", "0 DISARMED, 1 ACTIVE, 2 REDUCING, 3 HALTED", 2),
-            ("halt_cause", "ro", "Causes of the halt: 0 kill register, 1 kill pin, 2 dead-man, 3 session lost, 4 feed lost", 8),
+            ("halt_cause", "ro",
+             "Causes of the halt: 0 kill register, 1 kill pin, 2 dead-man, 3 session lost, 4 feed lost", 8),
             ("halt_nonce", "ro", "Number of the halt; clear_halt must repeat it", 32),
             ("heartbeat", "rw", "Host dead-man: counts only if the value written differs by +1 from the last one"),
             ("deadman_cycles", "rw", "G1 limit in cycles; 0 blocks"),
@@ -258,8 +259,8 @@ def _params():
         ("tick_e9_hi", 8, False, "Quote tick as a price mantissa, bits 39..32"),
         ("instrument_id_lo", 32, False, "Quoted instrument's id at the venue, low word"),
         ("instrument_id_hi", 32, False, "Quoted instrument's id at the venue, high word"),
-        ("px_notional_ticks", 31, False, "G10: greatest absolute price in quote ticks; times quote_lots it must not exceed "
-                                         "max_notional; 0 blocks"),
+        ("px_notional_ticks", 31, False, "G10: greatest absolute price in quote ticks; times quote_lots it must not
+                                         exceed " "max_notional; 0 blocks"),
     )
     return tuple(Param(name, word, width, signed, doc) for word, (name, width, signed, doc) in enumerate(rows))
 

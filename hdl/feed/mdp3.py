@@ -100,8 +100,8 @@ class Mdp3Walker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Whatever takes a comparison or a subtraction is worked out a byte ahead and stands in a flip-flop: with the byte
-        # itself there is nothing left but to choose.
+        # Whatever takes a comparison or a subtraction is worked out a byte ahead and stands in a flip-flop: with the
+        # byte itself there is nothing left but to choose.
         index = Signal(range(_INDEX_END + 1))   # of the byte on `data` inside its section; stops at the greatest
         payload_left = Signal(16)   # bytes of the payload after the byte on `data`, from the second byte on
         message_left = Signal(16)   # bytes of the message from the byte on `data` on
@@ -127,7 +127,8 @@ class Mdp3Walker(wiring.Component):
         m.submodules.fields = fields = FieldCapture({short: _ENTRY[name] for short, name in names.items()},
                                                      _INDEX_WIDTH)
         trigger = max(names, key=lambda short: fields.fields[short].end)
-        assert fields.fields["action"].end == fields.fields[trigger].offset and fields.fields[trigger].size == 1
+        assert fields.fields["action"].end == fields.fields[trigger].offset
+        assert fields.fields[trigger].size == 1
         security = fields.fields["security_id"]
         m.d.comb += self.security_id.eq(fields.value["security_id"])
         captures = (packet, framing, header, dimension, fields)
@@ -142,7 +143,8 @@ class Mdp3Walker(wiring.Component):
                 m.d.comb += getattr(self, short).eq(fields.now[short] if short == trigger else fields.value[short])
 
         # What the message is to us: its header comes field by field, and each is weighed as soon as it is there.
-        size, block_length, entry_length = framing.value["size"], header.value["blockLength"], dimension.value["blockLength"]
+        size, block_length = framing.value["size"], header.value["blockLength"]
+        entry_length = dimension.value["blockLength"]
         is_book, has_indicator, is_reset, is_ours = Signal(), Signal(), Signal(), Signal()
         indicator_at = Signal(range(_INDEX_END + 1))
         body = Signal(16)       # bytes of the message after its header
@@ -268,7 +270,8 @@ class Mdp3Walker(wiring.Component):
             with m.Case(Phase.ENTRY):
                 m.d.comb += fields.en.eq(self.valid)
                 m.d.comb += self.security_id_valid.eq(fields.done["security_id"])
-                m.d.comb += [self.security_id_place[i].eq(self.valid & (index == security.offset + i)) for i in range(4)]
+                m.d.comb += [self.security_id_place[i].eq(self.valid & (index == security.offset + i))
+                             for i in range(security.size)]
                 m.d.comb += [self.eve.eq(fields.done["action"] & ~message_ends),
                              self.eve_ends_event.eq(last_entry & end_of_event)]
                 with m.If(fields.done[trigger]):

@@ -13,8 +13,9 @@ from hdl.gate.limits import REASONS, LimitSide
 #: Members
 #: -------
 #: state : Out(2), kill_pin, heartbeat_ok, session_up, new_ok, cancel_ok : Out(1)
-#: can_send : Out(1) the port would have taken a frame, and trading was allowed.
-#: fired : Out(1) a frame started. ``quote_id`` : Out(64) the number that it took or would have taken.
+#: can_send : Out(1) the port would have taken a frame, and trading was allowed. fouled : Out(1) what the verdict was
+#:     made of had changed meanwhile. fired : Out(1) a frame started.
+#: cycle, quote_id : Out(64) when that was, and the number that the frame took or would have taken.
 Moment = Signature({"state": Out(2), "kill_pin": Out(1), "heartbeat_ok": Out(1), "session_up": Out(1),
                     "new_ok": Out(1), "cancel_ok": Out(1), "can_send": Out(1), "fired": Out(1), "fouled": Out(1),
                     "cycle": Out(64), "quote_id": Out(64)})
@@ -36,9 +37,9 @@ class Gate(wiring.Component):
     ``params`` : in(PARAM_ROW); ``bid_limits``, ``ask_limits`` : in(LimitSide).
 
     Step 2, from the cycle after on: ``moment`` : in(Moment); ``reasons`` : out(32) bit *g* is set if G*g* failed on any
-    side; ``bid_ok``, ``ask_ok`` : out(1) the side passed; ``emit`` : out(1) a frame has to leave; ``is_new`` : out(1) it
-    replaces at least one side; ``rate_blocked`` : out(1) G14 held a side back; ``bid_px``, ``ask_px`` : out(32, signed),
-    ``bid_lots``, ``ask_lots`` : out(24) what the frame says (0 lots: the side is not quoted).
+    side; ``bid_ok``, ``ask_ok`` : out(1) the side passed; ``emit`` : out(1) a frame has to leave; ``is_new`` : out(1)
+    it replaces at least one side; ``rate_blocked`` : out(1) G14 held a side back; ``bid_px``, ``ask_px`` : out(32,
+    signed), ``bid_lots``, ``ask_lots`` : out(24) what the frame says (0 lots: the side is not quoted).
     """
 
     def __init__(self):

@@ -19,10 +19,10 @@ class Verdict(data.Struct):
 class Hypotheses(wiring.Component):
     """Holds every hypothesis against every limit, before it is known which one comes true.
 
-    A price is never formed: ``bid >= x`` is ``ref >= 256 x + skew + half_spread``, so that the limits are brought to the
-    reference once, and each reference is compared with all of them. A side is right if it passes G3, G4, G5, G9, G10
-    and G11, and G0 of REDUCING; the rest of G0, G1, G14 and G22 can change at any time and are asked in the very cycle
-    in which a quote starts.
+    A price is never formed: ``bid >= x`` is ``ref >= 256 x + skew + half_spread``, so that the limits are brought to
+    the reference once, and each reference is compared with all of them. A side is right if it passes G3, G4, G5, G9,
+    G10 and G11, and G0 of REDUCING; the rest of G0, G1, G14 and G22 can change at any time and are asked in the very
+    cycle in which a quote starts.
 
     Members
     -------
@@ -30,8 +30,8 @@ class Hypotheses(wiring.Component):
         ``skew`` : in(32, signed) as :class:`hdl.quote.engine.QuoteEngine` gives them; ``bid``, ``ask`` : in(LimitSide),
         ``low``, ``high`` : in(32, signed) as :class:`hdl.gate.limits.Limits` does.
     book_ok : in(HYPOTHESES) G4 under each hypothesis, right in cycle 7. ``reducing`` : in(1).
-    verdicts : out(array of :class:`Verdict`), combinational in cycle 7, from flip-flops. ``pull_all`` : out(1) something
-        is live: what has to be done if the book has no best price.
+    verdicts : out(array of :class:`Verdict`), combinational in cycle 7, from flip-flops. ``pull_all`` : out(1)
+        something is live: what has to be done if the book has no best price.
     """
 
     def __init__(self):
@@ -53,7 +53,8 @@ class Hypotheses(wiring.Component):
                 final = Signal(signed(45), name=f"{name}_{what}_limit")
                 offset = 256 * more - (255 if name == "ask" else 0)
                 with m.If(at.any()):
-                    m.d.sync += base.eq((px << 8) + (p.half_spread_sub if name == "bid" else -p.half_spread_sub) + offset)
+                    half_spread = p.half_spread_sub if name == "bid" else -p.half_spread_sub
+                    m.d.sync += base.eq((px << 8) + half_spread + offset)
                 with m.If(at[5]):
                     m.d.sync += final.eq(base + self.skew)
                 limit.append(final)

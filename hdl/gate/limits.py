@@ -36,12 +36,12 @@ class Limits(wiring.Component):
 
     Members
     -------
-    at : in(8) bit *t* is set in cycle *t* of an evaluation: the inputs below hold still from its cycle 0 on, the results
-        stand from its cycle 6 on, until the next one (windows and thresholds from cycle 3 on).
+    at : in(8) bit *t* is set in cycle *t* of an evaluation: the inputs below hold still from its cycle 0 on, the
+        results stand from its cycle 6 on, until the next one (windows and thresholds from cycle 3 on).
     params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
         position_known : in(1). ``bound_notional`` : in(56) right in cycle 5.
-    bid, ask : out(LimitSide). ``low``, ``high`` : out(32, signed). ``lots`` : out(24) the greatest quantity that G11 has
-        been asked for, one a side: ``bid_largest``, ``ask_largest``.
+    bid, ask : out(LimitSide). ``low``, ``high`` : out(32, signed). ``lots`` : out(24) the greatest quantity that G11
+        has been asked for, one a side: ``bid_largest``, ``ask_largest``.
     """
 
     def __init__(self):

@@ -44,9 +44,9 @@ class TradingState(wiring.Component):
         super().__init__({
             "arm": In(1), "disarm": In(1), "reduce": In(1), "kill": In(1), "clear_halt": In(1), "data": In(32),
             "heartbeat": In(1), "deadman_cycles": In(32), "kill_pin": In(1), "session_up": In(1),
-            "session_lost": In(1), "feed_lost": In(1), "state": Out(2), "halt_cause": Out(8), "halt_nonce": Out(32), "trading": Out(1),
-            "heartbeat_ok": Out(1), "armed": Out(1), "reduced": Out(1), "arm_refused": Out(1), "stopped": Out(1),
-            "cleared": Out(1), "changed": Out(1)})
+            "session_lost": In(1), "feed_lost": In(1), "state": Out(2), "halt_cause": Out(8), "halt_nonce": Out(32),
+            "trading": Out(1), "heartbeat_ok": Out(1), "armed": Out(1), "reduced": Out(1), "arm_refused": Out(1),
+            "stopped": Out(1), "cleared": Out(1), "changed": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -65,7 +65,8 @@ class TradingState(wiring.Component):
             m.d.sync += age.eq(1)
         # What `age` will be in the next cycle, held against the limit in this one.
         alive = Signal()
-        m.d.comb += [sooner.eq(self.deadman_cycles > 1), later.eq((age != 0xFFFFFFFF) & (age + 1 < self.deadman_cycles))]
+        m.d.comb += [sooner.eq(self.deadman_cycles > 1),
+                     later.eq((age != 0xFFFFFFFF) & (age + 1 < self.deadman_cycles))]
         with m.If(counts):
             m.d.sync += [alive.eq(1), self.heartbeat_ok.eq(sooner)]
         with m.Else():

@@ -9,16 +9,17 @@ class Window(wiring.Component):
     """Clamps both sides of a quote into what has been approved.
 
     The gate has decided before the first preamble byte; what the frame says is worked out in the shadow of its
-    headers. Whatever comes out of that, a price below ``low`` leaves as ``low``, one above ``high`` as ``high``, and more
-    lots than ``bid_most`` as so many. A window without a price in it (``low`` above ``high``) lets no lots through.
+    headers. Whatever comes out of that, a price below ``low`` leaves as ``low``, one above ``high`` as ``high``, and
+    more lots than ``bid_most`` as so many. A window without a price in it (``low`` above ``high``) lets no lots
+    through.
 
     Members
     -------
     en : in(1) take the quote and the window of this cycle.
     bid_px, ask_px : in(32, signed), bid_lots, ask_lots : in(24) the quote; 0 lots: the side is not quoted.
     low, high : in(32, signed), bid_most, ask_most : in(24) the window.
-    bid_ticks, ask_ticks : out(32, signed), bid_quantity, ask_quantity : out(24) what leaves, from the cycle after ``en``
-        on until the next one. A side of 0 lots has price 0.
+    bid_ticks, ask_ticks : out(32, signed), bid_quantity, ask_quantity : out(24) what leaves, from the cycle after
+        ``en`` on until the next one. A side of 0 lots has price 0.
     clamped : out(1) strobe, in the cycle after ``en``: something lay outside.
 
     Proved for all inputs in ``tests/hdl/gate/test_window.py``.

@@ -100,7 +100,8 @@ class QuoteEngine(wiring.Component):
         # Rounding away from the market.
         up = (1 << SUBTICK_BITS) - 1
         exact_bid, exact_ask = Signal(signed(52)), Signal(signed(52))
-        m.d.comb += [exact_bid.eq(self.refs[SAME] - self.offset_bid), exact_ask.eq(self.refs[SAME] + self.offset_ask + up)]
+        m.d.comb += [exact_bid.eq(self.refs[SAME] - self.offset_bid),
+                     exact_ask.eq(self.refs[SAME] + self.offset_ask + up)]
         with m.If(at[6]):
             m.d.sync += [self.bid.eq(exact_bid >> SUBTICK_BITS), self.ask.eq(exact_ask >> SUBTICK_BITS)]
         return m

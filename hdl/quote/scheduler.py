@@ -11,15 +11,15 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-#: Cycles from the choice of an instrument (its SecurityID is complete, or a background evaluation starts) to its rows on
-#: the benches: its number in a register, memory, a register.
+#: Cycles from the choice of an instrument (its SecurityID is complete, or a background evaluation starts) to its rows
+#: on the benches: its number in a register, memory, a register.
 LOAD_CYCLES = 3
 #: Cycles from there to the decision.
 EVALUATION_CYCLES = 8
 #: Cycles from the choice of an instrument to the decision in the background, and to the first one on a trigger byte.
 DECISION_CYCLES = LOAD_CYCLES + EVALUATION_CYCLES
-#: Cycles from a decision to the cycle in which the gate weighs what the frame will say: in the background the prices are
-#: there already, after a trigger byte they are formed from the book as the entry has left it.
+#: Cycles from a decision to the cycle in which the gate weighs what the frame will say: in the background the prices
+#: are there already, after a trigger byte they are formed from the book as the entry has left it.
 WEIGH_BACKGROUND, WEIGH_DIRECT = 1, 2 + EVALUATION_CYCLES
 #: ... and from there to the cycle in which what leaves, and what is told of it, stands.
 LEAVE_CYCLES = 2
@@ -49,8 +49,8 @@ class Scheduler(wiring.Component):
     byte that matters of an entry arrives. ``trigger`` : in(1) with it: it ends an event, the claimed instrument's book
     changes, and a decision falls in this cycle. ``frame_end`` : in(1).
 
-    Feed, a cycle later: ``applied`` : in(1) an entry has changed the book of the claimed instrument. ``publish`` : in(1)
-    end of event. ``accept`` : in(1) a packet was accepted. ``invalidate`` : in(1) all books are void.
+    Feed, a cycle later: ``applied`` : in(1) an entry has changed the book of the claimed instrument. ``publish`` :
+    in(1) end of event. ``accept`` : in(1) a packet was accepted. ``invalidate`` : in(1) all books are void.
     ``updating`` : in(1) a book is being put back into memory.
 
     Host: ``settle`` : in(1), ``settle_index`` : in(8) the position of an instrument (below ``instruments``) was
@@ -66,13 +66,15 @@ class Scheduler(wiring.Component):
     in(1) tokens arrive. ``disturbed`` : in(1) what the gate goes by has changed behind the back of an evaluation.
 
     Evaluation: ``current`` : out(8) the instrument; its rows are to be taken onto the benches with ``load`` : out(1),
-    those of the book not when the bench holds what an entry has just made of them. ``at`` : out(8) bit *t* is set in cycle
-    *t* of the evaluation. ``claimed`` : out(1). ``fouled`` : out(1) the evaluation has been disturbed: it must not
-    decide. ``mid_event`` : out(1) the book is in the middle of an event, ``is_stale`` : out(1); both from cycle 1 on, of
-    an instrument that is evaluated in the background. ``due`` : out(1) a background decision falls in this cycle.
-    ``content`` : out(1) the evaluation is of a decision on a trigger byte. ``weigh`` : out(1), ``direct`` : out(1) the gate
-    weighs what was decided: ``deferred`` : in(1) with it: try again when the port is ready. ``wait_tokens`` : in(1) with
-    it: try again when tokens arrive. ``window`` : out(1) the cycle after, ``leave`` : out(1) the cycle after that.
+    those of the book not when the bench holds what an entry has just made of them. ``at`` : out(8) bit *t* is set in
+    cycle *t* of the evaluation. ``claimed`` : out(1). ``fouled`` : out(1) the evaluation has been disturbed: it must
+    not decide. ``mid_event`` : out(1) the book is in the middle of an event, ``is_stale`` : out(1); both from cycle 1
+    on, of an instrument that is evaluated in the background. ``due`` : out(1) a background decision falls in this
+    cycle.
+    ``content`` : out(1) the evaluation is of a decision on a trigger byte. ``weigh`` : out(1), ``direct`` : out(1) the
+    gate weighs what was decided: ``deferred`` : in(1) with it: try again when the port is ready. ``wait_tokens`` :
+    in(1) with it: try again when tokens arrive. ``window`` : out(1) the cycle after, ``leave`` : out(1) the cycle after
+    that.
     ``decided`` : out(8) the instrument of ``weigh``, ``window`` and ``leave``. ``busy`` : out(1) claimed, under way, or
     pending while the port is ready: slower senders hold back.
 
@@ -197,7 +199,8 @@ class Scheduler(wiring.Component):
             limit_write.data.eq(self.stale_limit),
             limit_read.addr.eq(upcoming | self.bank << bank_bit), limit_read.en.eq(1),
         ]
-        m.d.sync += [limit.eq(limit_read.data), swept.eq(sweep), of.eq(swept), exceeded.eq((age > limit) & ~self.accept)]
+        m.d.sync += [limit.eq(limit_read.data), swept.eq(sweep), of.eq(swept),
+                     exceeded.eq((age > limit) & ~self.accept)]
         with m.If(self.accept):
             m.d.sync += age.eq(1)
         with m.Elif(age != 0xFFFFFFFF):

@@ -24,10 +24,10 @@ class Timing:
         leaving the buffer.
     load : from the start of a background evaluation to the cycle in which its rows are in registers: what is looked at
         then (touched, stale) counts.
-    decision : from that start to the cycle in which its frame may start. On a trigger byte: none, it starts in the cycle
-        in which the byte is seen.
-    weigh_background, weigh_direct : from a decision to the cycle in which the scheduler learns that it has to be repeated.
-    leave : from there to the cycle in which its record stands and its content counts as live.
+    decision : from that start to the cycle in which its frame may start. On a trigger byte: none, it starts in the
+        cycle in which the byte is seen.
+    weigh_background, weigh_direct : from a decision to the cycle in which the scheduler learns that it has to be
+    repeated. leave : from there to the cycle in which its record stands and its content counts as live.
     foreign : from the cycle in which a SecurityID is seen to the one in which it proves to be another.
     book_update : cycles from an entry that changes a book to the last one in which that book is put back.
     heartbeat : from a heartbeat's write to the cycle from which the dead-man counts.
