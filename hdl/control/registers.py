@@ -259,8 +259,8 @@ def _params():
         ("tick_e9_hi", 8, False, "Quote tick as a price mantissa, bits 39..32"),
         ("instrument_id_lo", 32, False, "Quoted instrument's id at the venue, low word"),
         ("instrument_id_hi", 32, False, "Quoted instrument's id at the venue, high word"),
-        ("px_notional_ticks", 31, False, "G10: greatest absolute price in quote ticks; times quote_lots it must not
-                                         exceed " "max_notional; 0 blocks"),
+        ("px_notional_ticks", 31, False, "G10: greatest absolute price in quote ticks; times quote_lots it must not "
+                                         "exceed max_notional; 0 blocks"),
     )
     return tuple(Param(name, word, width, signed, doc) for word, (name, width, signed, doc) in enumerate(rows))
 
