@@ -186,9 +186,10 @@ class TickPath(wiring.Component):
         m.d.sync += size_ok.eq((walker.size != 0) & (walker.size < _SIZE_NULL))
         known = Signal()
         m.d.comb += known.eq(ticks.ok & size_ok)
-        chosen = {      # which hypothesis comes true, for a bid and for an offer; none of them: nothing is known any
-            more "same": ~is_top & (places | deletes | forgets), "px": is_top & places & known, "second": is_top &
-        deletes} lost = forgets_side | (is_top & (forgets | (places & ~known)))
+        # Which hypothesis comes true, for a bid and for an offer; if none does, nothing is known any more.
+        chosen = {
+            "same": ~is_top & (places | deletes | forgets), "px": is_top & places & known, "second": is_top & deletes}
+        lost = forgets_side | (is_top & (forgets | (places & ~known)))
         primed, kept_side, on_reset = Signal(), Signal(), Signal()
         on_type = {"bid": Signal(Verdict, name="on_bid"), "ask": Signal(Verdict, name="on_ask")}
         with m.If(walker.eve):

@@ -286,7 +286,7 @@ def test_status_has_everything_in_plain_data(make):
     assert len(status["instruments"]) == 16
     assert status["instruments"][0]["name"] == bench.config.instruments[0].name
     assert any(i["quote"] for i in status["instruments"])
-    assert status["card"]["latency_min"] == status["card"]["latency_max"] == 8
+    assert status["card"]["latency_min"] == status["card"]["latency_max"] == 2
 
 
 def test_every_register_that_is_watched_exists():
