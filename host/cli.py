@@ -380,6 +380,24 @@ def limits(
 
 
 @app.command()
+def latency(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False):
+    """Show trigger-to-quote as the card has measured it at its own pins: least, greatest, and the histogram.
+
+    In cycles of 8 ns, from the trigger byte on the feed port's receive pins to the first preamble byte of the quote on
+    the order port's transmit pins (GMII; what the PHYs add is not in it), over all quotes that a trigger byte has
+    caused since the card was reset. A running daemon reads it over the host link.
+
+    Example: t2q latency --json
+    """
+    from . import latency as measured
+    answer = _request(config, socket_path, "latency")
+    if as_json:
+        _print_json(answer)
+    else:
+        print(measured.text(answer))
+
+
+@app.command()
 def flash(
     board: Annotated[str, typer.Argument(help="colorlight_5a75b_r7_0, ecpix5 or versa_ecp5.")],
     port: Annotated[str | None, typer.Option("--port", "-p", help="Serial port of the card's host link, for the check "

@@ -44,6 +44,7 @@ COMMANDS = {
     "reduce": lambda daemon, request: daemon.reduce(),
     "kill": lambda daemon, request: daemon.kill(),
     "limits": _limits,
+    "latency": lambda daemon, request: daemon.latency(),
 }
 
 

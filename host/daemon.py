@@ -25,6 +25,7 @@ from hdl.control import registers as regmap
 from hdl.layout import sbe
 
 from . import config as configuration
+from . import latency as measured
 from . import link, params
 from .bank import ParameterBank
 from .device import DeviceError
@@ -488,6 +489,17 @@ class Daemon:
         pending = {name: self.registers.read(name) for name in WATCHED}
         await self._until(lambda: all(p.done for p in pending.values()), "the card does not answer")
         self.watched = {name: p.value for name, p in pending.items()}
+
+    async def latency(self):
+        """The card's own measurement of trigger-to-quote, as :func:`host.latency.summary` has it.
+
+        Read while the card works: a quote that leaves meanwhile may be in some of the numbers and not in others.
+        """
+        names = ("latency_min", "latency_max", "latency_count", "latency_sum")
+        pending = [self.registers.read(name) for name in names]
+        bins = [self.device.read(regmap.HISTOGRAM_BASE + n) for n in range(regmap.HISTOGRAM_BINS)]
+        await self._until(lambda: all(p.done for p in (*pending, *bins)), "the card does not answer")
+        return measured.summary(*(p.value for p in pending), [b.value for b in bins])
 
     def status(self):
         """Where everything stands, as plain data."""

@@ -13,7 +13,7 @@ from host.control import Client, ControlError, _bind
 from .conftest import FIRST_LIGHT
 
 COMMANDS = ["replay", "run", "venue", "board", "status", "watch", "arm", "disarm", "reduce", "kill", "limits",
-            "flash", "registers"]
+            "latency", "flash", "registers"]
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,7 @@ def test_every_command_says_what_it_does(name):
     (["kill"], "no daemon at {tmp}/none"),
     (["watch"], "no daemon at {tmp}/none"),
     (["limits"], "no daemon at {tmp}/none"),
+    (["latency"], "no daemon at {tmp}/none"),
 ])
 def test_no_daemon(arguments, text, tmp_path):
     result = invoke(*arguments, "--socket", str(tmp_path / "none"))
