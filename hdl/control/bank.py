@@ -196,6 +196,7 @@ class RegisterBank(wiring.Component):
         Returns the row that the host writes and reads, and the sweep; its top bit says that it is done.
         """
         bus = self.bus
+        assert max(register.address for register in REGISTERS) < 256
         index_width = max(1, (self.instruments - 1).bit_length())
         row = Signal(index_width + 1)               # row that is written or read by the host
         instrument = bus.addr[WORD_BITS:15]
@@ -250,6 +251,9 @@ class RegisterBank(wiring.Component):
         bus = self.bus
         passed = [bus.re] + [Signal(name=f"passed_{n}") for n in range(1, READ_LATENCY)]
         m.d.sync += [later.eq(earlier) for earlier, later in pairwise(passed)]
+        asked = Signal(16)          # the address, near by
+        with m.If(bus.re):
+            m.d.sync += asked.eq(bus.addr)
 
         # Whatever the host writes is also written, a cycle later, to memories that are a word wide; what it never
         # wrote is 0 there.
@@ -284,7 +288,7 @@ class RegisterBank(wiring.Component):
         shown = {}
         for name, depth, address, read_address, written in (
                 ("param", 1 << len(param_addr), param_addr, Cat(bus.addr[:WORD_BITS], row), written_param),
-                ("word", 1 << WORDS_BITS, word_addr, Cat(bus.addr[:8], is_id), written_word)):
+                ("word", 1 << WORDS_BITS, word_addr, Cat(asked[:8], asked[12]), written_word)):
             memory = Memory(shape=32, depth=depth, init=[], attrs={"ram_style": "block"})
             m.submodules[f"{name}_words"] = memory
             write, read = memory.write_port(), memory.read_port()
@@ -298,13 +302,13 @@ class RegisterBank(wiring.Component):
                 m.d.sync += shown[name].eq(read.data)
 
         # Values that the core supplies, in groups; a group that is not asked shows 0.
-        supplied = self._supplied(m, passed[1])
+        supplied = self._supplied(m, passed[1], asked)
         groups = []
         for n in range(0, len(supplied), 6):
             group = Signal(32, name=f"group_{n // 6}")
             with m.If(passed[1]):
                 m.d.sync += group.eq(0)
-                with m.Switch(bus.addr):
+                with m.Switch(asked[:8]):
                     for address, value in supplied[n:n + 6]:
                         with m.Case(address):
                             m.d.sync += group.eq(value)
@@ -313,22 +317,24 @@ class RegisterBank(wiring.Component):
         with m.If(passed[2]):
             m.d.sync += shown["value"].eq(reduce(or_, groups))
 
-        shown["count"], is_count = self._elaborate_counters(m, refused, sweep, passed)
+        shown["count"], is_count = self._elaborate_counters(m, refused, sweep, passed, asked)
         m.d.comb += self.histogram_addr.eq(bus.addr)
         shown["histogram"] = self.histogram_data
+        asked_global = Signal()
         chosen = {name: Signal(name=f"chosen_{name}") for name in shown}
         m.d.sync += [
-            chosen["param"].eq(bus.addr[15] & (bus.addr[WORD_BITS:15] < self.instruments)),
-            chosen["word"].eq(is_global | is_id),
-            chosen["value"].eq(1),
-            chosen["count"].eq(is_count),
-            chosen["histogram"].eq(bus.addr[6:] == registers.HISTOGRAM_BASE >> 6),
+            asked_global.eq(asked[8:] == registers.GLOBAL_BASE >> 8),
+            chosen["param"].eq(asked[15] & (asked[WORD_BITS:15] < self.instruments)),
+            chosen["word"].eq(asked_global | (asked[8:] == registers.SECURITY_ID_BASE >> 8)),
+            chosen["value"].eq(asked_global),
+            chosen["count"].eq(asked_global & is_count),
+            chosen["histogram"].eq(asked[6:] == registers.HISTOGRAM_BASE >> 6),
         ]
         with m.If(passed[-1]):
             m.d.sync += bus.read_data.eq(reduce(or_, (
                 value & chosen[name].replicate(32) for name, value in shown.items())))
 
-    def _supplied(self, m, sampled):
+    def _supplied(self, m, sampled, asked):
         """[(address, value)] of what is read from signals. High halves are those of the last ``sampled`` low half."""
         own = {"map_hash": Const(MAP_HASH, 32), "instruments": Const(self.instruments, 32), "bank": self.bank}
         supplied, latched = [], {}
@@ -340,7 +346,7 @@ class RegisterBank(wiring.Component):
                 value = own[name] if name in own else getattr(self.ro, name)
                 if half == 0:
                     latched[name] = Signal(32, name=f"{name}_latched")
-                    with m.If(sampled & (self.bus.addr == register.address)):
+                    with m.If(sampled & (asked == register.address)):
                         m.d.sync += latched[name].eq(value[32:])
                     value = value[:32]
                 elif half == 1:
@@ -348,13 +354,12 @@ class RegisterBank(wiring.Component):
                 supplied.append((register.address, value))
         return supplied
 
-    def _elaborate_counters(self, m, refused, sweep, passed):
+    def _elaborate_counters(self, m, refused, sweep, passed, asked):
         """Counters, in a memory; returns what the one under the address shows, and whether there is one.
 
         Each counter has a short one of its own that is emptied into the memory when its turn comes, or when it is
         read. While nothing happens, nothing moves.
         """
-        bus = self.bus
         counters = [register for register in REGISTERS if register.access == "count"]
         assert all(register.width == 32 for register in counters)
         index_width = (len(counters) - 1).bit_length()
@@ -364,12 +369,12 @@ class RegisterBank(wiring.Component):
             for register in counters))
 
         is_count = Signal()
-        asked = Signal(index_width)         # of the counter under the address, a cycle later
+        asked_index = Signal(index_width)   # of the counter under the address, a cycle later
         m.d.sync += is_count.eq(0)
-        with m.Switch(bus.addr):
+        with m.Switch(asked[:8]):
             for n, register in enumerate(counters):
                 with m.Case(register.address):
-                    m.d.sync += [is_count.eq(1), asked.eq(n)]
+                    m.d.sync += [is_count.eq(1), asked_index.eq(n)]
 
         # Turns, until a round has passed in which nothing happened. A read keeps them off for as long as it takes
         # what is under way to be written, and then takes a turn itself.
@@ -381,7 +386,7 @@ class RegisterBank(wiring.Component):
             own_turn.eq((left != 0) & ~Cat(passed).any()),
             read_turn.eq(passed[4] & is_count),
             visit.eq(own_turn | read_turn),
-            index.eq(Mux(read_turn, asked, turn)),
+            index.eq(Mux(read_turn, asked_index, turn)),
         ]
         with m.If(events.any()):
             m.d.sync += left.eq(1 << index_width)

@@ -101,20 +101,24 @@ class Telemetry(wiring.Component):
         m = Module()
         words = [-(-layout.size // WORD) for layout in (DECISION, EVENT)]
         most = max(words)
-        size = 1 << (self.depth * most - 1).bit_length()
+        size = 1 << (self.depth * most + 1).bit_length()
 
         sequence = Signal(32)
         lost = Signal(range(len(_CODES) + 1))       # in the cycle before
         missing = Signal(32)                        # lost since the last TELEMETRY_OVERFLOW
         store = Signal()                            # a record starts to be stored, under number `sequence`
-        ready = Signal()                            # it could
+        ready, ready_next = Signal(), Signal()      # it could
+        m.d.sync += ready.eq(ready_next)
 
-        # A decision: taken in every cycle in which there is room for one, so that the strobe has one register to reach.
+        # A decision: taken in every cycle in which there is room for one, so that its strobe has few registers to
+        # reach, and so that hundreds of clock enables come from one.
         decision = Signal(DECISION)
-        decision_full, decision_stored = Signal(), Signal()
-        room = ~decision_full | decision_stored
+        decision_full, decision_full_next, decision_stored = Signal(), Signal(), Signal()
+        room = Signal(init=1)       # no decision waits, or it is being stored
+        m.d.comb += decision_full_next.eq(~room | self.decision_valid)
+        m.d.sync += [decision_full.eq(decision_full_next), room.eq(~decision_full_next | ready_next)]
         with m.If(room):
-            m.d.sync += [decision.eq(self.decision), decision_full.eq(self.decision_valid)]
+            m.d.sync += decision.eq(self.decision)
         losses = [self.decision_valid & ~room]
 
         # Events wait in a place of their own, one for each kind. The first by its code is chosen, then moved.
@@ -163,20 +167,23 @@ class Telemetry(wiring.Component):
         shift = Signal(WORD * most)
         left = Signal(range(most + 1))              # words
         kind = Signal()                             # it is an event
+        writing = Signal()                          # `left` is not 0
         used = Signal(range(size + 1))              # words in the memory
         fetch = Signal()
         m.d.comb += [
-            ready.eq((left == 0) & (used <= size - most)),
+            # `used` may lack two words by then: this cycle's and the next one's.
+            ready_next.eq(Mux(writing, left == 1, ~store) & (used <= size - most - 2)),
             decision_stored.eq(ready & decision_full),
             event_stored.eq(ready & ~decision_full & event_full),
             store.eq(ready & (decision_full | event_full)),
             write.data.eq(Cat(shift[:WORD], kind, left == 1)),
-            write.en.eq(left != 0),
+            write.en.eq(writing),
         ]
         numbered_decision, numbered_event = Signal(DECISION), Signal(EVENT)
         m.d.comb += [numbered_decision.eq(decision), numbered_decision.sequence.eq(sequence),
                      numbered_event.eq(event), numbered_event.sequence.eq(sequence)]
-        with m.If(write.en):
+        m.d.sync += writing.eq(Mux(writing, left != 1, store))
+        with m.If(writing):
             m.d.sync += [shift.eq(shift >> WORD), left.eq(left - 1), write.addr.eq(write.addr + 1)]
         with m.Elif(decision_full):
             m.d.sync += [shift.eq(numbered_decision.as_value()), kind.eq(0)]
