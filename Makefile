@@ -61,15 +61,16 @@ lint: setup  ## ruff over the Python, Verilator's lint over the generated Verilo
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m sim.board lint $(ARGS)
 
-bench: setup  ## clock cycles of the core simulated in a second
-	@$(BIN)/python -m sim.board bench $(ARGS)
+bench: setup  ## latency in every case, asserted, and simulation speed: out/bench.json (ARGS=--quick: short; --docs)
+	@$(BIN)/python -m sim.bench $(ARGS)
 
 waves: setup  ## out/core.vcd: the signals of the core while a market data packet becomes a quote
 	@$(BIN)/python -m sim.waves --output out/core.vcd $(ARGS)
 
-docs: setup  ## write what is generated: docs/registers.md, docs/registers.json, docs/link.md, tables of docs/boards.md
+docs: setup  ## write what is generated: registers, link, and the tables of boards, latency and README (after make bench)
 	@$(BIN)/python -m hdl.control.document
 	@$(BIN)/python -m boards.document
+	@$(BIN)/python -m sim.bench.document
 
 bitstream: setup  ## make bitstream BOARD=...: a bitstream in build/boards/, its figures in out/boards/; timing checked
 	@$(BIN)/python -m boards build $(or $(BOARD),$(error BOARD is missing: make bitstream BOARD=colorlight_5a75b_r7_0|ecpix5|versa_ecp5)) $(ARGS)

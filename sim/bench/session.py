@@ -94,8 +94,8 @@ class Session:
         return values
 
     def counters(self):
-        """Every counter of the card by name."""
-        names = [r.name for r in registers.REGISTERS if r.access == "count"]
+        """Every counter of the card by name, and the packets missing in gaps."""
+        names = [*(r.name for r in registers.REGISTERS if r.access == "count"), "gap_packets"]
         return dict(zip(names, self.read(*(BY_NAME[name].address for name in names)), strict=True))
 
     def histogram(self):
