@@ -179,9 +179,9 @@ class Scheduler(wiring.Component):
         with m.If(self.due):
             m.d.sync += decided.eq(current)
         with m.If(self.identified):
-            m.d.sync += [mode.eq(Mode.CLAIMED), step.eq(1), current.eq(self.index), self.at.eq(0)]
+            m.d.sync += [mode.eq(Mode.CLAIMED), step.eq(1), current.eq(self.index)]
         with m.If(start | self.identified):
-            m.d.sync += self.fouled.eq(0)
+            m.d.sync += [self.fouled.eq(0), self.at.eq(0)]
         with m.Elif(self.disturbed):
             m.d.sync += self.fouled.eq(1)
         with m.If(self.at[0] & (mode != Mode.CONTENT)):
@@ -212,12 +212,14 @@ class Scheduler(wiring.Component):
 
         # Sets, in the order in which they overrule one another. The trigger of the cycle before has settled `decided`.
         now_touched, now_waiting, done, again = Signal(n), Signal(n), Signal(n), Signal(n)
-        triggered = Signal()
-        m.d.sync += triggered.eq(self.trigger)
+        # It went by what was live, so that a mass cancel in the same cycles leaves it pending.
+        triggered, cancelled = Signal(), Signal()
+        m.d.sync += [triggered.eq(self.trigger), cancelled.eq(self.mass_cancel)]
         m.d.comb += [
             now_touched.eq(touched | Mux(self.applied, 1 << current, 0)),
             now_waiting.eq(waiting | Mux(self.weigh & self.wait_tokens, 1 << decided, 0)),
-            done.eq(Mux(triggered, 1 << decided, Mux(start & ~self.identified, 1 << asked, 0))),
+            done.eq(Mux(triggered & ~cancelled & ~self.mass_cancel, 1 << decided,
+                        Mux(start & ~self.identified, 1 << asked, 0))),
         ]
         with m.If(squash):
             m.d.comb += again.eq(1 << flight)

@@ -108,8 +108,8 @@ class _Flight:
 class _Strobes:
     """What happens in one cycle from outside; see :meth:`GoldenModel._visit`. ``None`` (or absent) is nothing."""
 
-    accept = applied = arm = clear_halt = commit = disarm = enabled = entry = foreign = frame_end = gap = None
-    heartbeat = identified = kill = leave = lost = poisoned = pos_commit = publish = publish_entry = reduce = None
+    accept = applied = arm = cancelled = clear_halt = commit = disarm = enabled = entry = foreign = frame_end = None
+    gap = heartbeat = identified = kill = leave = lost = poisoned = pos_commit = publish = publish_entry = reduce = None
     reset = stopped = triggered = weighed = None
 
 
@@ -677,6 +677,7 @@ class GoldenModel:
                 self._watched = (c + timing.weigh_direct, claim)
         if mass_cancel:
             self._fire_mass_cancel(c)
+            s.cancelled = True
 
         # -------------------------------------------------------------- other frames
         if not fired and not mass_cancel and not busy and (port.ack_pending or port.host):
@@ -691,7 +692,9 @@ class GoldenModel:
         refill = self._session_ticks.is_tick(c) or self._symbol_ticks.is_tick(c)
         now_touched = self._touched | (1 << r.applied if r.applied is not None else 0)
         expired = self._expire(c, r.accept)
-        done = 1 << r.triggered if r.triggered is not None else 1 << background if background is not None else 0
+        done = 1 << background if background is not None else 0
+        if r.triggered is not None and not (mass_cancel or r.cancelled):    # it went by what was live
+            done = 1 << r.triggered
         again = 1 << self._flight.instrument if squash else 0
         waits = 0
         if s.weighed is not None:
