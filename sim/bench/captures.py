@@ -105,13 +105,14 @@ def _replay(case, board, config, source, name, progress):
             progress(min(1.0, (board.cycle - first) / (last - first)))
         replay.step()
         latency = replay.daemon.submit("latency", replay.daemon.latency())
-        replay.until(lambda: latency.done, "the card's histogram could not be read")
+        counters = replay.daemon.submit("counters", replay.daemon._watch())
+        replay.until(lambda: latency.done and counters.done, "the card's counters could not be read")
         mismatches = replay.stop()
         told = replay.daemon.decisions.total()
     finally:
         replay.close()
     histogram = {bin_["cycles"]: bin_["count"] for bin_ in latency.result["histogram"]}
-    played = Played(case, replay.lock, mismatches, histogram, told)
+    played = Played(case, replay.lock, mismatches, histogram, told, replay.daemon.watched["decisions_differed"])
     case.wrong += [f"the exchange: {text}" for text in
                    (*replay.gateway.explain_refusals(), *(v.text for v in replay.peer.violations))]
     row = Row(name, facts={"packets": len(source.frames), "config": Path(config.source).name,
@@ -145,7 +146,7 @@ def captures(board, config_path, packets=None, seed=1, progress=lambda share: No
     each line of generated ones). A capture that is not there is left out, with the reason, and a market is generated in
     its place.
     """
-    case = Case("a_captures", "captures of the exchange's feed, order port idle")
+    case = Case("a_captures", "captures")
     config = configuration.load(config_path)
     where = find_captures()
 

@@ -124,6 +124,7 @@ class Played:
     case : :class:`Case`.
     lock : :class:`sim.lockstep.Lockstep` that has come to its end. mismatches : what its ``finish`` gave.
     histogram : the probe's, as read from the card. told : number of decision records that the card sent.
+    differed : the card's counter of decisions whose two verdicts, before and behind the trigger byte, differ.
     host_frames : what the host gave to the port, or ``None`` if that is not known.
     of : for each frame of the feed its :class:`~sim.bench.traffic.Packet`, ``None`` for second copies; or ``None``: not
         known.
@@ -134,7 +135,7 @@ class Played:
     quotes : (decision, frame, byte or ``None``) of every quote.
     """
 
-    def __init__(self, case, lock, mismatches, histogram, told, host_frames=None, of=None):
+    def __init__(self, case, lock, mismatches, histogram, told, differed, host_frames=None, of=None):
         golden, facts = lock.golden, case.facts
         self.log, self.sent = FeedLog(lock.received(0)), lock.sent
         self.quotes, wrong = quotes(self.log, self.sent, golden.decisions)
@@ -145,6 +146,8 @@ class Played:
             case.wrong.append(f"the card's latency histogram is {histogram}, at the pins it was {dict(seen)}")
         if told != len(golden.decisions):
             case.wrong.append(f"the card told of {told} decisions, the golden model took {len(golden.decisions)}")
+        if differed:
+            case.wrong.append(f"the gate's verdicts before and behind the trigger byte differ {differed} times")
         self._news = defaultdict(list)
         if of is not None:
             self._follow(of)
@@ -162,7 +165,8 @@ class Played:
     def session(cls, case, session, of=None):
         """Bring a :class:`Session` to its end."""
         mismatches = session.finish()
-        return cls(case, session.lock, mismatches, session.histogram(), len(session.told), session.host_frames, of)
+        return cls(case, session.lock, mismatches, session.histogram(), len(session.told),
+                   session.counters()["decisions_differed"], session.host_frames, of)
 
     def _follow(self, of):
         """By instrument: (cycle of the byte that ended an event which changed it, its best prices then)."""
@@ -216,7 +220,7 @@ def _warm(session, market):
 
 def line_rate(board, events, seed=1, progress=lambda share: None):
     """Smallest frames back to back on both lines, every event another quote; ``events`` of each shape and template."""
-    case = Case("b_line_rate", "line rate: smallest frames back to back, lines A and B by turns")
+    case = Case("b_line_rate", "line rate, A and B")
     shapes = (("one entry, as the exchange sends it", {}),
               ("one entry, as short as it may be", {"block_length": traffic.MIN_ENTRY, "second_group": False}))
     runs = [(version, *shape) for version in _TEMPLATES for shape in shapes]
@@ -266,7 +270,7 @@ def _nothing_lost(case, row, events, frames, before, after):
 
 def trigger_kinds(board, repeats, seed=1, progress=lambda share: None):
     """Every kind of trigger, with both templates, ``repeats`` times, the order port idle."""
-    case = Case("c_trigger_kinds", "every kind of trigger, order port idle")
+    case = Case("c_trigger_kinds", "every kind of trigger")
     rows = {}
     for half, (version, template) in enumerate(_TEMPLATES.items()):
         market = traffic.Market(version, seed)
@@ -322,7 +326,7 @@ _HOST_FRAME = 1400      # bytes
 
 def port_busy(board, repeats, seed=1, progress=lambda share: None):
     """Events while the order port is busy: with our own quote, with a frame of the host, with acknowledgements."""
-    case = Case("d_port_busy", "order port busy: what is sent when it is free again")
+    case = Case("d_port_busy", "order port busy")
     busy = _Busy(board, case, seed)
     scenes = (busy.events_in_a_packet, busy.host_frame_one, busy.host_frame_many, busy.saturated, busy.acknowledging)
     for n, scene in enumerate(scenes):

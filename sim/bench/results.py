@@ -1,6 +1,7 @@
 """What a run of the bench leaves: ``out/bench.json``, and the table on the screen."""
 
 import json
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -53,7 +54,7 @@ def figure(summary, unit=False):
 
 def print_table(bench, console=None):
     """Figures by case, and what had to hold."""
-    console = console or Console()
+    console = console or Console(width=None if sys.stdout.isatty() else 200)
     table = Table(title="tick2quote bench, in cycles of 8 ns", title_justify="left", pad_edge=False, box=None)
     table.add_column("case")
     for name in FIGURES:

@@ -189,10 +189,10 @@ def test_a_stale_quote_fails_the_case(trade):
     packets = [None if p is None else replace(p, published=[
         {i: (tops[0], tops[1] + 1 if tops[1] else None) for i, tops in event.items()} for event in p.published])
         for p in trade.of]
-    played = cases.Played(case, trade.session.lock, [], trade.session.histogram(), len(trade.session.told),
+    played = cases.Played(case, trade.session.lock, [], trade.session.histogram(), len(trade.session.told), 0,
                           trade.session.host_frames, packets)
     assert len(played.quotes) == 4
     assert any("the newest were" in text for text in case.wrong)
     case = cases.Case("d", "not stale")
-    cases.Played(case, trade.session.lock, [], {}, 0, trade.session.host_frames, trade.of)
-    assert len(case.wrong) == 2     # histogram and telemetry, which were not given
+    cases.Played(case, trade.session.lock, [], {}, 0, 1, trade.session.host_frames, trade.of)
+    assert len(case.wrong) == 3     # histogram, telemetry and the second verdict, which are not those of the card
