@@ -21,8 +21,9 @@ PEER = Connection(LOCAL["peer_mac"], LOCAL["local_mac"], LOCAL["peer_ip"], LOCAL
 LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 400, "skew_q8": 256 * 8,
           "skew_max_sub": 3000, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -(1 << 31),
           "px_max_ticks": (1 << 31) - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100,
-          "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "px_notional_ticks": (1 << 31) - 1, "max_long_lots": 1 << 30, "max_short_lots": 1 << 30,
-          "stale_cycles": 200_000, "lot_mult": 1000, "lot_exp": -3, "tick_e9_lo": 500_000_000}
+          "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "px_notional_ticks": (1 << 30) - 1,
+          "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 200_000, "lot_mult": 1000,
+          "lot_exp": -3, "tick_e9_lo": 500_000_000}
 
 
 def tick_words(tick):
@@ -42,7 +43,7 @@ class CoSim:
         self.rng = random.Random(seed)
         self.tx, self.host, self.decoder, self.from_fabric = [], [], link.Decoder(), []
         self.feed_at = self.order_at = 0
-        self.kill_level = False
+        self.kill_level = self.feed_is_lost = False
 
     # ------------------------------------------------------------------ input
 
@@ -89,6 +90,12 @@ class CoSim:
         self.kill_level = level
         self.board.kill(level)
         self.model.kill_pin(self.board.cycle, level)
+
+    def lose_feed(self, level):
+        """The feed port's link or clock is gone, or back, from the next cycle on."""
+        self.feed_is_lost = level
+        self.board.feed_lost(level)
+        self.model.feed_lost(self.board.cycle, level)
 
     # ------------------------------------------------------------------ set up
 

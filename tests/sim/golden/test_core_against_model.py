@@ -62,12 +62,12 @@ def finish(sim):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_quiet_market(seed):
-    """A market as it is, both lines, a peer that acknowledges: quotes leave eight cycles after their trigger byte."""
+    """A market as it is, both lines, a peer that acknowledges: quotes leave two cycles after their trigger byte."""
     sim = ready(seed)
     replay(sim, seed, 400)
     finish(sim)
     assert sim.model.latency.count > 20
-    assert (sim.model.latency.minimum, sim.model.latency.maximum) == (8, 8)
+    assert (sim.model.latency.minimum, sim.model.latency.maximum) == (2, 2)
 
 
 def disturb(sim, rng, new):
@@ -129,7 +129,9 @@ def trouble(sim, rng, new):
         sim.write("kill", 1)
     elif what < 0.12:
         sim.kill(True)
-    elif what < 0.14:
+    elif what < 0.13:
+        sim.lose_feed(True)
+    elif what < 0.15:
         sim.write("deadman_cycles", rng.choice((0, 5_000, 0xFFFF_FFFF)))
     elif what < 0.2:
         sim.beats = getattr(sim, "beats", 1) + 1
@@ -138,6 +140,8 @@ def trouble(sim, rng, new):
         sim.peer(flags=net.TCP_ACK | rng.choice((net.TCP_FIN, net.TCP_RST)))
     if sim.kill_level and rng.random() < 0.5:
         sim.kill(False)
+    if sim.feed_is_lost and rng.random() < 0.5:
+        sim.lose_feed(False)
     if not sim.session_is_up() and rng.random() < 0.3:
         sim.hand_over(init_rcv_nxt=sim.peer_next, init_snd_nxt=sim.peer_seen)
     if sim.model.state != 1 and rng.random() < 0.5:
@@ -149,7 +153,8 @@ def trouble(sim, rng, new):
 
 @pytest.mark.parametrize("seed", [21, 22, 23])
 def test_troubled_state(seed):
-    """Arm, disarm, reduce, kill, dead-man, lost and new sessions: what is live is cancelled, nothing else leaves."""
+    """Arm, disarm, reduce, kill, dead-man, lost feeds, lost and new sessions: what is live is cancelled, nothing else
+    leaves."""
     sim = ready(seed)
     replay(sim, seed, 500, each=trouble, max_idle_ns=8_000)
     finish(sim)
