@@ -32,7 +32,8 @@ class Core(wiring.Component):
     feed_rxd : in(8), feed_rx_dv, feed_rx_er : in(1) GMII receive pins of the feed port, lines A and B.
     order_rxd, order_rx_dv, order_rx_er, order_txd, order_tx_en, order_tx_er : GMII pins of the order port.
     kill_pin : in(1) level, synchronised in two cycles: no new quotes while high, and HALTED from then on.
-    feed_lost : in(1) level, in this clock: the feed port's link or clock is gone. While trading it halts.
+    feed_lost : in(1) level, in this clock: the feed port's link or clock is gone. Every book is void
+        from then on; while trading it halts.
     link_rx_data : in(8), link_rx_valid : in(1), link_rx_ready : out(1) bytes from the host.
     link_tx_data : out(8), link_tx_valid : out(1), link_tx_ready : in(1) bytes to the host.
     dbg_reg_we, dbg_reg_addr (16), dbg_reg_data (32) : out, every register write as it happens.

@@ -167,7 +167,10 @@ class TickPath(wiring.Component):
             lookup.security_id.eq(walker.security_id),
         ]
         void = Signal()     # every book is worthless
-        m.d.sync += void.eq(arbiter.gap | walker.reset_channel | walker.poisoned)
+        feed_was_lost = Signal()
+        m.d.sync += [feed_was_lost.eq(control.feed_lost),
+                     void.eq(arbiter.gap | walker.reset_channel | walker.poisoned
+                             | (control.feed_lost & ~feed_was_lost))]
 
         # The row of the claimed instrument arrives long before the entry's last byte: the price is in ticks by then.
         m.d.comb += [

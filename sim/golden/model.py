@@ -108,9 +108,9 @@ class _Flight:
 class _Strobes:
     """What happens in one cycle from outside; see :meth:`GoldenModel._visit`. ``None`` (or absent) is nothing."""
 
-    accept = applied = arm = cancelled = clear_halt = commit = disarm = enabled = entry = foreign = frame_end = None
-    gap = heartbeat = identified = kill = leave = lost = poisoned = pos_commit = publish = publish_entry = reduce = None
-    reset = stopped = triggered = weighed = None
+    accept = applied = arm = blind = cancelled = clear_halt = commit = disarm = enabled = entry = foreign = None
+    frame_end = gap = heartbeat = identified = kill = leave = lost = poisoned = pos_commit = publish = None
+    publish_entry = reduce = reset = stopped = triggered = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
@@ -231,7 +231,7 @@ class GoldenModel:
         self._settle_words = None   # as the last pos_commit found them
         self.state, self.halt_cause, self.halt_nonce = DISARMED, 0, 0
         self._heartbeat = None      # (last value, cycle of the last one that counted)
-        self._kill_pin = self._feed_lost = False
+        self._kill_pin = self._feed_lost = self._feed_was_lost = False
         self._session_ticks, self._symbol_ticks = _Ticker(), _Ticker()
         self._session_tokens, self._symbol_tokens = _Bucket(), [_Bucket() for _ in range(instruments)]
         self._sizes = {"session_burst": 0, "symbol_burst": 0}   # what they are cut to; registers say what fills them
@@ -622,7 +622,10 @@ class GoldenModel:
         eligible = self._pending & (~self._touched | (0 if trading else n_all))
         if seen != c - 1:
             r, eligible_before = _Strobes(), eligible
-        void = r.gap or r.reset or r.poisoned
+        void = r.gap or r.reset or r.poisoned or r.blind
+        if self._feed_lost and not self._feed_was_lost:
+            s.blind = True      # nobody knows what the books are now
+        self._feed_was_lost = self._feed_lost
 
         # -------------------------------------------------------------- entry of the claimed instrument
         kept = False

@@ -15,7 +15,7 @@ from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, udp_frame
 from tests.core.bench import CoreBench
 
 PERIOD_NS = 8
-TRIGGER_TO_QUOTE = 8        # cycles
+TRIGGER_TO_QUOTE = 2        # cycles
 # The source drives after the edge of its time stamp, the sink samples before the edge of its own.
 OBSERVATION = 1
 MDP3 = sbe.load("cme_mdp3")
@@ -112,7 +112,7 @@ def row(instrument, kind, ticks, action="New", level=1):
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
-async def quotes_leave_eight_cycles_after_their_trigger(dut):
+async def quotes_leave_two_cycles_after_their_trigger(dut):
     """Every event that moves the best bid or offer is quoted, always after the same number of cycles."""
     tb = TB(dut)
     await tb.start([scaled(each) for each in INSTRUMENTS[:2]])
