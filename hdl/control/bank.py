@@ -46,6 +46,10 @@ LIVE = ("time_ns", "quote_id")
 #: Bits of the address of a word in its row, and of one among registers and SecurityIDs.
 WORD_BITS, WORDS_BITS = (registers.ROW_WORDS - 1).bit_length(), 9
 
+#: A memory in blocks. What it reads in the cycle in which the same word is written is never used, so that synthesis
+#: need not care for it; its output goes into a register at once, as it is slow.
+BLOCK = {"ram_style": "block", "no_rw_check": 1}
+
 #: Registers whose content the bank knows by itself; they are not among its ports.
 OWN = ("map_hash", "instruments", "bank", "write_refused")
 
@@ -289,17 +293,20 @@ class RegisterBank(wiring.Component):
         for name, depth, address, read_address, written in (
                 ("param", 1 << len(param_addr), param_addr, Cat(bus.addr[:WORD_BITS], row), written_param),
                 ("word", 1 << WORDS_BITS, word_addr, Cat(asked[:8], asked[12]), written_word)):
-            memory = Memory(shape=32, depth=depth, init=[], attrs={"ram_style": "block"})
+            memory = Memory(shape=32, depth=depth, init=[], attrs=BLOCK)
             m.submodules[f"{name}_words"] = memory
-            write, read = memory.write_port(), memory.read_port()
-            shown[name] = Signal(32, name=f"shown_{name}")
-            m.d.comb += [read.addr.eq(read_address), read.en.eq(passed[1])]
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            fetched = Signal(32, name=f"fetched_{name}", reset_less=True)
+            shown[name] = Signal(32, name=f"shown_{name}", reset_less=True)
+            m.d.comb += read.addr.eq(read_address)
+            with m.If(passed[1]):
+                m.d.sync += fetched.eq(read.data)
             with m.If(~sweep[-1]):
                 m.d.comb += [write.addr.eq(sweep), write.en.eq(1)]
             with m.Else():
                 m.d.comb += [write.addr.eq(address), write.data.eq(kept), write.en.eq(written)]
             with m.If(passed[2]):
-                m.d.sync += shown[name].eq(read.data)
+                m.d.sync += shown[name].eq(fetched)
 
         # Values that the core supplies, in groups; a group that is not asked shows 0.
         supplied = self._supplied(m, passed[1], asked)
@@ -405,20 +412,21 @@ class RegisterBank(wiring.Component):
                     m.d.sync += signal.eq(signal + 1)
 
         # Visit: the short counter in two steps while the memory is read, the sum, and the write.
-        m.submodules.counters = memory = Memory(shape=32, depth=1 << index_width, init=[], attrs={"ram_style": "block"})
-        write, read = memory.write_port(), memory.read_port()
+        m.submodules.counters = memory = Memory(shape=32, depth=1 << index_width, init=[], attrs=BLOCK)
+        write, read = memory.write_port(), memory.read_port(domain="comb")
         visits = [visit] + [Signal(name=f"visit_{n}") for n in range(1, 4)]
         indices = [index] + [Signal(index_width, name=f"index_{n}") for n in range(1, 4)]
         picked = [Signal(8, name=f"picked_{n}") for n in range(0, len(pending), 8)]
-        amount, before, total = Signal(8), Signal(32), Signal(33)
+        amount, total = Signal(8), Signal(33)
+        fetched, before = Signal(32, reset_less=True), Signal(32, reset_less=True)
         shown = Signal(32)
         m.d.sync += [later.eq(earlier) for earlier, later in pairwise(visits)]
-        m.d.comb += [read.addr.eq(index), read.en.eq(visit)]
+        m.d.comb += read.addr.eq(index)
         with m.If(visits[0]):
-            m.d.sync += indices[1].eq(index)
+            m.d.sync += [indices[1].eq(index), fetched.eq(read.data)]
             m.d.sync += [target.eq(Array(pending[8 * n:8 * n + 8])[index[:3]]) for n, target in enumerate(picked)]
         with m.If(visits[1]):
-            m.d.sync += [before.eq(read.data), amount.eq(Array(picked)[indices[1][3:]]), indices[2].eq(indices[1])]
+            m.d.sync += [before.eq(fetched), amount.eq(Array(picked)[indices[1][3:]]), indices[2].eq(indices[1])]
         with m.If(visits[2]):
             m.d.sync += [total.eq(before + amount), indices[3].eq(indices[2])]
         new = Signal(32)

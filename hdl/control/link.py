@@ -142,11 +142,12 @@ class Link(wiring.Component):
         left = Signal(range(MAX_PAYLOAD + 1))
         crc = Signal(16)
         crc_low = Signal(8)
-        is_command = (type_ == _WRITE.id) | (type_ == _READ.id)
+        is_command = Signal()
+        good = Signal()
 
         m.d.comb += [
             commands.w_data.eq(data),
-            commands.w_tag.eq(type_),
+            commands.w_tag.eq(type_ == _WRITE.id),
             host_tx.w_data.eq(data),
             host_tx.w_tag.eq(type_ == _SESSION_TX.id),
         ]
@@ -174,7 +175,7 @@ class Link(wiring.Component):
                     m.next = "type"
             with m.State("type"):
                 m.d.comb += [self.rx_ready.eq(1), covered.eq(1)]
-                m.d.sync += type_.eq(data)
+                m.d.sync += [type_.eq(data), is_command.eq((data == _WRITE.id) | (data == _READ.id))]
                 with m.If(take):
                     with m.Switch(data):
                         with m.Case(_WRITE.id, _READ.id, _FRAME_TX.id, _SESSION_TX.id):
@@ -232,17 +233,19 @@ class Link(wiring.Component):
                 with m.Else():
                     # What was written before must be in force before the order port sees the packet.
                     wait_for(host_tx.w_room & ~executing)
+                m.d.sync += good.eq((Cat(crc_low, data) == crc) & room)
                 with m.If(take):
-                    good = (Cat(crc_low, data) == crc) & room
-                    m.d.comb += [
-                        self.rx_packets.eq(good),
-                        self.rx_errors.eq(~good),
-                        commands.w_commit.eq(good & is_command),
-                        commands.w_discard.eq(~good),
-                        host_tx.w_commit.eq(good & ~is_command),
-                        host_tx.w_discard.eq(~good),
-                    ]
-                    m.next = "searching"
+                    m.next = "verdict"
+            with m.State("verdict"):
+                m.d.comb += [
+                    self.rx_packets.eq(good),
+                    self.rx_errors.eq(~good),
+                    commands.w_commit.eq(good & is_command),
+                    commands.w_discard.eq(~good),
+                    host_tx.w_commit.eq(good & ~is_command),
+                    host_tx.w_discard.eq(~good),
+                ]
+                m.next = "searching"
 
         pending = Signal(range(commands.max_packets + 1))
         done = commands.o.valid & commands.o.ready & commands.o.last
@@ -253,6 +256,7 @@ class Link(wiring.Component):
     def _elaborate_execute(self, m, commands, executing, reply, reply_valid, reply_taken):
         bus = self.bus
         o = commands.o
+        is_write = commands.tag[0]
         take = o.valid & o.ready
         root_size = max(_WRITE.block_length, _READ.block_length)
         collected = Signal(8 * max(root_size, _WORD.size))      # the newest byte on top
@@ -275,13 +279,13 @@ class Link(wiring.Component):
         with m.FSM(init="root"):
             with m.State("root"):
                 # A read has to wait for its predecessor's answer to leave; its bytes wait in the buffer.
-                m.d.comb += o.ready.eq(bus.ready & ((commands.tag == _WRITE.id) | ~reply_valid))
+                m.d.comb += o.ready.eq(bus.ready & (is_write | ~reply_valid))
                 with m.If(take):
                     m.d.sync += index.eq(index + 1)
-                    with m.If((commands.tag == _WRITE.id) & (index == _WRITE.block_length - 1)):
+                    with m.If(is_write & (index == _WRITE.block_length - 1)):
                         m.d.sync += [bus.addr.eq(root(_WRITE, "addr")), index.eq(0)]
                         m.next = "word"
-                    with m.If((commands.tag == _READ.id) & (index == _READ.block_length - 1)):
+                    with m.If(~is_write & (index == _READ.block_length - 1)):
                         m.d.sync += [bus.addr.eq(root(_READ, "addr")), tag.eq(root(_READ, "tag")), bus.re.eq(1),
                                      index.eq(0)]
                         m.next = "reading"

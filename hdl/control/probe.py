@@ -12,7 +12,7 @@ from hdl.control.registers import HISTOGRAM_BINS
 __all__ = ["PROBE_LATENCY", "LatencyProbe"]
 
 #: Cycles from ``tx_en`` rising to the first cycle in which every number includes the frame.
-PROBE_LATENCY = 6
+PROBE_LATENCY = 7
 
 
 class LatencyProbe(wiring.Component):
@@ -22,7 +22,7 @@ class LatencyProbe(wiring.Component):
     number of cycles from there to the cycle in which ``tx_en`` next rises: both ends are at the pins.
 
     **Latency**: with ``tx_en`` rising in cycle ``c`` the latency is known in ``c + 3``, and statistics and histogram
-    include the frame from ``c + 6`` (:data:`PROBE_LATENCY`). No frame is as short as that.
+    include the frame from ``c + 7`` (:data:`PROBE_LATENCY`). No frame is as short as that.
 
     **Bad input**: a frame without ``fire`` is not measured. Of two ``fire`` before one frame the last one counts.
     ``fire`` comes at least two cycles after ``tx_en`` rose for the frame before.
@@ -105,17 +105,26 @@ class LatencyProbe(wiring.Component):
         # A frame lasts longer than reading and writing a bin, so one access at a time is enough, and the host reads in
         # between.
         m.submodules.histogram = histogram = Memory(
-            shape=32, depth=HISTOGRAM_BINS, init=[], attrs={"ram_style": "block"})
-        write, read = histogram.write_port(), histogram.read_port()
+            shape=32, depth=HISTOGRAM_BINS, init=[], attrs={"ram_style": "block", "no_rw_check": 1})
+        write, read = histogram.write_port(), histogram.read_port(domain="comb")
         sweep = Signal(range(2 * HISTOGRAM_BINS))       # the memory keeps its content through a reset
         sweeping = ~sweep[-1]
         bin_ = Signal(range(HISTOGRAM_BINS))            # the last one is all ones
         beyond = self.latency[len(bin_):].any()
-        shown = Signal.like(read.data)
-        store, for_host = Signal(), Signal()
+        # Block memory is slow: between `fetched` and `shown` there is no time for anything.
+        fetched, shown = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        total = Signal(33)
+        counted, store, stored, for_host = Signal(), Signal(), Signal(), Signal()
         m.d.comb += read.addr.eq(Mux(self.measured, bin_, self.histogram_addr))
         m.d.comb += bin_.eq(self.latency[:len(bin_)] | beyond.replicate(len(bin_)))
-        m.d.sync += [shown.eq(read.data), store.eq(ended[3] & ~sweeping), for_host.eq(~ended[3])]
+        m.d.sync += [
+            fetched.eq(read.data), shown.eq(fetched), counted.eq(ended[3] & ~sweeping), store.eq(counted),
+            stored.eq(store),
+            # Neither what was read to be counted, nor what was read while something was written.
+            for_host.eq(~ended[3] & ~stored),
+        ]
+        with m.If(counted):
+            m.d.sync += total.eq(shown + 1)
         with m.If(for_host):
             m.d.sync += self.histogram_data.eq(shown)
         with m.If(sweeping):
@@ -124,7 +133,7 @@ class LatencyProbe(wiring.Component):
         with m.Else():
             m.d.comb += [
                 write.addr.eq(bin_),
-                write.data.eq(shown + ~shown.all()),
+                write.data.eq(total[:32] | total[32].replicate(32)),
                 write.en.eq(store),
             ]
 

@@ -148,22 +148,24 @@ class Telemetry(wiring.Component):
         m.d.sync += choice.eq(0)
         with m.If(~choosing & ~event_full):
             m.d.sync += choice.eq(waiting & -waiting)
+        event_full_next = Signal()
+        m.d.comb += event_full_next.eq(choosing | (event_full & ~event_stored))
+        m.d.sync += event_full.eq(event_full_next)
         with m.If(choosing):
             m.d.sync += [
-                event_full.eq(1),
                 event.code.eq(_one_of(choice, [_CODES[name] for name in names])),
                 event.data.eq(_one_of(choice, [values[name][0] for name in names])),
                 event.cycle.eq(_one_of(choice, [values[name][1] for name in names])),
             ]
-        with m.Elif(event_stored):
-            m.d.sync += event_full.eq(0)
 
         m.d.sync += [lost.eq(sum(losses)), sequence.eq(sequence + (lost + store))]
         m.d.comb += self.lost.eq(lost.any())
 
         # Storing: the record is shifted into the memory, a word a cycle.
-        m.submodules.records = records = Memory(shape=WORD + 2, depth=size, init=[], attrs={"ram_style": "block"})
-        write, read = records.write_port(), records.read_port()
+        # A word is read a cycle or more after it was written: synthesis need not care for reads of what is written.
+        m.submodules.records = records = Memory(
+            shape=WORD + 2, depth=size, init=[], attrs={"ram_style": "block", "no_rw_check": 1})
+        write, read = records.write_port(), records.read_port(domain="comb")
         shift = Signal(WORD * most)
         left = Signal(range(most + 1))              # words
         kind = Signal()                             # it is an event
@@ -182,28 +184,28 @@ class Telemetry(wiring.Component):
         numbered_decision, numbered_event = Signal(DECISION), Signal(EVENT)
         m.d.comb += [numbered_decision.eq(decision), numbered_decision.sequence.eq(sequence),
                      numbered_event.eq(event), numbered_event.sequence.eq(sequence)]
-        m.d.sync += writing.eq(Mux(writing, left != 1, store))
+        writing_next = Signal()
+        moves = Signal()            # `writing`, or there is something to store: the clock enable of `shift`
+        m.d.comb += writing_next.eq(Mux(writing, left != 1, store))
+        m.d.sync += [writing.eq(writing_next), moves.eq(writing_next | decision_full_next | event_full_next)]
+        with m.If(moves):
+            m.d.sync += shift.eq(Mux(writing, shift >> WORD, Mux(
+                decision_full, numbered_decision.as_value(), numbered_event.as_value())))
         with m.If(writing):
-            m.d.sync += [shift.eq(shift >> WORD), left.eq(left - 1), write.addr.eq(write.addr + 1)]
-        with m.Elif(decision_full):
-            m.d.sync += [shift.eq(numbered_decision.as_value()), kind.eq(0)]
-            with m.If(ready):
-                m.d.sync += left.eq(words[0])
-        with m.Elif(event_full):
-            m.d.sync += [shift.eq(numbered_event.as_value()), kind.eq(1)]
-            with m.If(ready):
-                m.d.sync += left.eq(words[1])
+            m.d.sync += [left.eq(left - 1), write.addr.eq(write.addr + 1)]
+        with m.Elif(store):
+            m.d.sync += [left.eq(Mux(decision_full, words[0], words[1])), kind.eq(~decision_full)]
         m.d.sync += used.eq(used + write.en - fetch)
 
         # Showing: one word is shown, a byte at a time, and the next one is fetched meanwhile.
         fetched, waits = Signal(), Signal()         # from the memory; in `upcoming`
-        upcoming, current = Signal(WORD + 2), Signal(WORD + 2)
+        word, upcoming = (Signal(WORD + 2, name=name, reset_less=True) for name in ("word", "upcoming"))
+        current = Signal(WORD + 2)
         bytes_left = Signal(range(WORD // 8 + 1))   # of the current word
         done = Signal()                             # the current word makes place for the next one
         final = current[WORD + 1]
         tails = [(message.block_length - 1) % (WORD // 8) + 1 for message in (_DECISION, _EVENT)]
         m.d.comb += [
-            read.en.eq(fetch),
             fetch.eq((used != 0) & ~fetched & ~waits),
             self.o.valid.eq(bytes_left != 0),
             self.o.data.eq(current[:8]),
@@ -214,9 +216,9 @@ class Telemetry(wiring.Component):
         ]
         m.d.sync += fetched.eq(fetch)
         with m.If(fetch):
-            m.d.sync += read.addr.eq(read.addr + 1)
-        with m.If(fetched):
-            m.d.sync += [upcoming.eq(read.data), waits.eq(1)]
+            m.d.sync += [read.addr.eq(read.addr + 1), word.eq(read.data)]
+        with m.If(fetched):     # block memory is slow: no time for anything in between
+            m.d.sync += [upcoming.eq(word), waits.eq(1)]
         with m.If(done):
             with m.If(waits):
                 m.d.sync += [current.eq(upcoming), waits.eq(0)]

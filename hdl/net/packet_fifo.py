@@ -88,9 +88,10 @@ class PacketFifo(wiring.Component):
         m = Module()
 
         entry = data.StructLayout({"length": range(self.depth_bytes + 1), "tag": 8})
-        m.submodules.bytes = bytes_ = Memory(shape=8, depth=self.depth_bytes, init=[])
+        # No byte that is used is read in the cycle in which it is written: synthesis need not care for that.
+        m.submodules.bytes = bytes_ = Memory(shape=8, depth=self.depth_bytes, init=[], attrs={"no_rw_check": 1})
         m.submodules.packets = packets = Memory(shape=entry, depth=self.max_packets, init=[])
-        byte_write, byte_read = bytes_.write_port(), bytes_.read_port()
+        byte_write, byte_read = bytes_.write_port(), bytes_.read_port(domain="comb")
         packet_write, packet_read = packets.write_port(), packets.read_port(domain="comb")
 
         # Pointers have one bit more than an address, so that full and empty differ. `start` is where the packet
@@ -117,7 +118,7 @@ class PacketFifo(wiring.Component):
         some = Signal()             # the packet has bytes that are not left out
         keep = Signal()
         back = Signal()             # forget the packet
-        change = Signal(signed(5))  # of `level`, if the packet is kept
+        change = Signal(signed(5))  # of `level`, if bytes are left out
         m.d.comb += [
             self.w_ready.eq(~bytes_full & ~lost),
             self.w_room.eq(~lost & ~packets_full),
@@ -125,7 +126,7 @@ class PacketFifo(wiring.Component):
             keep.eq(self.w_commit & ~self.w_discard & ~self.w_refused & some),
             back.eq((self.w_commit | self.w_discard) & ~keep),
             self.dropped.eq(self.w_commit & ~self.w_discard & self.w_refused),
-            change.eq(store - Mux(self.w_commit, self.w_trim, 0)),
+            change.eq(store - self.w_trim),
             byte_write.addr.eq(end),
             byte_write.data.eq(self.w_data),
             byte_write.en.eq(store),
@@ -138,10 +139,11 @@ class PacketFifo(wiring.Component):
                     if trim < 7:
                         with m.If(few > trim):
                             m.d.comb += some.eq(1)
+        trims = self.w_commit & self.w_trim.any()
         kept = Signal.like(level)
-        m.d.comb += kept.eq(level + change)
         moved = Signal.like(end)
-        m.d.comb += moved.eq(end + change)
+        for now, after in ((level, kept), (end, moved)):    # `store` comes late: it chooses and is not added
+            m.d.comb += after.eq(Mux(trims, now + change, Mux(store, now + 1, now)))
         with m.If(self.w_valid & ~self.w_ready):
             m.d.sync += lost.eq(1)
         with m.If(self.w_commit | self.w_discard):
@@ -156,7 +158,7 @@ class PacketFifo(wiring.Component):
             m.d.sync += [start.eq(moved), packet_in.eq(packet_in + 1)]
 
         # Full after this cycle? Never by what is taken or forgotten; a byte that is stored fills the last place.
-        shrinks = (level.any() | store) & (back | (self.w_commit & self.w_trim.any()))
+        shrinks = (level.any() | store) & (back | trims)
         with m.If(take | shrinks):
             m.d.sync += bytes_full.eq(0)
         with m.Elif(store & ((end ^ taken_before) == self.depth_bytes)):
@@ -198,11 +200,15 @@ class PacketFifo(wiring.Component):
             self.length_valid.eq(valid),
             self.o.valid.eq(valid),
             byte_read.addr.eq(Mux(take, Mux(valid_next, taken_2, taken_1), Mux(valid_next, taken_1, taken))),
-            byte_read.en.eq(1),
         ]
         m.d.sync += valid.eq(valid_next)
+        # `fetched` is the output of block memory, which is slow: before the next register is no time for anything, not
+        # even for a reset.
+        fetched, shown = Signal(8, reset_less=True), Signal(8, reset_less=True)
+        m.d.comb += self.o.data.eq(shown)
+        m.d.sync += fetched.eq(byte_read.data)
         with m.If(take | ~valid):
-            m.d.sync += self.o.data.eq(byte_read.data)
+            m.d.sync += shown.eq(fetched)
         with m.If(take):
             m.d.sync += [taken_before.eq(taken), taken.eq(taken_1), taken_1.eq(taken_2), taken_2.eq(taken_2 + 1),
                          left.eq(left - 1), self.o.last.eq(left == 2)]

@@ -69,8 +69,10 @@ class HostFrames(wiring.Component):
         m = Module()
         limit = (1 << len(self.length)) - 1     # a count that stopped here was too long
 
-        m.submodules.buffer = buffer = memory.Memory(shape=8, depth=limit + 1, init=[])
-        write, read = buffer.write_port(), buffer.read_port()
+        # A packet is written, and then read: synthesis need not care for reads of what is being written.
+        m.submodules.buffer = buffer = memory.Memory(
+            shape=8, depth=limit + 1, init=[], attrs={"ram_style": "block", "no_rw_check": 1})
+        write, read = buffer.write_port(), buffer.read_port(domain="comb")
         m.d.comb += [
             write.addr.eq(self.length),
             write.data.eq(self.i.data),
@@ -86,9 +88,9 @@ class HostFrames(wiring.Component):
         ]
 
         # The block memory's own delay is most of a cycle: its byte gets a register before anything is done with it.
-        stored = Signal(8)
+        fetched, stored = Signal(8, reset_less=True), Signal(8, reset_less=True)
         use_patch = [Signal(name=f"use_patch_{n}") for n in range(2)]
-        m.d.sync += [stored.eq(read.data), use_patch[1].eq(use_patch[0]), use_patch[0].eq(0)]
+        m.d.sync += [fetched.eq(read.data), stored.eq(fetched), use_patch[1].eq(use_patch[0]), use_patch[0].eq(0)]
         with m.Switch(self.position):
             with m.Case(*sorted(patch.live_positions)):
                 m.d.sync += use_patch[0].eq(self.kind == SESSION_TX)

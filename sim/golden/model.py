@@ -545,8 +545,9 @@ class GoldenModel:
     def _write_row(self, cycle, instrument, word, data):
         if instrument >= self.instruments or word >= len(map_.PARAMS):
             self.counters["write_refused"] += 1
-            return
-        self._rows[1 - self._bank][instrument].write(word, data)
+            return None
+        # Into the bank that is the shadow after this cycle, should the banks flip in it.
+        return lambda: self._rows[1 - self._bank][instrument].write(word, data)
 
     def _write_security(self, index, data):
         self._security[index] = data

@@ -202,10 +202,10 @@ def test_converts():
 def test_write_read_and_latency():
     command = write(0x8123, 0x11223344, 0xA5A5A5A5)
     bench = check(command + read(7, 0x1002))
-    # The last byte of the CRC is on the stream in cycle 15. The two bytes of the address are out of the buffer in 17
-    # and 18, a word's four in 19 to 22, and so on.
+    # The last byte of the CRC is on the stream in cycle 15, and is judged in 16. The two bytes of the address are out
+    # of the buffer in 18 and 19, a word's four in 20 to 23, and so on.
     assert len(command) == 16
-    assert bench.times[:2] == [23, 27]
+    assert bench.times[:2] == [24, 28]
 
 
 def test_burst_of_the_longest_packet():
