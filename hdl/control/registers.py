@@ -152,8 +152,8 @@ def _build():
             ("pos_settled_bid", "rw", "Settled bid lots; open_bid = sent_bid_total - settled (mod 2^32)"),
             ("pos_settled_ask", "rw", "Settled ask lots"),
             ("pos_quote_id", "rw", "Low 32 bits of the quote id that a clear refers to"),
-            ("pos_commit", "wo", "Bits 7..0 instrument, 8 clear bid, 9 clear ask: applies the four words at once, "
-                                 "within 20 cycles; a second write before that replaces the first"),
+            ("pos_commit", "wo", "Bits 7..0 instrument, 8 clear bid, 9 clear ask: applies the four words at once, in "
+                                 "the next gap between book entries; a second write before that replaces the first"),
             ("quotes_sent", "count", "Frames with at least one new or changed side"),
             ("quotes_pulled", "count", "Frames that only take sides away"),
             ("mass_cancels", "count", "MassQuoteCancel frames"),
