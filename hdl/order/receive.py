@@ -259,6 +259,7 @@ class SegmentReceiver(wiring.Component):
         closes = Signal()
         delay = [Signal(9, name=f"delay_{n}") for n in range(FCS_DELAY)]
         filled = Signal(range(FCS_DELAY + 1))
+        m.d.sync += self.restart.eq(0)
         with m.If(rx.valid):
             m.d.sync += delay[0].eq(Cat(rx.data, payload))
             m.d.sync += [later.eq(earlier) for earlier, later in pairwise(delay)]
@@ -273,10 +274,10 @@ class SegmentReceiver(wiring.Component):
                 is_closing = (flags & (net.TCP_FIN | net.TCP_RST)).any()
                 m.d.sync += [decided.eq(1), tagged.eq(is_session), closes.eq(is_session & is_closing),
                              self.session.eq(is_session & ~is_closing)]
-                m.d.comb += self.restart.eq(is_session & ~is_closing)
+                m.d.sync += self.restart.eq(is_session & ~is_closing)
         m.d.comb += [
             self.data.eq(delay[-1][:8]),
-            self.write.eq(rx.valid & (filled == FCS_DELAY) & ~self.restart & Mux(self.session, delay[-1][8], 1)),
+            self.write.eq(rx.valid & (filled == FCS_DELAY) & Mux(self.session, delay[-1][8], 1)),
         ]
 
         # The verdict.
