@@ -177,6 +177,7 @@ def test_security_ids_only_while_disarmed():
             assert await read(ctx, dut, security_id_address(instrument)) == 0
             set_write(ctx, dut, security_id_address(instrument), 0x1000 + instrument)
             assert ctx.get(dut.security_write)
+            assert not ctx.get(dut.refused)
             assert ctx.get(dut.security_index) == instrument
             await ctx.tick()
             ctx.set(dut.bus.we, 0)
