@@ -117,6 +117,7 @@ async def quotes_leave_two_cycles_after_their_trigger(dut):
     tb = TB(dut)
     await tb.start([scaled(each) for each in INSTRUMENTS[:2]])
     bid, ask = 1000, 1010
+    quoted = [None, None]       # bid + ask of the last quote, by instrument
     latencies = []
     for turn in range(12):
         instrument, chosen = INSTRUMENTS[turn % 2], "New" if turn < 2 else "Change"
@@ -134,8 +135,14 @@ async def quotes_leave_two_cycles_after_their_trigger(dut):
         header = STARBASE.composites["MessageHeader"]
         message = bytes(packet[TCP].payload)
         assert header.unpack(message)["messageTypeId"] == STARBASE["MassQuoteRequest"].id
-        bid, ask = bid + tb.rng.choice([-9, -4, 3, 8]), ask + tb.rng.choice([2, 5, 9])
-        bid = min(bid, ask - 1)
+        quoted[turn % 2] = bid + ask
+        # A mid that has hardly moved since this instrument's last quote would round to the same prices: nothing to say.
+        before = quoted[(turn + 1) % 2]
+        moved = bid, ask
+        while moved == (bid, ask) or (before is not None and abs(sum(moved) - before) < 4):
+            to_ask = ask + tb.rng.choice([2, 5, 9])
+            moved = min(bid + tb.rng.choice([-9, -4, 3, 8]), to_ask - 1), to_ask
+        bid, ask = moved
         await Timer(3000 * PERIOD_NS, "ns")     # tokens of the rate limits come back
     assert latencies == [TRIGGER_TO_QUOTE] * 12
 
