@@ -15,28 +15,13 @@ from hdl.layout import net, sbe
 from hdl.phy.clocks import STOPPED, ClockGuard
 from host import link
 from sim.market.generator import INSTRUMENTS, LINE_A
-from tests.core.bench import CoreBench
-from tests.core.cocotb_core import STARBASE, TB, TEMPLATE_46, row, scaled
+from tests.core.cocotb_core import STARBASE, TB, TEMPLATE_46, HostBytes, row, scaled
 
 PERIOD_NS, FEED_NS = 8, 7.998
 BIT_NS = 8 * PERIOD_NS      # of the serial port
 EVENTS = sbe.load("t2q_link").enums["EventCode"]
 PIN_TO_PIN = 7              # cycles at RGMII, trigger byte to quote: two at GMII, two before it, three after
 HALT_TO_PINS = 30           # cycles from the loss being known in the core to a cancel on the pins, order port idle
-
-
-class HostBytes(CoreBench):
-    """What a host sends, as bytes: the bench without its board."""
-
-    def __init__(self):
-        self.bytes = bytearray()
-        self.peer_seq, self.peer_ack = 5000, 1000
-
-    def send(self, data):
-        self.bytes += data
-
-    def settle(self, limit=0):
-        return []
 
 
 class Packets:
