@@ -137,10 +137,10 @@ def test_random(depth, packets):
         nonlocal taken, dropped
         model = Model(depth, packets)
         position, held = 0, None
-        reading, writing = 0.5, 0.5
-        for cycle in range(2500):
-            if cycle % 200 == 0:
-                reading, writing = rng.choice((0.1, 0.5, 1)), rng.choice((0.1, 0.5, 1))
+        paces = [(reading, writing) for reading in (0.1, 0.5, 1) for writing in (0.1, 0.5, 1)]
+        rng.shuffle(paces)
+        for cycle in range(200 * len(paces)):
+            reading, writing = paces[cycle // 200]
             stimulus = {
                 "byte": rng.randrange(256) if rng.random() < writing else None,
                 "commit": rng.random() < 4 / depth * rng.choice((0.2, 1)), "discard": rng.random() < 0.02,
@@ -170,8 +170,8 @@ def test_random(depth, packets):
             await ctx.tick()
 
     simulate(dut, testbench)
-    assert taken > 100
-    assert dropped > 10 or depth == 64
+    assert taken > 50
+    assert dropped > 0 or depth == 64
 
 
 @pytest.mark.parametrize("arguments", [(12, 4), (16, 0), (16, 3)])
