@@ -221,14 +221,12 @@ class RegisterBank(wiring.Component):
         ]
 
         # One memory for all parameters of a width, written one of them at a time and read whole. A write goes to the
-        # shadow bank and a read to the active one, so that they never meet in a row. Two banks of 16 rows are what
-        # the memory in logic cells is made for; more go into blocks.
-        style = "distributed" if index_width <= 4 else "block"
+        # shadow bank and a read to the active one, so that they never meet in a row.
         param_hits = Signal(len(PARAMS))
         for width in sorted({param.width for param in PARAMS}):
             params = [param for param in PARAMS if param.width == width]
             memory = Memory(shape=data.ArrayLayout(width, len(params)), depth=2 << index_width, init=[],
-                            attrs={"ram_style": style})
+                            attrs=BLOCK)
             m.submodules[f"params_{width}"] = memory
             write, read = memory.write_port(granularity=1), memory.read_port()
             selected = Signal(len(params), name=f"selected_{width}")
