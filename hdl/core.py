@@ -63,7 +63,7 @@ class Core(wiring.Component):
         m.submodules.verify = verify = VerifyFirst()
         m.submodules.path = path = TickPath(self.instruments, self.depth)
         m.submodules.order = order = OrderPort()
-        m.submodules.bank = bank = RegisterBank(self.instruments, row_latency=2)
+        m.submodules.bank = bank = RegisterBank(self.instruments)
         m.submodules.link = link = Link()
         m.submodules.telemetry = telemetry = Telemetry()
         m.submodules.probe = probe = LatencyProbe()

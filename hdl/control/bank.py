@@ -80,7 +80,7 @@ class RegisterBank(wiring.Component):
     **Parameter rows** are banked. Writes go to the shadow bank, one word at a time, and never show in ``row``; ``flip``
     makes the shadow bank the active one and the other way round, for all rows in one cycle; a word written in that
     cycle goes to the bank that is the shadow after it. ``row`` in cycle
-    ``c + row_latency`` is the row ``row_addr`` of cycle ``c`` in the bank that is active in ``c + 1``. The host reads
+    ``c + 2`` is the row ``row_addr`` of cycle ``c`` in the bank that is active in ``c + 1``. The host reads
     the shadow bank.
 
     **After reset** every register is 0, and so are both banks: memories keep their content through a reset, so a sweep
@@ -95,8 +95,6 @@ class RegisterBank(wiring.Component):
     ----------
     instruments : int
         Parameter rows, 1 to 255.
-    row_latency : int
-        1, or 2: ``row`` comes from registers.
 
     Members
     -------
@@ -131,12 +129,10 @@ class RegisterBank(wiring.Component):
         Read port of the latency histogram; data four cycles after an address that holds still.
     """
 
-    def __init__(self, instruments: int = 16, *, row_latency: int = 1):
-        if row_latency not in (1, 2):
-            raise ValueError(f"row_latency is {row_latency}, must be 1 or 2")
+    def __init__(self, instruments: int = 16):
         if not 1 <= instruments <= 255:
             raise ValueError(f"instruments is {instruments}, must be 1 to 255")
-        self.instruments, self.row_latency = instruments, row_latency
+        self.instruments = instruments
         rw = _whole("rw")
         super().__init__({
             "bus": In(RegisterBus),
@@ -228,7 +224,8 @@ class RegisterBank(wiring.Component):
             memory = Memory(shape=data.ArrayLayout(width, len(params)), depth=2 << index_width, init=[],
                             attrs=BLOCK)
             m.submodules[f"params_{width}"] = memory
-            write, read = memory.write_port(granularity=1), memory.read_port()
+            write, read = memory.write_port(granularity=1), memory.read_port(domain="comb")
+            fetched = Signal(data.ArrayLayout(width, len(params)), name=f"fetched_{width}", reset_less=True)
             selected = Signal(len(params), name=f"selected_{width}")
             with m.If(bus.we & is_param):
                 with m.Switch(bus.addr[:WORD_BITS]):
@@ -241,9 +238,9 @@ class RegisterBank(wiring.Component):
                 m.d.comb += [write.addr.eq(row), write.en.eq(selected),
                              write.data.eq(bus.data[:width].replicate(len(params)))]
             m.d.comb += read.addr.eq(Cat(self.row_addr[:index_width], active))
-            domain = m.d.comb if self.row_latency == 1 else m.d.sync
+            m.d.sync += fetched.eq(read.data)
             for n, param in enumerate(params):
-                domain += self.row[param.name].eq(read.data[n])
+                m.d.sync += self.row[param.name].eq(fetched[n])
                 m.d.comb += param_hits[param.word].eq(selected[n])
         m.d.comb += self.param_write.eq(param_hits.any())
         with m.If(self.param_write):

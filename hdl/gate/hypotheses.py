@@ -1,12 +1,18 @@
 """The gate on hypotheses: what would have to be done, for every book that the next entry may make."""
 
-from amaranth import Cat, Module, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.params import PARAM_ROW
 from hdl.gate.limits import LimitSide
-from hdl.quote.engine import HYPOTHESES, References
+from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, HYPOTHESES, SAME, References
+
+#: Wide enough for the threshold of any limit, with any skew and half spread.
+Threshold = signed(42)
+
+#: Hypotheses whose references share comparators, the earlier one and the later one.
+_PAIRS = ((SAME, BID_PX), (ASK_SECOND, ASK_PX), (None, BID_SECOND))
 
 
 class Verdict(data.Struct):
@@ -23,6 +29,10 @@ class Hypotheses(wiring.Component):
     the reference once, and each reference is compared with all of them. A side is right if it passes G3, G4, G5, G9,
     G10 and G11, and G0 of REDUCING; the rest of G0, G1, G14 and G22 can change at any time and are asked in the very
     cycle in which a quote starts.
+
+    Every reference is held against eight thresholds. Those of the book as it is are there a cycle before the entry's,
+    so that two sets of comparators serve two references each. A reference that is wider than the thresholds can be
+    belongs to a price that no limit allows.
 
     Members
     -------
@@ -49,13 +59,13 @@ class Hypotheses(wiring.Component):
             limit = []
             for what, px, more in (("low", self.low, 0), ("high", self.high, 1), ("up", limits.up, 0),
                                    ("down", limits.down, 0)):
-                base = Signal(signed(44), name=f"{name}_{what}_base")
-                final = Signal(signed(45), name=f"{name}_{what}_limit")
+                base = Signal(Threshold, name=f"{name}_{what}_base")
+                final = Signal(Threshold, name=f"{name}_{what}_limit")
                 offset = 256 * more - (255 if name == "ask" else 0)
-                with m.If(at.any()):
+                with m.If(at[3]):
                     half_spread = p.half_spread_sub if name == "bid" else -p.half_spread_sub
-                    m.d.sync += base.eq((px << 8) + half_spread + offset)
-                with m.If(at[5]):
+                    m.d.sync += base.eq((px << 8) + (half_spread + offset))
+                with m.If(at[4]):
                     m.d.sync += final.eq(base + self.skew)
                 limit.append(final)
             static = Signal(name=f"{name}_static")
@@ -63,15 +73,27 @@ class Hypotheses(wiring.Component):
                 m.d.sync += static.eq((limits.fixed == 0) & (limits.reduces | ~self.reducing))
             found[name] = limits, static, limit
 
+        inside = {h: {side: Signal(name=f"{side}_inside_{h}") for side in found} for h in range(HYPOTHESES)}
+        moved = {h: {side: Signal(name=f"{side}_moved_{h}") for side in found} for h in range(HYPOTHESES)}
+        for n, (early, late) in enumerate(_PAIRS):
+            ref = Signal.like(self.refs[late], name=f"compared_{n}")
+            m.d.comb += ref.eq(self.refs[late] if early is None else Mux(at[5], self.refs[early], self.refs[late]))
+            fits = (ref >> (Threshold.width - 1) == 0) | (ref >> (Threshold.width - 1) == -1)
+            near = ref[:Threshold.width].as_signed()
+            for side, (_, _, (low, high, up, down)) in found.items():
+                is_inside, is_moved = Signal(name=f"{side}_is_inside_{n}"), Signal(name=f"{side}_is_moved_{n}")
+                m.d.comb += [is_inside.eq(fits & (near >= low) & ~(near >= high)),
+                             is_moved.eq((near >= up) | ~(near >= down))]
+                for when, h in ((at[5], early), (at[6], late)):
+                    if h is not None:
+                        with m.If(when):
+                            m.d.sync += [inside[h][side].eq(is_inside), moved[h][side].eq(is_moved)]
+
         for h in range(HYPOTHESES):
             want, pull = [], []
-            for name, (limits, static, (low, high, up, down)) in found.items():
-                inside, moved = Signal(name=f"{name}_inside_{h}"), Signal(name=f"{name}_moved_{h}")
-                ref = self.refs[h]
-                with m.If(at[6]):
-                    m.d.sync += [inside.eq((ref >= low) & ~(ref >= high)), moved.eq((ref >= up) | ~(ref >= down))]
-                right = static & self.book_ok[h] & inside
-                want.append(right & (limits.resize | moved))
+            for side, (limits, static, _) in found.items():
+                right = static & self.book_ok[h] & inside[h][side]
+                want.append(right & (limits.resize | moved[h][side]))
                 pull.append(limits.live & ~right)
             m.d.comb += [self.verdicts[h].want.eq(Cat(want).any()), self.verdicts[h].pull.eq(Cat(pull).any())]
         m.d.comb += self.pull_all.eq(self.bid.live | self.ask.live)

@@ -18,10 +18,10 @@ REASONS = 32
 #: reduces : Out(1) it takes the position towards zero and not beyond, even with all that is open.
 #: live : Out(1) something stands at the venue. ``live_px``, ``live_lots`` : what. ``resize`` : Out(1) it has to be
 #:     replaced whatever the price: another quantity, or a price that the limits do not allow any more.
-#: up, down : Out(signed(34)) what is live is replaced by a price of at least ``up``, or below ``down``.
+#: up, down : Out(signed(33)) what is live is replaced by a price of at least ``up``, or below ``down``.
 LimitSide = Signature({
     "fixed": Out(REASONS), "reduces": Out(1), "live": Out(1), "live_px": Out(signed(32)), "live_lots": Out(24),
-    "resize": Out(1), "up": Out(signed(34)), "down": Out(signed(34)),
+    "resize": Out(1), "up": Out(signed(33)), "down": Out(signed(33)),
 })
 
 

@@ -41,9 +41,9 @@ class QuoteEngine(wiring.Component):
         cycle 0 to 6, ``entry_px`` from cycle 3 on.
     best_bid, best_ask, second_bid, second_ask, entry_px : in(32, signed) feed ticks. ``position`` : in(32, signed)
         lots. ``params`` : in(PARAM_ROW).
-    refs : out(References) from cycle 6. ``offset_bid``, ``offset_ask`` : out(34, signed) from cycle 6: the prices are
-        ``floor((ref - offset_bid) / 256)`` and ``ceil((ref + offset_ask) / 256)``. ``skew`` : out(32, signed) from
-        cycle 5.
+    refs : out(References) ``SAME`` and ``ASK_SECOND`` from cycle 5, the others from cycle 6. ``skew`` : out(32, signed)
+        from cycle 4. ``offset_bid``, ``offset_ask`` : out(34, signed) from cycle 6: the prices are
+        ``floor((ref - offset_bid) / 256)`` and ``ceil((ref + offset_ask) / 256)``.
     bid, ask : out(44, signed) target prices under ``SAME``, from cycle 7.
     bound_notional : out(56) ``px_notional_ticks * quote_lots``, in cycle 5 only.
 
@@ -63,14 +63,15 @@ class QuoteEngine(wiring.Component):
         run = Signal()
         m.d.comb += run.eq(at.any())
 
-        # What the two shared multipliers take in turn, a register before each.
+        # What the two shared multipliers take in turn, a register before each. The skew comes first: every limit that a
+        # reference is held against contains it.
         excess = Signal(signed(33))
         bids, asks = (Signal(signed(33)), Signal(32)), (Signal(signed(33)), Signal(32))
+        m.d.comb += excess.eq(self.position - p.target_lots)
         with m.If(run):
             m.d.sync += [
-                excess.eq(self.position - p.target_lots),
-                bids[0].eq(Mux(at[0], self.best_bid, Mux(at[1], excess, self.second_bid))),
-                bids[1].eq(Mux(at[1], p.skew_q8, p.ref_scale)),
+                bids[0].eq(Mux(at[0], excess, Mux(at[1], self.best_bid, self.second_bid))),
+                bids[1].eq(Mux(at[0], p.skew_q8, p.ref_scale)),
                 asks[0].eq(Mux(at[0], self.best_ask, Mux(at[1], self.second_ask, p.px_notional_ticks))),
                 asks[1].eq(Mux(at[2], p.quote_lots, p.ref_scale)),
             ]
@@ -78,22 +79,29 @@ class QuoteEngine(wiring.Component):
         ask_product = _product(m, run, "ask", *asks)
         entry = _product(m, run, "entry", self.entry_px, p.ref_scale)
 
-        # In cycle 3 the bests come out, in 4 skew and second offer, in 5 the second bid and the bound on the notional.
-        bid, ask, second_ask = (Signal.like(bid_product, name=name) for name in ("best_bid", "best_ask", "second_ask"))
-        with m.If(at[3]):
-            m.d.sync += [bid.eq(bid_product), ask.eq(ask_product)]
+        # In cycle 3 skew and best offer come out, in 4 the best bid and the second offer, in 5 the second bid, the
+        # entry and the bound on the notional.
+        bid, ask = Signal.like(bid_product, name="best_bid"), Signal.like(ask_product, name="best_ask")
         skew_raw = bid_product >> _SKEW_BITS
         limit = Signal(signed(32))
         m.d.comb += limit.eq(p.skew_max_sub)
-        with m.If(at[4]):
+        with m.If(at[3]):
             m.d.sync += [
-                second_ask.eq(ask_product),
+                ask.eq(ask_product),
                 self.skew.eq(Mux(skew_raw > limit, limit, Mux(skew_raw < -limit, -limit, skew_raw))),
             ]
+
+        def refer(h, total):
+            m.d.sync += self.refs[h].eq(total >> _SCALE_BITS)
+
+        with m.If(at[4]):
+            m.d.sync += bid.eq(bid_product)
+            refer(SAME, bid_product + ask)
+            refer(ASK_SECOND, bid_product + ask_product)
         with m.If(at[5]):
-            sums = {SAME: bid + ask, BID_PX: entry + ask, BID_SECOND: bid_product + ask, ASK_PX: bid + entry,
-                    ASK_SECOND: bid + second_ask}
-            m.d.sync += [self.refs[h].eq(total >> _SCALE_BITS) for h, total in sums.items()]
+            refer(BID_PX, entry + ask)
+            refer(BID_SECOND, bid_product + ask)
+            refer(ASK_PX, bid + entry)
             m.d.sync += [self.offset_bid.eq(self.skew + p.half_spread_sub),
                          self.offset_ask.eq(p.half_spread_sub - self.skew)]
         m.d.comb += self.bound_notional.eq(ask_product)

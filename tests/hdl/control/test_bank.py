@@ -16,8 +16,8 @@ from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS, param_ad
 INSTRUMENTS = 5
 
 
-def simulate(testbench, instruments=INSTRUMENTS, **settings):
-    dut = RegisterBank(instruments, **settings)
+def simulate(testbench, instruments=INSTRUMENTS):
+    dut = RegisterBank(instruments)
 
     async def ready(ctx):
         for _ in range(16 * 2 * 32):
@@ -222,6 +222,7 @@ def test_rows_are_cleared_by_reset():
                 ctx.set(dut.flip, 1)
                 await ctx.tick()
                 ctx.set(dut.flip, 0)
+                await ctx.tick()
                 assert ctx.get(dut.row["max_lots"]) == 1000
             ctx.set(reset, 1)
             await ctx.tick()
@@ -237,9 +238,8 @@ def test_rows_are_cleared_by_reset():
     sim.run()
 
 
-@pytest.mark.parametrize("row_latency", [1, 2])
 @pytest.mark.parametrize("instruments", [1, 5, 16])
-def test_rows_against_a_model(instruments, row_latency):
+def test_rows_against_a_model(instruments):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -247,7 +247,7 @@ def test_rows_against_a_model(instruments, row_latency):
     async def testbench(ctx, dut):
         banks = [[{p.name: 0 for p in PARAMS} for _ in range(instruments)] for _ in range(2)]
         active = 0
-        expected = deque([None] * row_latency, maxlen=row_latency)
+        expected = deque([None] * 2, maxlen=2)
         for _ in range(800):
             instrument, param, value = rng.randrange(instruments), rng.choice(PARAMS), rng.getrandbits(32)
             flip, row = rng.random() < 0.1, rng.randrange(instruments)
@@ -278,7 +278,7 @@ def test_rows_against_a_model(instruments, row_latency):
                 value = banks[1 - active][instrument][param.name] & (1 << param.width) - 1
                 assert await read(ctx, dut, param_address(instrument, param.name)) == value
 
-    simulate(testbench, instruments, row_latency=row_latency)
+    simulate(testbench, instruments)
 
 
 def test_number_of_instruments_is_checked():

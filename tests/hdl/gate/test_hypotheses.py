@@ -97,6 +97,20 @@ def test_no_width_overflows(side, limit):
     prove(signed(threshold(base_width, width), 80) == threshold(80, 80))
 
 
+@pytest.mark.parametrize("side", ["bid", "ask"])
+def test_a_reference_beyond_the_thresholds_is_beyond_every_limit(side):
+    """Such a reference counts as outside of the window; its price is."""
+    ref, half_spread = z3.BitVec("ref", Shape.cast(Reference).width), z3.BitVec("half_spread", HALF_SPREAD)
+    skew, x = (z3.BitVec(name, Shape.cast(MEMBERS[name].shape).width) for name in ("skew", "low"))
+    (width,) = widths(f"{side}_low_limit")
+    assert Shape.cast(MEMBERS["low"].shape) == Shape.cast(MEMBERS["high"].shape)
+    wide = ref.size() + 3
+    sign, up = (1, 0) if side == "bid" else (-1, 255)
+    price = (signed(ref, wide) - signed(skew, wide) - sign * unsigned(half_spread, wide) + up) >> 8
+    fits = signed(z3.Extract(width - 1, 0, ref), ref.size()) == ref
+    prove(z3.Or(fits, z3.If(ref > 0, price > signed(x, wide), price < signed(x, wide))))
+
+
 @pytest.mark.parametrize("width", sorted({Shape.cast(shape).width for shape in LIMITS.values()}))
 @pytest.mark.parametrize("side", ["bid", "ask"])
 def test_comparing_references_is_comparing_prices(side, width):
@@ -111,4 +125,6 @@ def test_comparing_references_is_comparing_prices(side, width):
     sign, up = (1, 0) if side == "bid" else (-1, 255)
     limit = (signed(x, limit_width) << 8) + sign * unsigned(half_spread, limit_width) - up + signed(skew, limit_width)
     price = (signed(ref, wide) - signed(skew, wide) - sign * unsigned(half_spread, wide) + up) >> 8
-    prove((ref >= signed(limit, reference.width)) == (price >= signed(x, wide)))
+    fits = signed(z3.Extract(limit_width - 1, 0, ref), ref.size()) == ref
+    near = z3.Extract(limit_width - 1, 0, ref)
+    prove(z3.Implies(fits, (near >= limit) == (price >= signed(x, wide))))
