@@ -126,7 +126,7 @@ def values(instrument, feed_exponent):
 
     mantissa = feed_tick_mantissa(i.feed_tick, feed_exponent)
     shift, odd, inverse = tick_words(mantissa)
-    out["feed_tick_shift"] = shift
+    out["feed_tick_shift"] = _param("feed_tick_shift", "feed_tick", i.feed_tick, shift, "(power of 2 in the mantissa)")
     out["feed_tick_odd"] = _param("feed_tick_odd", "feed_tick", i.feed_tick, odd, "(odd part of the mantissa)")
     out["feed_tick_inv"] = inverse
 

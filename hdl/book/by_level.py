@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.feed.mdp3 import SCHEMA
+from hdl.memory import BLOCK
 
 _ACTION = SCHEMA.enums["MDUpdateAction"]
 _STRIDE = 16    # places of a side in its memory, a power of two
@@ -109,16 +110,17 @@ class BookByLevel(wiring.Component):
         m.d.sync += second.eq(self.load)
         for side, best, next_, update in (("bid", self.best_bid, self.second_bid, self.update_bid),
                                           ("ask", self.best_ask, self.second_ask, self.update_ask)):
-            m.submodules[side] = memory = Memory(shape=Level, depth=_STRIDE << width, init=[])
-            write, read = memory.write_port(), memory.read_port()
+            m.submodules[side] = memory = Memory(shape=Level, depth=_STRIDE << width, init=[], attrs=BLOCK)
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            fetched = Signal(Level, name=f"{side}_fetched", reset_less=True)
+            m.d.sync += fetched.eq(read.data)
             valid = Signal(n, name=f"{side}_valid")
             mine, counts, counted = (Signal(name=f"{side}_{what}") for what in ("mine", "counts", "counted"))
             came, above, here, below, put = (
                 Signal(Level, name=f"{side}_{what}") for what in ("came", "above", "here", "below", "put"))
             m.d.comb += [
                 read.addr.eq(Mux(self.busy, Cat(asked_for[:4], of), Cat(self.load, Const(0, 3), address))),
-                read.en.eq(1),
-                came.eq(read.data), came.known.eq(read.data.known & counts),
+                came.eq(fetched), came.known.eq(fetched.known & counts),
                 write.addr.eq(Cat(middle, of)), write.data.eq(put), write.en.eq(mine & stores),
             ]
             m.d.sync += counts.eq(Mux(self.busy, counted & (asked_for < depth), valid.bit_select(address, 1)))

@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out, Signature
 from hdl.control import registers
 from hdl.control.params import PARAM_ROW
 from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS
+from hdl.memory import BLOCK
 
 __all__ = ["READ_LATENCY", "RegisterBank", "RegisterBus"]
 
@@ -45,10 +46,6 @@ LIVE = ("time_ns", "quote_id")
 
 #: Bits of the address of a word in its row, and of one among registers and SecurityIDs.
 WORD_BITS, WORDS_BITS = (registers.ROW_WORDS - 1).bit_length(), 9
-
-#: A memory in blocks. What it reads in the cycle in which the same word is written is never used, so that synthesis
-#: need not care for it; its output goes into a register at once, as it is slow.
-BLOCK = {"ram_style": "block", "no_rw_check": 1}
 
 #: Registers whose content the bank knows by itself; they are not among its ports.
 OWN = ("map_hash", "instruments", "bank", "write_refused")

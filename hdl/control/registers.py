@@ -231,7 +231,7 @@ def _params():
         ("sym_en", 1, False, "G3: instrument enabled"),
         ("bid_en", 1, False, "G3: bids enabled"),
         ("ask_en", 1, False, "G3: asks enabled"),
-        ("feed_tick_shift", 6, False, "s of feed tick mantissa = odd * 2^s"),
+        ("feed_tick_shift", 4, False, "s of feed tick mantissa = odd * 2^s"),
         ("feed_tick_odd", 32, False, "odd of feed tick mantissa = odd * 2^s"),
         ("feed_tick_inv", 32, False, "inverse of odd modulo 2^32: ticks = (mantissa >> s) * inv mod 2^32 where exact"),
         ("ref_scale", 32, False, "round(feed tick / quote tick * 256 / 2 * 2^16): (bid + ask) ticks -> reference in "

@@ -4,6 +4,9 @@ from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+#: A tick is a multiple of at most 2^15: any power of ten that has an odd part of 32 bits is.
+SHIFT_BITS = 4
+
 
 class TickConverter(wiring.Component):
     """``ticks = px / tick`` where that is exact, else ``ok`` = 0.
@@ -15,7 +18,7 @@ class TickConverter(wiring.Component):
     Members
     -------
     px : in(64, signed) mantissa.
-    shift : in(6), odd : in(32), inverse : in(32) the tick; ``odd`` = 0 (no tick configured) never gives ``ok``.
+    shift : in(4), odd : in(32), inverse : in(32) the tick; ``odd`` = 0 (no tick configured) never gives ``ok``.
     en : in(1) the pipeline moves (it may rest to save power).
     ticks : out(32, signed) right ``LATENCY`` cycles after the inputs came to rest, ``ok`` : out(1) after ``PROOF``.
     """
@@ -24,14 +27,15 @@ class TickConverter(wiring.Component):
     PROOF = 6
 
     def __init__(self):
-        super().__init__({"px": In(signed(64)), "shift": In(6), "odd": In(32), "inverse": In(32), "en": In(1),
+        super().__init__({"px": In(signed(64)), "shift": In(SHIFT_BITS), "odd": In(32), "inverse": In(32), "en": In(1),
                           "ticks": Out(signed(32)), "ok": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         whole = Signal(signed(64))          # px / 2^shift
-        tail = Signal(64)                   # the bits that the shift takes away
-        parts = Signal(8)                   # ... any of them set, in eighths
+        lost = (1 << SHIFT_BITS) - 1
+        tail = Signal(lost)                 # the bits that the shift takes away
+        parts = Signal(2)                   # ... any of them set, in halves
         exact = Signal()                    # ... none
         # Partial products of 16-bit limbs. Modulo 2^32 the product of the two upper limbs falls out.
         low = Signal(32)
@@ -45,8 +49,8 @@ class TickConverter(wiring.Component):
         with m.If(self.en):
             m.d.sync += [
                 whole.eq(self.px >> self.shift),
-                tail.eq(self.px.as_unsigned() & Cat(self.shift > i for i in range(63))),
-                parts.eq(Cat(tail.word_select(i, 8).any() for i in range(8))),
+                tail.eq(self.px.as_unsigned()[:lost] & Cat(self.shift > i for i in range(lost))),
+                parts.eq(Cat(tail[:8].any(), tail[8:].any())),
                 exact.eq(~parts.any()), has_odd.eq(odd != 0),
                 low.eq(whole[:16] * self.inverse[:16]),
                 cross[0].eq(whole[:16] * self.inverse[16:]),
@@ -54,7 +58,8 @@ class TickConverter(wiring.Component):
                 ticks.eq(Cat(low[:16], low[16:] + cross[0] + cross[1])),
                 back_low.eq(ticks[:16] * odd[:16]), back_high.eq(upper * odd[16:]),
                 back_cross[0].eq(ticks[:16] * odd[16:]), back_cross[1].eq(upper * odd[:16]),
-                back.eq(Cat(back_low, back_high).as_signed() + (back_cross[0] << 16) + (back_cross[1] << 16)),
+                back.eq(Cat(back_low[:16],
+                            Cat(back_low[16:], back_high).as_signed() + (back_cross[0] + back_cross[1]))),
                 self.ok.eq(exact & has_odd & (back == whole)),
             ]
         return m

@@ -5,6 +5,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hdl.memory import BLOCK
+
 
 class LiveQuote(data.Struct):
     """What the venue was last told of an instrument, and how much was ever sent.
@@ -41,7 +43,8 @@ class Exposure(wiring.Component):
     -------
     address : in(8) instrument that is asked for.
     load : in(1) in the cycle after ``address`` came to rest, or later: take its rows onto the bench. They stand on the
-        outputs from the next cycle on, with every change up to two cycles before, until the next ``load``.
+        outputs from the next cycle on, with every change up to two cycles before, until the next ``load``. What is
+        changed in the cycle before may be read as anything: the evaluation that it is for must not decide.
     settle : in(1) the host knows better about the instrument on the bench, which is still on ``address``:
         ``position`` : in(:class:`Position`); ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote
         was ``settled_quote_id`` : in(32). The bench does not change.
@@ -88,13 +91,15 @@ class Exposure(wiring.Component):
         m.d.comb += self.clearing.eq(sweeping)
 
         def rows(name, shape, write_en, at, row):
-            m.submodules[name] = memory = Memory(shape=shape, depth=n, init=[])
-            write, read = memory.write_port(), memory.read_port()
-            m.d.comb += [read.addr.eq(address), read.en.eq(1), write.addr.eq(Mux(sweeping, sweep, at)),
+            m.submodules[name] = memory = Memory(shape=shape, depth=n, init=[], attrs=BLOCK)
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            fetched = Signal(shape, name=f"{name}_fetched", reset_less=True)
+            m.d.sync += fetched.eq(read.data)
+            m.d.comb += [read.addr.eq(address), write.addr.eq(Mux(sweeping, sweep, at)),
                          write.en.eq(write_en | sweeping)]
             with m.If(~sweeping):
                 m.d.comb += write.data.eq(row)
-            return read.data
+            return fetched
 
         after = Signal(LiveQuote)
         sent_bid, sent_ask = Signal(32), Signal(32)
