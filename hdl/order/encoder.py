@@ -1,22 +1,32 @@
-"""Messages from their layouts: a template whose bytes are known at build time, with the live fields dropped in."""
+"""Frames from their layouts: templates whose bytes are known at build time, with the live fields dropped in."""
 
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
 from hdl.layout.fields import LayoutError
 
-__all__ = ["PLAY_LATENCY", "Late", "Live", "MessageEncoder", "Part"]
+__all__ = ["LANES", "PLAY_LATENCY", "Checksum", "FrameEncoder", "Live", "Part"]
 
-PLAY_LATENCY = 2    #: cycles from a position to its byte
+LANES = 4               #: bytes assembled per clock
+PLAY_LATENCY = 2        #: cycles from a position to its byte
+ROWS = 64               # of the frame's memory
+GROUPS = 4              # registers that a row is collected in
+# Cycles from the select of a row to the row, to the cycle from which it can be asked for, and to its part of the sum:
+# behind the row come the sum of its words, the accumulator and two folds.
+TO_ROW = 2
+TO_PLAY = TO_ROW + 1
+TO_SUM = TO_ROW + 4
 
 
 @dataclass(frozen=True)
 class Live:
-    """Value of a field that comes from ``encoder.fields.<port>`` each time a message is assembled.
+    """Value of a field that comes from ``encoder.fields.<port>`` each time a frame is assembled.
 
     Several layout fields may name one port; they must have the same width.
     """
@@ -25,18 +35,15 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Late:
-    """Value of a field that is not known when the message is assembled (its own checksum, for one).
+class Checksum:
+    """Value of a header's checksum: the inverse of the sum of what it covers, in which the field counts as ``seed``."""
 
-    It is taken from ``encoder.late.<port>`` while the message is played out and counts as zero in the sum.
-    """
-
-    port: str
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Part:
-    """A layout inside a message, with a value for each of its fields.
+    """A layout inside a frame, with a value for each of its fields.
 
     Parameters
     ----------
@@ -44,8 +51,8 @@ class Part:
         Anything with ``fields`` and ``size``, or, for a message's root block and a group's entry, ``block_length``.
         Groups of a message are parts of their own: one for the dimension, one for each entry.
     values : dict
-        Field name to ``int``, ``None`` (the null value), :class:`Live` or :class:`Late`. A field without a value is
-        null if it is optional; a required field without a value is an error.
+        Field name to ``int``, ``None`` (the null value), :class:`Live` or, in a header, :class:`Checksum`. A field
+        without a value is null if it is optional; a required field without a value is an error.
     """
 
     layout: object
@@ -57,199 +64,281 @@ class Part:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """Byte ``index`` (0 is the least significant) of a live or late port."""
+class _Byte:
+    """Byte ``index`` (0 is the least significant) of a live value; of the sum if ``port`` is empty."""
 
-    late: bool
     port: str
     index: int
 
 
-class MessageEncoder(wiring.Component):
-    """Assembles a message of fixed length from a layout and plays it out one byte a clock, with its internet checksum.
+class FrameEncoder(wiring.Component):
+    """Assembles a frame of headers and one of several bodies from their layouts, and plays it out one byte a clock.
 
-    The message is built ``lanes`` bytes a clock into a small memory and summed on the way, so that the checksum is of
-    the very bytes that leave, whatever their alignment. Nothing here knows an offset: all come from the layouts.
+    The frame is built :data:`LANES` bytes a clock into a memory and summed on the way, so that its checksums are of
+    the very bytes that leave. Nothing here knows an offset: all come from the layouts. Rows that are the same in
+    several bodies are there once.
 
-    **Timing**: with ``start`` in cycle ``S`` the fields are read in ``S + 1`` to ``S + beats`` and must hold still
-    that long, each from ``S + read_after_start(port)`` on; ``sum`` is right from ``S + sum_latency`` until the next
-    ``start``. The byte at ``position`` in cycle ``c`` is on ``byte`` in ``c + 2`` (:data:`PLAY_LATENCY`), for
-    ``c >= S + 3 + position // lanes``; a late value is read in ``c + 1``. ``start`` while a message is still being
-    summed spoils both.
+    The first header is in no sum. The checksum of the last header covers all headers but the first and the body, that
+    of one before it the headers up to and including its own.
+
+    **Timing**: with ``start`` in cycle ``S``, ``body`` and the fields are read in ``S + 1`` to ``S + steps(body)`` and
+    must hold still that long, each field from ``S + read_after_start(body, port)`` on. Byte ``n`` of the frame may be
+    asked for from ``S + lead(body) + n`` on. The byte at ``position`` in cycle ``c`` is on ``byte`` in ``c + 2``
+    (:data:`PLAY_LATENCY`). ``start`` before ``S + steps(body)`` spoils both frames.
 
     Parameters
     ----------
-    *parts : Part
-        The message, front to back.
-    lanes : int
-        Bytes assembled per clock, a power of two.
+    headers : sequence of Part
+        The headers, front to back: whole rows of :data:`LANES` bytes, the first one excepted. A
+        :class:`Checksum` fills one field of two bytes.
+    bodies : dict
+        Name of each body to its parts, front to back; there may be none.
 
     Members
     -------
     start : In(1)
         Begin to assemble.
+    body : In
+        Number of the body, in the order of ``bodies``.
     fields : In(StructLayout)
-        The live values, each as wide as its field, in native bit order. Left out if there are none.
-    late : In(StructLayout)
-        The late values. Left out if there are none.
-    position : In
-        Byte to play, 0 to ``size - 1``.
+        The live values, each as wide as its field, in native bit order.
+    position : In(8)
+        Byte to play: 0 is the first one of the body, -1 (modulo 256) the last one of the headers.
     byte : Out(8)
         The byte for the ``position`` of two cycles before.
-    sum : Out(16)
-        Ones-complement sum (folded, not inverted) of the message as big-endian 16-bit words from its first byte,
-        padded with a zero byte if its length is odd. To place the message at an odd offset, swap the two bytes.
 
     Attributes
     ----------
-    size : int
-        Bytes of the message.
-    beats, sum_latency : int
-        Cycles, as above.
+    header_size : int
+        Bytes of the headers.
+    sizes : dict
+        Bytes of each body.
 
     Raises
     ------
     LayoutError
         A value for a field that the layout does not have, a required field without one, an integer that does not fit,
-        or one port for fields of different widths.
+        one port for fields of different widths, or a checksum outside the headers.
+    ValueError
+        Headers that are not whole rows or too short, or a frame that is longer than its memory.
     """
 
-    def __init__(self, *parts, lanes=8):
-        if lanes < 2 or lanes & (lanes - 1):
-            raise ValueError(f"lanes is {lanes}, must be a power of two, at least 2")
-        self.lanes = lanes
-        self.size = sum(part.size for part in parts)
-        self.beats = -(-self.size // lanes)
-        # Row register, one register for each level of the adder tree, accumulator, and two folds.
-        self._levels = ceil_log2(lanes // 2)
-        self.sum_latency = self.beats + self._levels + 5
+    def __init__(self, headers, bodies):
+        live = {}
+        self.header_size = sum(part.size for part in headers)
+        self.sizes = {name: sum(part.size for part in parts) for name, parts in bodies.items()}
+        self._pad = -self.header_size % LANES
 
-        #: Where each byte comes from: an int or a _Source.
-        self._sources = [0] * self.size
-        live, late = {}, {}
-        base = 0
-        for part in parts:
-            self._place(part, base, live, late)
-            base += part.size
-        members = {
+        # Rows in which a checksum counts as its seed; they are written again, with the checksum, when it is known.
+        head, checksums, ends = [0] * self._pad, [], []
+        for part in headers:
+            bytes_, late = _place(part, live)
+            if late is not None:
+                checksums.append((len(head) // LANES, len(head) + late, len(headers) - 1 == len(ends)))
+            head += bytes_
+            ends.append(len(head))
+        if any(end % LANES for end in ends):
+            raise ValueError(f"headers of {[part.size for part in headers]} bytes are not whole rows of {LANES}")
+        self._unsummed = ends[0] // LANES
+        if len(head) // LANES < self._unsummed + TO_ROW + 1:
+            raise ValueError(f"headers of {[part.size for part in headers]} bytes have fewer than {TO_ROW + 1} rows "
+                             f"of {LANES} behind the first one")
+        self._head = _rows(head)
+        self._late = []         # (row, its content, it covers the body, last row that it covers)
+        for start, at, covers_body in checksums:
+            row = list(self._head[at // LANES])
+            row[at % LANES:at % LANES + 2] = _Byte("", 1), _Byte("", 0)
+            end = next(end for end in ends if end > start * LANES)
+            self._late.append((at // LANES, tuple(row), covers_body, end // LANES - 1))
+        self._bodies = {}
+        for name, parts in bodies.items():
+            placed = [_place(part, live) for part in parts]
+            if any(late is not None for _, late in placed):
+                raise LayoutError(f"body {name} has a checksum, which only headers can have")
+            self._bodies[name] = _rows([source for bytes_, _ in placed for source in bytes_])
+
+        # Steps of the headers, as (row from the first one, content): the rows, and each checksum that does not cover
+        # the body exactly when the sum has come to it. Then come the body, a wait, and the other checksums.
+        self._steps = list(enumerate(self._head))
+        for row, content, _, last in (late for late in self._late if not late[2]):
+            at = next(n for n, step in enumerate(self._steps) if step[0] == last) + TO_SUM
+            self._steps += [(None, None)] * (at - len(self._steps))
+            self._steps.insert(at, (row, content))
+        self._final = [late[:2] for late in self._late if late[2]]
+        if max(self.steps(name) for name in bodies) > ROWS:
+            raise ValueError(f"bodies of {self.sizes} bytes are too long for {ROWS} steps")
+        super().__init__({
             "start": In(1),
-            "position": In(range(self.size)),
+            "body": In(range(len(bodies))),
+            "fields": In(data.StructLayout(live)),
+            "position": In(range(ROWS * LANES)),
             "byte": Out(8),
-            "sum": Out(16),
-        }
-        if live:
-            members["fields"] = In(data.StructLayout(live))
-        if late:
-            members["late"] = In(data.StructLayout(late))
-        super().__init__(members)
+        })
 
-    def _place(self, part, base, live, late):
-        fields, owner = part.layout.fields, part.layout.name
-        for name in part.values:
-            if name not in fields:
-                raise LayoutError(f"{owner} has no field {name!r}; it has {', '.join(fields)}")
-        # A decimal and its only member are two names for the same bytes: a value under either is enough.
-        given = {fields[name].offset for name in part.values if fields[name].size}
-        for field in fields.values():
-            if not field.size:
-                continue
-            if field.name in part.values:
-                value = part.values[field.name]
-            elif field.offset in given:
-                continue
-            elif field.null is not None:
-                value = None
-            else:
-                raise LayoutError(f"{owner}.{field.name} is required and has no value")
-            if isinstance(value, (Live, Late)):
-                ports = live if isinstance(value, Live) else late
-                width = 8 * field.size
-                if ports.setdefault(value.port, width) != width:
-                    raise LayoutError(f"{owner}.{field.name} is {width} bits wide, port {value.port!r} has "
-                                      f"{ports[value.port]} bits from another field")
-                sources = [_Source(isinstance(value, Late), value.port, n) for n in range(field.size)]
-                if field.byteorder == "big":
-                    sources.reverse()
-            else:
-                sources = list(field.pack(value))
-            self._sources[base + field.offset:base + field.end] = sources
+    def _final_at(self, body):
+        return len(self._steps) + len(self._bodies[body]) - 1 + TO_SUM
 
-    @property
-    def live_positions(self):
-        """Positions whose byte comes from a live value, as a frozenset."""
-        return frozenset(n for n, source in enumerate(self._sources)
-                         if isinstance(source, _Source) and not source.late)
+    def steps(self, body):
+        """Cycles in which a frame with this body is assembled."""
+        return self._final_at(body) + len(self._final)
 
-    def read_after_start(self, port):
-        """Cycles from ``start`` to the first one in which live value ``port`` is read."""
-        return 1 + min(n for n, source in enumerate(self._sources)
-                       if isinstance(source, _Source) and not source.late and source.port == port) // self.lanes
+    def _schedule(self, body):
+        """Step of each row that is put together, as (step, row from the first one of the headers, content)."""
+        return [
+            *((n, *step) for n, step in enumerate(self._steps) if step[1] is not None),
+            *((len(self._steps) + n, len(self._head) + n, row) for n, row in enumerate(self._bodies[body])),
+            *((self._final_at(body) + n, *step) for n, step in enumerate(self._final)),
+        ]
+
+    def read_after_start(self, body, port):
+        """Cycles from ``start`` to the first one in which live value ``port`` is read for this body."""
+        return 1 + min(step for step, _, row in self._schedule(body)
+                       if any(isinstance(source, _Byte) and source.port == port for source in row))
+
+    def lead(self, body):
+        """Cycles from ``start`` to the first one in which byte 0 of a frame with this body may be asked for."""
+        return max(1 + step + TO_PLAY - max(row * LANES - self._pad, 0) for step, row, _ in self._schedule(body))
 
     def elaborate(self, platform):
         m = Module()
-        lanes, beats = self.lanes, self.beats
 
-        # Assemble one row of `lanes` bytes a clock. Byte 0 of a row is its least significant.
-        beat = Signal(range(beats + 1), init=beats)     # `beats`: nothing to assemble
-        row = Signal(8 * lanes)
-        row_beat = Signal(range(beats + 1), init=beats)
+        # A one goes through the steps, each a register, and branches at the body.
+        before = {}             # content of a row to the signals that are 1 a cycle before it is selected
+
+        def walk(entry, rows, name):
+            """Steps for the rows, from the signal that is 1 before the first one; returns one for each."""
+            steps = [Signal(name=f"{name}_{n}") for n in range(len(rows))]
+            for row, earlier, step in zip(rows, [entry, *steps], steps, strict=False):
+                m.d.sync += step.eq(earlier)
+                if row is not None and any(row):
+                    before.setdefault(row, []).append((earlier, step))
+            return steps
+
+        head = walk(self.start, [content for _, content in self._steps], "head")
+        lasts = []
+        for number, (name, rows) in enumerate(self._bodies.items()):
+            entry = head[-1] & (self.body == number)
+            lasts.append([entry, *walk(entry, rows, name)][-1])
+        final = walk(_any(lasts), [*[None] * (TO_SUM - 1), *(content for _, content in self._final)], "final")
+        again = [(row, step) for (row, content), step in zip(self._steps, head, strict=True)
+                 if content is None or _Byte("", 0) in content]
+        late = {row: step for row, step in again if row is not None}
+        late |= {row: step for (row, _), step in zip(self._final, final[TO_SUM - 1:], strict=True)}
+
+        # Collect the row. Byte 0 of a row is its least significant. No row is zero.
+        sum_ = Signal(16)
+        groups = [Const(0, 8 * LANES)] * GROUPS
+        for n, (row, uses) in enumerate(before.items()):
+            if len(uses) == 1:
+                select = uses[0][1]
+            else:
+                select = Signal(name=f"select_{n}")
+                m.d.sync += select.eq(_any(earlier for earlier, _ in uses))
+            value = Cat(self._value(source, ~sum_) for source in row)
+            groups[n % GROUPS] = groups[n % GROUPS] | Mux(select, value, 0)
+        collected = [Signal(8 * LANES, name=f"collected_{n}") for n in range(GROUPS)]
+        row = Signal(8 * LANES)
+        m.d.sync += [signal.eq(group) for signal, group in zip(collected, groups, strict=True)]
+        m.d.sync += row.eq(reduce(or_, collected))
+
+        # Rows are written one after another but those with the checksums. What is written while the sum of the headers
+        # is awaited is written again, and what is written after the body does no harm.
+        first_row = ROWS - len(self._head)
+        running, count, address = Signal(), Signal(range(ROWS)), Signal(range(ROWS))
+        late_1 = {n: Signal(name=f"late_{n}") for n in late}
+        hold, write_1, write_2, late_2 = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [signal.eq(late[n]) for n, signal in late_1.items()]
+        m.d.sync += [hold.eq(_any(step for _, step in again)), late_2.eq(_any(late_1.values())),
+                     write_1.eq(running), write_2.eq(write_1)]
         with m.If(self.start):
-            m.d.sync += beat.eq(0)
-        with m.Elif(beat != beats):
-            m.d.sync += beat.eq(beat + 1)
-        with m.Switch(beat):
-            for n in range(beats):
-                with m.Case(n):
-                    m.d.sync += row.eq(Cat(self._byte(n * lanes + lane) for lane in range(lanes)))
-        m.d.sync += row_beat.eq(beat)
-        row_valid = row_beat != beats
+            m.d.sync += [running.eq(1), count.eq(first_row)]
+        with m.Elif(final[-1]):
+            m.d.sync += running.eq(0)
+        with m.If(write_1):
+            m.d.sync += address.eq(count)
+            for n, signal in late_1.items():
+                with m.If(signal):
+                    m.d.sync += address.eq(first_row + n)
+            with m.If(~hold):
+                m.d.sync += count.eq(count + 1)
 
-        m.submodules.rows = rows = memory.Memory(shape=8 * lanes, depth=beats, init=[])
+        # Nothing is asked for in the cycle in which it is written. Block memory is slow: its output gets a register
+        # before anything is done with it.
+        m.submodules.rows = rows = memory.Memory(
+            shape=8 * LANES, depth=ROWS, init=[], attrs={"ram_style": "block", "no_rw_check": 1})
         write, read = rows.write_port(), rows.read_port(domain="comb")
-        m.d.comb += [write.addr.eq(row_beat), write.data.eq(row), write.en.eq(row_valid)]
+        m.d.comb += [write.addr.eq(address), write.data.eq(row), write.en.eq(write_2)]
+        lane_bits = (LANES - 1).bit_length()
+        fetched, word = (Signal(8 * LANES, name=name, reset_less=True) for name in ("fetched", "word"))
+        lanes = [self.position[:lane_bits], *(Signal(lane_bits, name=f"lane_{n}") for n in range(PLAY_LATENCY))]
+        m.d.comb += [read.addr.eq(self.position[lane_bits:]), self.byte.eq(word.word_select(lanes[-1], 8))]
+        m.d.sync += [fetched.eq(read.data), word.eq(fetched)]
+        m.d.sync += [later.eq(earlier) for earlier, later in pairwise(lanes)]
 
-        # Play. With a power of two of lanes, row and byte in the row are slices of the position.
-        shift = ceil_log2(lanes)
-        m.d.comb += read.addr.eq(self.position[shift:])
-        played = Signal(8 * lanes)
-        position = Signal.like(self.position)
-        m.d.sync += [played.eq(read.data), position.eq(self.position)]
-        with m.Switch(position):
-            for n, source in enumerate(self._sources):
-                if isinstance(source, _Source) and source.late:
-                    with m.Case(n):
-                        m.d.sync += self.byte.eq(self.late[source.port].word_select(source.index, 8))
-            with m.Default():
-                m.d.sync += self.byte.eq(played.word_select(position[:shift], 8))
-
-        # Sum: big-endian words, so the first byte of each pair is the high one.
-        terms = [Cat(row[16 * n + 8:16 * n + 16], row[16 * n:16 * n + 8]) for n in range(lanes // 2)]
-        valid = row_valid
-        for level in range(self._levels):
-            pairs = []
-            for n in range(0, len(terms), 2):
-                term = Signal(17 + level, name=f"sum_{level}_{n}")
-                m.d.sync += term.eq(sum(terms[n:n + 2]))
-                pairs.append(term)
-            stage_valid = Signal(name=f"sum_valid_{level}")
-            m.d.sync += stage_valid.eq(valid)
-            terms, valid = pairs, stage_valid
-        total = Signal(16 + ceil_log2(lanes // 2 * beats))
-        with m.If(self.start):
-            m.d.sync += total.eq(0)
-        with m.Elif(valid):
-            m.d.sync += total.eq(total + terms[0])
+        # Sum: big-endian words, so the first byte of each pair is the high one. A row with its checksum does not count.
+        term = Signal(17)
+        total = Signal(16 + (2 * ROWS - 1).bit_length())
         once = Signal(17)
+        with m.If(late_2):
+            m.d.sync += term.eq(0)
+        with m.Else():
+            m.d.sync += term.eq(sum(Cat(row[n + 8:n + 16], row[n:n + 8]) for n in range(0, 8 * LANES, 16)))
+        with m.If(head[self._unsummed - 1 + TO_ROW + 1]):
+            m.d.sync += total.eq(0)
+        with m.Else():
+            m.d.sync += total.eq(total + term)
         m.d.sync += [
             once.eq(total[:16] + total[16:]),
-            self.sum.eq(once[:16] + once[16]),  # cannot carry again: the first fold leaves at most 0x1FFFE
+            sum_.eq(once[:16] + once[16]),      # cannot carry again: the first fold leaves at most 0x1FFFE
         ]
         return m
 
-    def _byte(self, index):
-        source = self._sources[index] if index < self.size else 0
+    def _value(self, source, checksum):
         if isinstance(source, int):
             return Const(source, 8)
-        if source.late:
-            return Const(0, 8)
-        return self.fields[source.port].word_select(source.index, 8)
+        return (self.fields[source.port] if source.port else checksum).word_select(source.index, 8)
+
+
+def _place(part, live):
+    """Where each byte of a part comes from, and the offset of its checksum or None; adds its ports to ``live``."""
+    fields, owner = part.layout.fields, part.layout.name
+    for name in part.values:
+        if name not in fields:
+            raise LayoutError(f"{owner} has no field {name!r}; it has {', '.join(fields)}")
+    # A decimal and its only member are two names for the same bytes: a value under either is enough.
+    given = {fields[name].offset for name in part.values if fields[name].size}
+    placed, late = [0] * part.size, None
+    for field in fields.values():
+        if not field.size:
+            continue
+        if field.name in part.values:
+            value = part.values[field.name]
+        elif field.offset in given:
+            continue
+        elif field.null is not None:
+            value = None
+        else:
+            raise LayoutError(f"{owner}.{field.name} is required and has no value")
+        if isinstance(value, Checksum):
+            late, value = field.offset, value.seed
+        if isinstance(value, Live):
+            width = 8 * field.size
+            if live.setdefault(value.port, width) != width:
+                raise LayoutError(f"{owner}.{field.name} is {width} bits wide, port {value.port!r} has "
+                                  f"{live[value.port]} bits from another field")
+            sources = [_Byte(value.port, n) for n in range(field.size)]
+            if field.byteorder == "big":
+                sources.reverse()
+        else:
+            sources = list(field.pack(value))
+        placed[field.offset:field.end] = sources
+    return placed, late
+
+
+def _any(signals):
+    return reduce(or_, signals, Const(0, 1))
+
+
+def _rows(sources):
+    padded = [*sources, *[0] * (-len(sources) % LANES)]
+    return [tuple(padded[n:n + LANES]) for n in range(0, len(padded), LANES)]

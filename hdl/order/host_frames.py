@@ -2,12 +2,11 @@
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import memory, wiring
-from amaranth.lib.data import StructLayout
 from amaranth.lib.wiring import In, Out
 
 from hdl.layout import net
 from hdl.mac.stream import Packet
-from hdl.order.templates import STARBASE_HEADER, header_patch_encoder
+from hdl.order.templates import PATCHED, STARBASE_HEADER
 
 __all__ = ["FRAME_TX", "SESSION_TX", "HostFrames"]
 
@@ -24,14 +23,13 @@ class HostFrames(wiring.Component):
     """Fetches a packet of the host into a buffer, and holds it until it is released.
 
     Of a SessionTx packet the ones-complement sum is formed on the way, without the header fields that are set when it
-    leaves (they count as zero); those are put in, and summed, when its frame is started. Packets of an impossible
-    length (a frame of fewer than 14 or more than 1518 bytes, a message shorter than its header or longer than a
-    segment) are swallowed, and ``bad`` tells.
+    leaves (:data:`hdl.order.templates.PATCHED`, they count as zero). Packets of an impossible length (a frame of fewer
+    than 14 or more than 1518 bytes, a message shorter than its header or longer than a segment) are swallowed, and
+    ``bad`` tells.
 
-    **Timing**: with the last byte of a packet taken from ``i`` in cycle ``C``, ``available`` is 1 from ``C + 4``. With
-    ``start`` in ``S`` the header fields are read in ``S + 1`` to ``S + 4``, their bytes may be asked for from ``S + 7``
-    on and ``patch_sum`` stands from ``S + 11``. The byte at ``position`` in cycle ``c`` is on ``byte`` in ``c + 2``.
-    With ``release`` in ``R`` the next packet's first byte may be taken in ``R + 1``.
+    **Timing**: with the last byte of a packet taken from ``i`` in cycle ``C``, ``available`` is 1 from ``C + 4``. The
+    byte at ``position`` in cycle ``c`` is on ``byte`` in ``c + 2``. With ``release`` in ``R`` the next packet's first
+    byte may be taken in ``R + 1``.
 
     Members
     -------
@@ -39,12 +37,8 @@ class HostFrames(wiring.Component):
         Packets of the host; ``i_kind`` is :data:`FRAME_TX` or :data:`SESSION_TX` and holds for the whole packet.
     available : Out(1), kind : Out(1), length : Out(11), sum : Out(16)
         A packet is held: its kind, bytes and (of a message) folded sum, big-endian words from its first byte.
-    start : In(1), fields : In(StructLayout)
-        The frame is started with these header fields: ``app_seq``, ``last_processed``, ``time_ns``, 64 bits each.
-    patch_sum : Out(16)
-        Folded sum of the header fields at their places.
     position : In(11), byte : Out(8)
-        Byte of the packet, header fields put in if it is a message.
+        Byte of the packet, as the host gave it.
     release : In(1)
         Let the packet go. Only while ``available``; the last byte may be asked for in the same cycle.
     bad : Out(1)
@@ -57,9 +51,6 @@ class HostFrames(wiring.Component):
     kind: Out(1)
     length: Out(11)
     sum: Out(16)
-    start: In(1)
-    fields: In(StructLayout({"app_seq": 64, "last_processed": 64, "time_ns": 64}))
-    patch_sum: Out(16)
     position: In(11)
     byte: Out(8)
     release: In(1)
@@ -79,26 +70,14 @@ class HostFrames(wiring.Component):
             read.addr.eq(self.position),
         ]
 
-        m.submodules.patch = patch = header_patch_encoder()
-        m.d.comb += [
-            patch.start.eq(self.start),
-            [patch.fields[name].eq(self.fields[name]) for name in ("app_seq", "last_processed", "time_ns")],
-            patch.position.eq(self.position),
-            self.patch_sum.eq(patch.sum),
-        ]
-
         # The block memory's own delay is most of a cycle: its byte gets a register before anything is done with it.
         fetched, stored = Signal(8, reset_less=True), Signal(8, reset_less=True)
-        use_patch = [Signal(name=f"use_patch_{n}") for n in range(2)]
-        m.d.sync += [fetched.eq(read.data), stored.eq(fetched), use_patch[1].eq(use_patch[0]), use_patch[0].eq(0)]
-        with m.Switch(self.position):
-            with m.Case(*sorted(patch.live_positions)):
-                m.d.sync += use_patch[0].eq(self.kind == SESSION_TX)
-        m.d.comb += self.byte.eq(Mux(use_patch[1], patch.byte, stored))
+        m.d.sync += [fetched.eq(read.data), stored.eq(fetched)]
+        m.d.comb += self.byte.eq(stored)
 
         patched = Signal()
         with m.Switch(self.length):
-            with m.Case(*sorted(patch.live_positions)):
+            with m.Case(*sorted(PATCHED)):
                 m.d.comb += patched.eq(1)
         total = Signal(17)
         folded = Signal(17)

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
@@ -17,17 +17,7 @@ from hdl.order.host_frames import FRAME_TX, SESSION_TX, HostFrames
 from hdl.order.receive import SegmentReceiver
 from hdl.order.scale import QuoteScaler
 from hdl.order.session import SessionConfig, SessionStatus, TcpSession
-from hdl.order.templates import (
-    BODY_OFFSET,
-    CANCEL_SIZE,
-    NULL_PRICE,
-    QUOTE_SIZE,
-    ethernet_encoder,
-    ipv4_encoder,
-    mass_cancel_encoder,
-    mass_quote_encoder,
-    tcp_encoder,
-)
+from hdl.order.templates import BODY_OFFSET, CANCEL_SIZE, NULL_PRICE, PATCHED, QUOTE_SIZE, frame_encoder
 
 __all__ = ["FRAME_RX", "FRAME_TX", "KIND_MASS_CANCEL", "KIND_QUOTE", "SESSION_RX", "SESSION_TX", "OrderCounters",
            "OrderPort", "Quote", "SentBytes"]
@@ -73,16 +63,6 @@ class _Source(enum.Enum, shape=3):
     ACK = 2
     SESSION_TX = 3
     FRAME_TX = 4
-
-
-class _Section(enum.Enum, shape=3):
-    """Which part of it is being read."""
-
-    IDLE = 0
-    ETHERNET = 1
-    IPV4 = 2
-    TCP = 3
-    BODY = 4
 
 
 class OrderPort(wiring.Component):
@@ -224,11 +204,7 @@ class OrderPort(wiring.Component):
         m.submodules.mac_tx = mac = MacTx()
         m.submodules.host = host = HostFrames()
         m.submodules.scaler = scaler = QuoteScaler(null_price=NULL_PRICE)
-        m.submodules.ethernet = ethernet = ethernet_encoder()
-        m.submodules.ipv4 = ipv4 = ipv4_encoder()
-        m.submodules.tcp = tcp = tcp_encoder()
-        m.submodules.mass_quote = mass_quote = mass_quote_encoder()
-        m.submodules.mass_cancel = mass_cancel = mass_cancel_encoder()
+        m.submodules.encoder = encoder = frame_encoder()
         m.d.comb += [self.txd.eq(mac.txd), self.tx_en.eq(mac.tx_en), self.tx_er.eq(mac.tx_er)]
 
         # Who may start. All here comes from registers but `fire` and `hot_busy`, which arrive late in their cycle. They
@@ -295,20 +271,6 @@ class OrderPort(wiring.Component):
         is_host = is_frame | (source == _Source.SESSION_TX)
         is_message = ~is_frame & (source != _Source.ACK)
 
-        # Cycles since the start: 1 in T + 1.
-        elapsed = Signal(range(64), init=1)
-        with m.If(mac.idle):
-            m.d.sync += elapsed.eq(1)
-        with m.Elif(~elapsed.all()):
-            m.d.sync += elapsed.eq(elapsed + 1)
-
-        def strobe(cycle, name):
-            """A register that is 1 in ``T + cycle`` of every frame."""
-            assert cycle > 2, "before that, `elapsed` may be that of an idle cycle"
-            signal = Signal(name=name)
-            m.d.sync += signal.eq(elapsed == cycle - 1)
-            return signal
-
         host_now = ~fired & other_host
         m.d.comb += [
             session.acked.eq(started & (fired | other_acks)),
@@ -319,142 +281,69 @@ class OrderPort(wiring.Component):
             self.counters.acks_sent.eq(started & ~fired & ~other_host),
         ]
 
-        # The timetable, counted from `T`. Each encoder reads its fields from the cycle after its start on. The lengths
-        # are right from T + 3 on.
-        ethernet_at = 1
-        headers_at = 3
+        # The timetable, counted from `T`. The encoder's fields have to stand when it reads them, and the frame's bytes
+        # when they are asked for.
+        encoder_at = 1
         scaler_at = timing.QUOTE_AT - 1
-        bodies_at = max(scaler_at + ready - mass_quote.read_after_start(name) for name, ready in scaler.ready.items())
-        assert bodies_at + mass_quote.read_after_start("instrument_id") >= timing.QUOTE_AT
-        summed_at = max(bodies_at + mass_quote.sum_latency, headers_at + mass_cancel.sum_latency)
-        checksum_at = summed_at + 3
         first_position = timing.FIRST_BYTE_AFTER_START - 1 - PLAY_LATENCY
-        tcp_offset = net.ETHERNET.size + net.IPV4.size
-        checksum_read = first_position + tcp_offset + net.TCP["checksum"].offset + 1
-        assert checksum_at <= checksum_read, f"TCP checksum stands in T + {checksum_at}, is read in T + {checksum_read}"
-        assert ethernet_at + 3 <= first_position
-        assert headers_at + 3 <= first_position + net.ETHERNET.size
-        assert headers_at + ipv4.sum_latency < first_position + net.ETHERNET.size + net.IPV4["checksum"].offset
-        assert headers_at + tcp.sum_latency <= summed_at
-        assert bodies_at + 3 <= first_position + BODY_OFFSET
-        assert (net.PSEUDO.size + net.TCP.size) % 2 == 0    # else the sums of the bodies would need a swap
+        read_at = {name: encoder_at + encoder.read_after_start("quote", name) for name in (
+            "total_length", "flags", "instrument_id", "lot_exp", *scaler.ready)}
+        assert min(read_at["total_length"], read_at["flags"]) >= 3      # from `source` and `length` by one register
+        assert min(read_at["instrument_id"], read_at["lot_exp"]) >= timing.QUOTE_AT
+        assert all(read_at[name] >= scaler_at + ready for name, ready in scaler.ready.items())
+        assert all(encoder_at + encoder.lead(name) <= first_position for name in encoder.sizes)
+        assert tuple(encoder.sizes) == tuple(which.name.lower() for which in _Source if which != _Source.FRAME_TX)
 
-        start_headers = strobe(headers_at, "start_headers")
-        start_scaler = strobe(scaler_at, "start_scaler")
-        start_bodies = strobe(bodies_at, "start_bodies")
+        since = [started, *(Signal(name=f"since_{n}") for n in range(2, scaler_at + 1))]    # 1 in T + 1, T + 2 ...
+        m.d.sync += [later.eq(earlier) for earlier, later in pairwise(since)]
         total_length = Signal(16)
-        segment_length = Signal(16)
-        m.d.sync += [total_length.eq(length + (net.IPV4.size + net.TCP.size)), segment_length.eq(length + net.TCP.size)]
-        m.d.comb += [
-            ethernet.start.eq(started),
-            [encoder.start.eq(start_headers) for encoder in (ipv4, tcp, mass_cancel, host)],
-            scaler.start.eq(start_scaler),
-            mass_quote.start.eq(start_bodies),
-            ethernet.fields.peer_mac.eq(config.connection.peer_mac),
-            ethernet.fields.local_mac.eq(config.connection.local_mac),
-            ipv4.fields.total_length.eq(total_length),
-            ipv4.fields.local_ip.eq(config.connection.local_ip),
-            ipv4.fields.peer_ip.eq(config.connection.peer_ip),
-            ipv4.late.checksum.eq(~ipv4.sum),
-            tcp.fields.local_ip.eq(config.connection.local_ip),
-            tcp.fields.peer_ip.eq(config.connection.peer_ip),
-            tcp.fields.segment_length.eq(segment_length),
-            tcp.fields.local_port.eq(config.connection.local_port),
-            tcp.fields.peer_port.eq(config.connection.peer_port),
-            tcp.fields.seq.eq(taken["seq"]),
-            tcp.fields.ack.eq(taken["ack"]),
-            tcp.fields.flags.eq(Mux(source == _Source.ACK, net.TCP_ACK, net.TCP_ACK | net.TCP_PSH)),
-            tcp.fields.window.eq(config.window),
-        ]
-        for encoder in (mass_quote, mass_cancel, host):
-            m.d.comb += [encoder.fields[name].eq(taken[name]) for name in ("app_seq", "last_processed", "time_ns")]
-        for encoder in (mass_quote, mass_cancel):
-            m.d.comb += [encoder.fields.quote_id.eq(taken["quote_id"]), encoder.fields.mmp_group.eq(config.mmp_group)]
+        flags = Signal(8)
+        m.d.sync += [total_length.eq(length + (net.IPV4.size + net.TCP.size)),
+                     flags.eq(Mux(source == _Source.ACK, net.TCP_ACK, net.TCP_ACK | net.TCP_PSH))]
+        fields = {
+            **{name: getattr(config.connection, name) for name in config.connection.signature.members},
+            **{name: getattr(config, name) for name in ("window", "mmp_group", "smp_id", "quote_flags", "order_flags")},
+            **{name: getattr(scaler, name) for name in scaler.ready},
+            **taken,
+            "total_length": total_length, "flags": flags, "host_sum": Cat(host.sum[8:], host.sum[:8]),
+            "instrument_id": self.quote.instrument_id, "lot_exp": self.quote.lot_exp,
+        }
         for name in ("bid_ticks", "ask_ticks", "bid_lots", "ask_lots", "tick_e9", "lot_mult"):
             m.d.comb += getattr(scaler, name).eq(getattr(self.quote, name))
         m.d.comb += [
-            mass_quote.fields.smp_id.eq(config.smp_id),
-            mass_quote.fields.quote_flags.eq(config.quote_flags),
-            mass_quote.fields.order_flags.eq(config.order_flags),
-            mass_quote.fields.instrument_id.eq(self.quote.instrument_id),
-            mass_quote.fields.lot_exp.eq(self.quote.lot_exp),
-            [mass_quote.fields[name].eq(getattr(scaler, name)) for name in (
-                "bid_price", "ask_price", "bid_qty", "ask_qty")],
+            encoder.start.eq(started),
+            encoder.body.eq(source.as_value()),     # of a FrameTx another's, which is not asked for
+            [encoder.fields[name].eq(value) for name, value in fields.items()],
+            scaler.start.eq(since[scaler_at - 1]),
         ]
 
-        # TCP checksum: pseudo header and header, body, and what is put into a host message's header.
-        body_sum = Signal(16)
-        patch_sum = Signal(16)
-        with m.Switch(source):
-            with m.Case(_Source.QUOTE):
-                m.d.comb += body_sum.eq(mass_quote.sum)
-            with m.Case(_Source.MASS_CANCEL):
-                m.d.comb += body_sum.eq(mass_cancel.sum)
-            with m.Case(_Source.SESSION_TX):
-                m.d.comb += [body_sum.eq(host.sum), patch_sum.eq(host.patch_sum)]
-        total = Signal(18)
-        folded = Signal(17)
-        checksum = Signal(16)
-        m.d.sync += [
-            total.eq(tcp.sum + body_sum + patch_sum),
-            folded.eq(total[:16] + total[16:]),
-            checksum.eq(~(folded[:16] + folded[16])),
-        ]
-        m.d.comb += tcp.late.checksum.eq(checksum)
-
-        # Walk through the sections, a byte a cycle.
-        section = Signal(_Section)
-        offset = Signal(11)
-        last_offset = Signal(11)
-        body_last = Signal(11)
-        m.d.sync += body_last.eq(length - 1)
-        at_end = offset == last_offset
+        # Walk through the bytes, one a cycle: headers at positions below zero, and the body.
+        position = Signal(signed(12))
+        upcoming = Signal(signed(12))   # the position of the next cycle
+        walking = Signal()
         last = Signal()
-        m.d.comb += last.eq(at_end & ((section == _Section.BODY) | ((section == _Section.TCP) & (length == 0))))
+        m.d.comb += last.eq(walking & (upcoming == length))
+        m.d.sync += [upcoming.eq(upcoming + 1), position.eq(upcoming)]
+        with m.If(since[first_position - 2 - 1]):
+            m.d.sync += upcoming.eq(Mux(is_frame, 0, -BODY_OFFSET))
+        with m.If(since[first_position - 1 - 1]):
+            m.d.sync += walking.eq(1)
+        with m.Elif(last):
+            m.d.sync += walking.eq(0)
+        m.d.comb += [encoder.position.eq(position), host.position.eq(position)]
 
-        def enter(which, first, final):
-            return [section.eq(which), offset.eq(first), last_offset.eq(final)]
-
-        m.d.sync += offset.eq(offset + 1)
-        with m.If(strobe(first_position - 1, "start_walk")):
-            with m.If(is_frame):
-                m.d.sync += enter(_Section.BODY, 0, body_last)
-            with m.Else():
-                m.d.sync += enter(_Section.ETHERNET, 0, net.ETHERNET.size - 1)
-        with m.Elif(at_end):
-            with m.Switch(section):
-                with m.Case(_Section.ETHERNET):
-                    m.d.sync += enter(_Section.IPV4, 0, net.IPV4.size - 1)
-                with m.Case(_Section.IPV4):
-                    m.d.sync += enter(_Section.TCP, net.PSEUDO.size, net.PSEUDO.size + net.TCP.size - 1)
-                with m.Case(_Section.TCP):
-                    m.d.sync += enter(_Section.BODY, 0, body_last)
-            with m.If(last):
-                m.d.sync += section.eq(_Section.IDLE)
-        m.d.comb += [encoder.position.eq(offset) for encoder in (ethernet, ipv4, tcp, mass_quote, mass_cancel, host)]
-
-        # Select the byte, with a register on either side: block memory and encoders before, CRC and pins behind.
-        sections = [section] + [Signal(_Section, name=f"section_{n}") for n in range(PLAY_LATENCY)]
-        lasts = [last] + [Signal(name=f"last_{n}") for n in range(PLAY_LATENCY)]
-        for chain in (sections, lasts):
-            m.d.sync += [later.eq(earlier) for earlier, later in pairwise(chain)]
-        m.d.sync += [mac.i.valid.eq(sections[-1] != _Section.IDLE), mac.i.last.eq(lasts[-1])]
-        with m.Switch(sections[-1]):
-            with m.Case(_Section.ETHERNET):
-                m.d.sync += mac.i.data.eq(ethernet.byte)
-            with m.Case(_Section.IPV4):
-                m.d.sync += mac.i.data.eq(ipv4.byte)
-            with m.Case(_Section.TCP):
-                m.d.sync += mac.i.data.eq(tcp.byte)
-            with m.Case(_Section.BODY):
-                with m.Switch(source):
-                    with m.Case(_Source.QUOTE):
-                        m.d.sync += mac.i.data.eq(mass_quote.byte)
-                    with m.Case(_Source.MASS_CANCEL):
-                        m.d.sync += mac.i.data.eq(mass_cancel.byte)
-                    with m.Default():
-                        m.d.sync += mac.i.data.eq(host.byte)
-        m.d.sync += self.sent.valid.eq((sections[-1] == _Section.BODY) & is_message)
+        # The byte of that position: the host's where its packet goes as it came. Encoder and buffer take their time.
+        from_host = Signal()
+        with m.Switch(position):
+            with m.Case(*sorted(PATCHED)):
+                m.d.comb += from_host.eq(is_frame)
+            with m.Default():
+                m.d.comb += from_host.eq(is_frame | (is_host & (position >= 0)))
+        marks = [Cat(walking, last, is_message & walking & (position >= 0), from_host),
+                 *(Signal(4, name=f"marks_{n}") for n in range(PLAY_LATENCY + 1))]
+        m.d.sync += [later.eq(earlier) for earlier, later in pairwise(marks)]
+        m.d.sync += mac.i.data.eq(Mux(marks[PLAY_LATENCY][3], host.byte, encoder.byte))
+        m.d.comb += [mac.i.valid.eq(marks[-1][0]), mac.i.last.eq(marks[-1][1]), self.sent.valid.eq(marks[-1][2])]
         m.d.comb += self.sent.data.eq(mac.i.data)
         with m.If(started):
             m.d.sync += self.sent.seq.eq(taken["seq"])
@@ -473,7 +362,7 @@ class OrderPort(wiring.Component):
         m.d.comb += [
             refuse.eq(host.available & ~sending & ~(started & host_now) & (host.kind == SESSION_TX)
                       & ~status.session_up),
-            host.release.eq(refuse | (last & (section == _Section.BODY) & is_host)),
+            host.release.eq(refuse | (last & is_host)),
             self.session_tx_refused.eq(refuse | (host.bad & (host.kind == SESSION_TX))),
             self.dbg_host_tx_valid.eq(host.available & ~was_available),
             self.dbg_host_tx_kind.eq(host.kind),

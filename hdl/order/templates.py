@@ -1,12 +1,11 @@
 """What the order port sends, as templates over the layouts: frame headers and Starbase messages."""
 
 from hdl.layout import net, sbe
-from hdl.order.encoder import Late, Live, MessageEncoder, Part
+from hdl.order.encoder import Checksum, FrameEncoder, Live, Part
 
 __all__ = [
-    "BODY_OFFSET", "CANCEL_SIZE", "HEADER_PATCH", "NULL_PRICE", "QUOTE_SIZE", "STARBASE_HEADER", "STARBASE_PROTOCOL_ID",
-    "ethernet_encoder", "header_patch_encoder", "ipv4_encoder", "mass_cancel_encoder", "mass_quote_encoder",
-    "tcp_encoder",
+    "BODY_OFFSET", "CANCEL_SIZE", "HEADERS", "HEADER_PATCH", "NULL_PRICE", "PATCHED", "QUOTE_SIZE", "STARBASE_HEADER",
+    "STARBASE_PROTOCOL_ID", "frame_encoder",
 ]
 
 STARBASE = sbe.load("starbase_orders")
@@ -24,6 +23,9 @@ HEADER_PATCH = {
     "sendTimeNs": Live("time_ns"),
 }
 
+#: Their places in a message.
+PATCHED = frozenset(n for name in HEADER_PATCH for n in range(STARBASE_HEADER[name].offset, STARBASE_HEADER[name].end))
+
 _QUOTE = STARBASE["MassQuoteRequest"]
 _ENTRY = _QUOTE.groups["quotes"]
 _CANCEL = STARBASE["MassQuoteCancelRequest"]
@@ -35,32 +37,21 @@ QUOTE_SIZE = STARBASE_HEADER.size + _QUOTE.size(quotes=1)
 CANCEL_SIZE = STARBASE_HEADER.size + _CANCEL.size()
 
 
-def ethernet_encoder():
-    """Ethernet header. Live: ``peer_mac``, ``local_mac``."""
-    return MessageEncoder(Part(net.ETHERNET, {
-        "dst": Live("peer_mac"), "src": Live("local_mac"), "ethertype": net.ETHERTYPE_IPV4}), lanes=2)
+_IPV4 = {"version_ihl": net.IPV4_NO_OPTIONS, "tos": 0, "identification": 0, "flags_fragment": net.IPV4_DONT_FRAGMENT,
+         "ttl": TTL, "protocol": net.PROTOCOL_TCP}
+# TCP's checksum goes on from the sum of the IPv4 header: of its pseudo header that has the addresses, and the length
+# with the header's own 20 bytes. Those go, as do the constants, and the protocol comes.
+_TCP_SEED = (net.PROTOCOL_TCP - net.IPV4.size - (net.checksum(net.IPV4.pack(**_IPV4)) ^ 0xFFFF)) % 0xFFFF
 
-
-def ipv4_encoder():
-    """IPv4 header. Live: ``total_length``, ``local_ip``, ``peer_ip``. Late: ``checksum``, the inverse of the sum."""
-    return MessageEncoder(Part(net.IPV4, {
-        "version_ihl": net.IPV4_NO_OPTIONS, "tos": 0, "total_length": Live("total_length"), "identification": 0,
-        "flags_fragment": net.IPV4_DONT_FRAGMENT, "ttl": TTL, "protocol": net.PROTOCOL_TCP,
-        "checksum": Late("checksum"), "src": Live("local_ip"), "dst": Live("peer_ip")}), lanes=2)
-
-
-def tcp_encoder():
-    """Pseudo header, which is summed and never played, and TCP header.
-
-    Live: ``local_ip``, ``peer_ip``, ``segment_length`` (header and payload), ``local_port``, ``peer_port``, ``seq``,
-    ``ack``, ``flags``, ``window``. Late: ``checksum``.
-    """
-    return MessageEncoder(
-        Part(net.PSEUDO, {"src": Live("local_ip"), "dst": Live("peer_ip"), "zero": 0, "protocol": net.PROTOCOL_TCP,
-                          "length": Live("segment_length")}),
-        Part(net.TCP, {"src_port": Live("local_port"), "dst_port": Live("peer_port"), "seq": Live("seq"),
-                       "ack": Live("ack"), "data_offset": net.TCP.size // 4 << 4, "flags": Live("flags"),
-                       "window": Live("window"), "checksum": Late("checksum"), "urgent": 0}), lanes=2)
+#: Headers of every segment. Live: as :func:`frame_encoder` says.
+HEADERS = (
+    Part(net.ETHERNET, {"dst": Live("peer_mac"), "src": Live("local_mac"), "ethertype": net.ETHERTYPE_IPV4}),
+    Part(net.IPV4, {**_IPV4, "total_length": Live("total_length"), "checksum": Checksum(),
+                    "src": Live("local_ip"), "dst": Live("peer_ip")}),
+    Part(net.TCP, {"src_port": Live("local_port"), "dst_port": Live("peer_port"), "seq": Live("seq"),
+                   "ack": Live("ack"), "data_offset": net.TCP.size // 4 << 4, "flags": Live("flags"),
+                   "window": Live("window"), "checksum": Checksum(_TCP_SEED), "urgent": 0}),
+)
 
 
 def _header(message, size):
@@ -69,9 +60,17 @@ def _header(message, size):
         "version": STARBASE.version, **HEADER_PATCH})
 
 
-def mass_quote_encoder():
-    """MassQuoteRequest with one entry. Live: the fields below and those of :data:`HEADER_PATCH`."""
-    return MessageEncoder(
+def frame_encoder():
+    """All that leaves in the session. Bodies: ``quote``, ``mass_cancel``, ``ack`` and ``session_tx``.
+
+    Live, in all: ``peer_mac``, ``local_mac``, ``peer_ip``, ``local_ip``, ``total_length`` (of the IPv4 datagram),
+    ``local_port``, ``peer_port``, ``seq``, ``ack``, ``flags``, ``window``; in all messages those of
+    :data:`HEADER_PATCH`; in the two of the hot path ``quote_id`` and ``mmp_group``; in ``quote`` those below.
+
+    Of a message of the host (``session_tx``) only the fields of :data:`HEADER_PATCH` are assembled, and ``host_sum``,
+    the sum of the host's own bytes with its two bytes swapped, stands in for them: on the wire they come from the host.
+    """
+    quote = (
         _header(_QUOTE, QUOTE_SIZE),
         Part(_QUOTE, {
             "quoteId": Live("quote_id"), "correlationId": Live("quote_id"), "mmpGroupId": Live("mmp_group"),
@@ -81,18 +80,15 @@ def mass_quote_encoder():
             "instrumentId": Live("instrument_id"), "bidPrice": Live("bid_price"), "askPrice": Live("ask_price"),
             "bidQty.mantissa": Live("bid_qty"), "bidQty.exponent": Live("lot_exp"),
             "askQty.mantissa": Live("ask_qty"), "askQty.exponent": Live("lot_exp"),
-            "bidFlags": Live("order_flags"), "askFlags": Live("order_flags")}), lanes=4)
-
-
-def mass_cancel_encoder():
-    """MassQuoteCancelRequest for both sides. Live: ``quote_id``, ``mmp_group`` and those of :data:`HEADER_PATCH`."""
-    return MessageEncoder(
+            "bidFlags": Live("order_flags"), "askFlags": Live("order_flags")}),
+    )
+    mass_cancel = (
         _header(_CANCEL, CANCEL_SIZE),
         Part(_CANCEL, {"correlationId": Live("quote_id"), "mmpGroupId": Live("mmp_group"),
-                       "side": STARBASE.enums["Side"]["BOTH"]}), lanes=2)
-
-
-def header_patch_encoder():
-    """Starbase header in which only the fields of :data:`HEADER_PATCH` are not zero: what a host message lacks."""
-    return MessageEncoder(Part(STARBASE_HEADER, {
-        "protocolId": 0, "flags": 0, "messageLength": 0, "messageTypeId": 0, "version": 0, **HEADER_PATCH}))
+                       "side": STARBASE.enums["Side"]["BOTH"]}),
+    )
+    session_tx = (
+        Part(STARBASE_HEADER, {"protocolId": 0, "flags": 0, "messageLength": Live("host_sum"), "messageTypeId": 0,
+                               "version": 0, **HEADER_PATCH}),
+    )
+    return FrameEncoder(HEADERS, {"quote": quote, "mass_cancel": mass_cancel, "ack": (), "session_tx": session_tx})

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""MessageEncoder and QuoteScaler against the layout codec and plain integers."""
+"""FrameEncoder and QuoteScaler against the layout codec and plain integers."""
 
 import json
 import os
@@ -14,43 +14,42 @@ from amaranth.sim import Simulator
 from hdl.layout import net, sbe
 from hdl.layout.fields import Composite, Field, LayoutError
 from hdl.order import templates
-from hdl.order.encoder import PLAY_LATENCY, Late, Live, MessageEncoder, Part
+from hdl.order.encoder import LANES, PLAY_LATENCY, Checksum, FrameEncoder, Live, Part
 from hdl.order.scale import QuoteScaler
 
 CAPTURES = Path(os.environ.get("T2Q_CAPTURES") or Path(__file__).resolve().parents[3].parent / "shared" / "captures")
 
 
 def play(encoder, rounds, *, gap=0):
-    """Assemble and play once for each (live, late) of `rounds`; returns [(bytes, sum)].
+    """Assemble and play once for each (body, live) of `rounds`; returns the frames.
 
-    Fields hold only in the cycles in which they may be read, and the sum is taken in the first cycle that the
-    encoder promises.
+    Fields hold only in the cycles in which they may be read, and every byte is asked for as early as it may be.
     """
-    results = []
+    frames = []
+    ports = dict(encoder.fields.shape())
 
     async def testbench(ctx):
-        live_ports = dict(encoder.fields.shape()) if hasattr(encoder, "fields") else {}
-        for live, late in rounds:
+        for body, live in rounds:
+            first = {port: encoder.read_after_start(body, port) for port in live}
+            size, lead = encoder.header_size + encoder.sizes[body], encoder.lead(body)
             ctx.set(encoder.start, 1)
+            ctx.set(encoder.body, list(encoder.sizes).index(body) ^ 1)
             await ctx.tick()
             ctx.set(encoder.start, 0)
-            got, total = {}, None
-            for c in range(1, encoder.sum_latency + encoder.size + 10):     # cycles since `start`
-                for name, field in live_ports.items():
-                    held = 1 <= c <= encoder.beats
-                    ctx.set(getattr(encoder.fields, name), live[name] if held else ~live[name] & (1 << field.width) - 1)
-                # Byte n is asked for as early as its row allows, but one a cycle.
-                position = c - (3 + (encoder.size - 1) // encoder.lanes)
-                if 0 <= position < encoder.size:
-                    ctx.set(encoder.position, position)
-                for name, value in late.items():
-                    ctx.set(getattr(encoder.late, name), value)
-                if c == encoder.sum_latency:
-                    total = ctx.get(encoder.sum)
-                if 0 <= position - PLAY_LATENCY < encoder.size:
-                    got[position - PLAY_LATENCY] = ctx.get(encoder.byte)
+            ctx.set(encoder.body, list(encoder.sizes).index(body))
+            got = {}
+            for c in range(1, max(lead + size + PLAY_LATENCY, encoder.steps(body)) + 1):    # cycles since `start`
+                for port, field in ports.items():
+                    value, mask = live.get(port, 0), (1 << field.width) - 1
+                    held = port in first and first[port] <= c <= encoder.steps(body)
+                    ctx.set(getattr(encoder.fields, port), value if held else ~value & mask)
+                n = c - lead
+                if 0 <= n < size:
+                    ctx.set(encoder.position, (n - encoder.header_size) % 256)
+                if 0 <= n - PLAY_LATENCY < size:
+                    got[n - PLAY_LATENCY] = ctx.get(encoder.byte)
                 await ctx.tick()
-            results.append((bytes(got[n] for n in range(encoder.size)), total))
+            frames.append(bytes(got[n] for n in range(size)))
             for _ in range(gap):
                 await ctx.tick()
 
@@ -58,83 +57,111 @@ def play(encoder, rounds, *, gap=0):
     sim.add_clock(8e-9)
     sim.add_testbench(testbench)
     sim.run()
-    return results
+    return frames
 
 
-def folded_sum(data):
-    return net.checksum(data) ^ 0xFFFF
+def packed(part, live, checksum=None):
+    """Bytes of a part by the layout codec; its checksum is its seed or the one given."""
+    values = {}
+    for name, value in part.values.items():
+        field = part.layout.fields[name]
+        if isinstance(value, Checksum):
+            value = value.seed if checksum is None else checksum
+        elif isinstance(value, Live):
+            value = Const(live[value.port], unsigned(8 * field.size)).value
+            value -= (value >> 8 * field.size - 1 & field.signed) << 8 * field.size
+        values[name] = value
+    return part.layout.pack(**values)
 
 
-def random_layout(rng, name):
+def expected(headers, parts, live):
+    """The frame by the layout codec and the reference checksum."""
+    frame, payload = b"", b"".join(packed(part, live) for part in parts)
+    for n, header in enumerate(headers):
+        covered = b"".join(packed(part, live) for part in headers[1:n + 1])
+        frame += packed(header, live, net.checksum(covered + payload if n == len(headers) - 1 else covered))
+    return frame + payload
+
+
+def random_layout(rng, name, *, multiple=1, checksum=False):
     fields, offset = {}, 0
-    for n in range(rng.randint(1, 9)):
-        size = rng.choice((1, 2, 3, 4, 6, 8, 8))
-        field = Field(f"f{n}", offset, size, signed=rng.random() < 0.5, byteorder=rng.choice(("little", "big")),
-                      null=-1 if rng.random() < 0.2 else None)
-        if field.null is not None and not field.signed:
-            field = Field(f"f{n}", offset, size, byteorder=field.byteorder, null=(1 << 8 * size) - 1)
-        fields[field.name] = field
+
+    def add(name, size, **more):
+        nonlocal offset
+        fields[name] = Field(name, offset, size, **more)
         offset += size
+
+    for n in range(rng.randint(1, 9)):
+        size, signed = rng.choice((1, 2, 3, 4, 6, 8, 8)), rng.random() < 0.5
+        null = (-1 if signed else (1 << 8 * size) - 1) if rng.random() < 0.2 else None
+        add(f"f{n}", size, signed=signed, byteorder=rng.choice(("little", "big")), null=null)
+    if checksum:
+        for n in range(-offset % 2):
+            add(f"even{n}", 1)
+        add("checksum", 2, byteorder="big")
+    for n in range(-offset % multiple):
+        add(f"pad{n}", 1)
     return Composite(name, offset, fields)
 
 
-def test_verilog():
-    verilog.convert(templates.mass_quote_encoder())
-    verilog.convert(templates.tcp_encoder())
+def test_frame_encoder():
+    encoder = templates.frame_encoder()
+    verilog.convert(encoder)
+    assert encoder.header_size == templates.BODY_OFFSET
+    assert encoder.sizes == {"quote": 115, "mass_cancel": 49, "ack": 0, "session_tx": 32}
 
 
-@pytest.mark.parametrize("lanes", [2, 4, 8, 16])
-@pytest.mark.parametrize("seed", range(6))
-def test_random_layouts(lanes, seed):
-    print(f"seed {seed}, lanes {lanes}")
-    rng = random.Random(f"encoder {seed} {lanes}")
-    layouts = [random_layout(rng, f"part{n}") for n in range(rng.randint(1, 4))]
-    widths, late_widths, parts = {}, {}, []
-    for layout in layouts:
+@pytest.mark.parametrize("seed", range(16))
+def test_random_layouts(seed):
+    print(f"seed {seed}")
+    rng = random.Random(f"encoder {seed}")
+    widths = {}
+
+    def random_part(layout):
         values = {}
         for field in layout.fields.values():
             choice = rng.random()
-            if choice < 0.5:
+            if field.name == "checksum":
+                values[field.name] = Checksum(rng.choice((0, rng.getrandbits(16))))
+            elif choice < 0.5:
                 # A third of the live fields share a port with another one of the same width.
                 twins = [port for port, width in widths.items() if width == 8 * field.size]
                 port = rng.choice(twins) if twins and rng.random() < 0.3 else f"live{len(widths)}"
                 widths[port] = 8 * field.size
                 values[field.name] = Live(port)
-            elif choice < 0.6:
-                late_widths[f"late{len(late_widths)}"] = 8 * field.size
-                values[field.name] = Late(f"late{len(late_widths) - 1}")
             elif field.null is None or choice < 0.9:
                 values[field.name] = rng.randint(*field.range)
-        parts.append(Part(layout, values))
+        return Part(layout, values)
 
-    def expect(live, late):
-        out = b""
-        for part in parts:
-            values = {}
-            for name, value in part.values.items():
-                field = part.layout.fields[name]
-                if isinstance(value, Live | Late):
-                    raw = live[value.port] if isinstance(value, Live) else late[value.port]
-                    value = Const(raw, unsigned(8 * field.size)).value
-                    value -= (value >> 8 * field.size - 1 & field.signed) << 8 * field.size
-                values[name] = value
-            out += part.layout.pack(**values)
-        return out
-
-    rounds = [({port: rng.choice((0, (1 << width) - 1, rng.getrandbits(width))) for port, width in widths.items()},
-               {port: rng.getrandbits(width) for port, width in late_widths.items()}) for _ in range(3)]
-    encoder = MessageEncoder(*parts, lanes=lanes)
-    results = play(encoder, rounds, gap=rng.randint(0, 5))
-    for (live, late), (data, total) in zip(rounds, results, strict=True):
-        assert data == expect(live, late)
-        assert total == folded_sum(expect(live, dict.fromkeys(late, 0)))
+    while True:
+        headers = [random_part(random_layout(rng, "first"))]
+        headers += [random_part(random_layout(rng, f"header{n}", multiple=LANES, checksum=n or rng.random() < 0.8))
+                    for n in range(2)]
+        if 3 * LANES <= sum(part.size for part in headers[1:]) <= 60:
+            break
+        widths.clear()
+    common = [random_part(random_layout(rng, "common", multiple=LANES))]    # rows that bodies share
+    bodies = {f"body{n}": [*(common if rng.random() < 0.7 else ()),
+                           *(random_part(random_layout(rng, f"part{n}")) for _ in range(rng.randint(0, 2)))]
+              for n in range(rng.randint(2, 5))}
+    used = {name: {value.port for part in (*headers, *parts) for value in part.values.values()
+                   if isinstance(value, Live)} for name, parts in bodies.items()}
+    rounds = [(name, {port: rng.choice((0, (1 << width) - 1, rng.getrandbits(width)))
+                      for port, width in widths.items() if port in used[name]})
+              for name in (*bodies, *rng.choices(list(bodies), k=3))]
+    frames = play(FrameEncoder(headers, bodies), rounds, gap=rng.randint(0, 5))
+    for (name, live), frame in zip(rounds, frames, strict=True):
+        assert frame == expected(headers, bodies[name], live)
 
 
 def test_sum_of_all_ones_is_not_zero():
-    layout = Composite("ones", 32, {f"f{n}": Field(f"f{n}", 8 * n, 8) for n in range(4)})
-    encoder = MessageEncoder(Part(layout, {f"f{n}": Live("ones") for n in range(4)}))
-    (_, ones), (_, zero) = play(encoder, [({"ones": (1 << 64) - 1}, {}), ({"ones": 0}, {})])
-    assert (ones, zero) == (0xFFFF, 0)
+    header = Composite("header", 16, {"checksum": Field("checksum", 0, 2, byteorder="big"),
+                                      "zero": Field("zero", 8, 8)})
+    ones = Composite("ones", 32, {f"f{n}": Field(f"f{n}", 8 * n, 8) for n in range(4)})
+    encoder = FrameEncoder([Part(LAYOUT, {"a": 1, "b": 2}), Part(header, {"checksum": Checksum(), "zero": 0})],
+                           {"body": [Part(ones, {f"f{n}": Live("ones") for n in range(4)})], "none": []})
+    frames = play(encoder, [("body", {"ones": (1 << 64) - 1}), ("body", {"ones": 0}), ("none", {})])
+    assert [frame[6:8] for frame in frames] == [bytes(2), b"\xff\xff", b"\xff\xff"]
 
 
 def test_real_order_by_another_author():
@@ -142,12 +169,13 @@ def test_real_order_by_another_author():
     path = CAPTURES / "vectors" / "starbase_oe_neworderrequest_v1_tcp.bin"
     if not path.exists():
         pytest.skip(f"no {path}: set T2Q_CAPTURES to the folder of captures")
-    expected = json.loads((path.parent / "expected.json").read_text())[path.name]
-    header, order = expected["header"], expected["NewOrderRequest"]
+    vector = json.loads((path.parent / "expected.json").read_text())[path.name]
+    header, order = vector["header"], vector["NewOrderRequest"]
     message = sbe.load("starbase_orders")["NewOrderRequest"]
     live = {"app_seq": header["sequenceNumber"], "last_processed": header["lastProcessedSeqNo"],
             "time_ns": header["sendTimeNs"], "price": round(order["price"] * 10**9)}
-    encoder = MessageEncoder(
+    live |= {value.port: 0 for part in templates.HEADERS for value in part.values.values() if isinstance(value, Live)}
+    encoder = FrameEncoder(templates.HEADERS, {"order": (
         Part(templates.STARBASE_HEADER, {
             "protocolId": templates.STARBASE_PROTOCOL_ID, "flags": 0, "messageLength": header["messageLength"],
             "messageTypeId": message.id, "version": header["version"], **templates.HEADER_PATCH}),
@@ -156,10 +184,9 @@ def test_real_order_by_another_author():
                                               "selfMatchPreventionId", "side", "timeInForce", "flags",
                                               "selfTradingMode")},
             "price": Live("price"), "quantity.mantissa": round(order["quantity"] * 10**9), "quantity.exponent": -9,
-            "showQty.mantissa": None, "showQty.exponent": 0}))
-    [(data, total)] = play(encoder, [(live, {})])
-    assert data == path.read_bytes()
-    assert total == folded_sum(path.read_bytes())
+            "showQty.mantissa": None, "showQty.exponent": 0})), "none": ()})
+    [frame] = play(encoder, [("order", live)])
+    assert frame[templates.BODY_OFFSET:] == path.read_bytes()
 
 
 def test_templates_have_the_sizes_of_the_protocol():
@@ -168,6 +195,9 @@ def test_templates_have_the_sizes_of_the_protocol():
 
 
 LAYOUT = Composite("Thing", 6, {"a": Field("a", 0, 2), "b": Field("b", 2, 4)})
+CHECKED = Composite("Checked", 12, {name: Field(name, offset, size) for name, offset, size in (
+    ("sum", 0, 2), ("rest", 2, 6), ("more", 8, 4))})
+HEADERS = [Part(LAYOUT, {"a": 1, "b": 2}), Part(CHECKED, {"sum": Checksum(), "rest": 1, "more": 1})]
 
 
 @pytest.mark.parametrize(("parts", "message"), [
@@ -176,16 +206,22 @@ LAYOUT = Composite("Thing", 6, {"a": Field("a", 0, 2), "b": Field("b", 2, 4)})
     ([Part(LAYOUT, {"a": 65536, "b": 2})], r"field a holds 0\.\.65535, got 65536"),
     ([Part(LAYOUT, {"a": None, "b": 2})], r"field a is required, got None"),
     ([Part(LAYOUT, {"a": Live("x"), "b": Live("x")})], r"Thing\.b is 32 bits wide, port 'x' has 16 bits"),
+    ([Part(LAYOUT, {"a": Checksum(), "b": 2})], r"body body has a checksum, which only headers can have"),
 ])
 def test_refused_templates(parts, message):
     with pytest.raises(LayoutError, match=message):
-        MessageEncoder(*parts)
+        FrameEncoder(HEADERS, {"body": parts})
 
 
-@pytest.mark.parametrize("lanes", [0, 1, 3, 6])
-def test_refused_lanes(lanes):
-    with pytest.raises(ValueError, match=f"lanes is {lanes}, must be a power of two"):
-        MessageEncoder(Part(LAYOUT, {"a": 1, "b": 2}), lanes=lanes)
+@pytest.mark.parametrize(("headers", "repeats", "message"), [
+    ([HEADERS[0], HEADERS[0], HEADERS[1]], 1, r"headers of \[6, 6, 12\] bytes are not whole rows of 4"),
+    ([HEADERS[1], HEADERS[0]], 1, r"headers of \[12, 6\] bytes are not whole rows of 4"),
+    ([HEADERS[0]], 1, r"headers of \[6\] bytes have fewer than 3 rows of 4 behind the first one"),
+    (HEADERS, 40, r"bodies of \{'body': 240\} bytes are too long for 64 steps"),
+])
+def test_refused_sizes(headers, repeats, message):
+    with pytest.raises(ValueError, match=message):
+        FrameEncoder(headers, {"body": [Part(LAYOUT, {"a": 1, "b": 2})] * repeats})
 
 
 def test_scaler():
