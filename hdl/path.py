@@ -31,6 +31,7 @@ FLAG = _LINK.sets["DecisionFlags"]
 _TYPE = SCHEMA.enums["MDEntryTypeBook"]
 _ACTION = SCHEMA.enums["MDUpdateAction"]
 _SIZE_NULL = SCHEMA["MDIncrementalRefreshBook46"].groups["NoMDEntries"]["MDEntrySize"].null
+assert _SIZE_NULL == (1 << 31) - 1
 
 #: What the host sets and does, as named in the register map; strobes carry ``data``.
 PathControl = Signature({
@@ -186,7 +187,7 @@ class TickPath(wiring.Component):
             Cat(action == _ACTION[name] for name in names).any()
             for names in (("New", "Change", "Overlay"), ("Delete",), ("DeleteFrom",), ("DeleteThru",)))
         m.d.comb += [is_top.eq(walker.level == 1), is_level.eq((walker.level != 0) & (walker.level <= self.depth))]
-        m.d.sync += size_ok.eq((walker.size != 0) & (walker.size < _SIZE_NULL))
+        m.d.sync += size_ok.eq((walker.size != 0) & (walker.size != _SIZE_NULL) & ~walker.size[-1])
         known = Signal()
         m.d.comb += known.eq(ticks.ok & size_ok)
         # Which hypothesis comes true, for a bid and for an offer; if none does, nothing is known any more.
@@ -322,13 +323,15 @@ class TickPath(wiring.Component):
         # It is kept for what follows in the shadow of the frame's headers.
         moment, next_quote_id = gate.moment, self.status.next_quote_id
         trigger_at, line_b, last_seq = Signal(64), Signal(), Signal(32)
+        on_pins = Signal(64)    # when the byte that is on `rx` was on the pins
+        m.d.sync += on_pins.eq(self.cycle)
         with m.If(trigger | scheduler.due):
             m.d.sync += [
                 moment.state.eq(state.state), moment.kill_pin.eq(control.kill_pin),
                 moment.heartbeat_ok.eq(state.heartbeat_ok), moment.session_up.eq(self.session_up),
                 moment.new_ok.eq(buckets.new_ok), moment.cancel_ok.eq(buckets.cancel_ok), moment.can_send.eq(go),
                 moment.fouled.eq(scheduler.fouled), moment.fired.eq(fired), moment.cycle.eq(self.cycle),
-                moment.quote_id.eq(next_quote_id), trigger_at.eq(self.cycle - 1), line_b.eq(payload.line),
+                moment.quote_id.eq(next_quote_id), trigger_at.eq(on_pins), line_b.eq(payload.line),
                 last_seq.eq(arbiter.last_seq),
             ]
         started = Signal()
@@ -458,7 +461,7 @@ class TickPath(wiring.Component):
                              out.bidLots.eq(window.bid_quantity), out.askLots.eq(window.ask_quantity)]
         m.d.comb += [
             self.drops.eq(Mux(self.record_valid & ~mass_cancel, record.reasons, 0)),
-            self.direct_quote.eq(fired & primed & self.rx.valid), self.trigger_cycle.eq(self.cycle - 1),
+            self.direct_quote.eq(fired & primed & self.rx.valid), self.trigger_cycle.eq(on_pins),
             self.state_changed.eq(state.changed), self.arm_refused.eq(state.arm_refused), self.gap.eq(arbiter.gap),
             self.gap_size.eq(arbiter.ahead), self.last_seq.eq(arbiter.last_seq),
             self.poisoned.eq(walker.poisoned), self.channel_reset.eq(walker.reset_channel),

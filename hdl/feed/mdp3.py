@@ -113,7 +113,7 @@ class Mdp3Walker(wiring.Component):
         phase = Signal(Phase)
         m.d.comb += walking.eq(phase != Phase.IGNORE)
         with m.If(self.valid):
-            m.d.sync += payload_left.eq(Mux(self.first, self.length - 2, payload_left - 1))
+            m.d.sync += payload_left.eq(Mux(self.first, self.length, payload_left) - Mux(self.first, 2, 1))
 
         m.submodules.packet = packet = FieldCapture({"seq": _PACKET["MsgSeqNum"]}, _INDEX_WIDTH)
         m.submodules.framing = framing = FieldCapture({"size": _FRAMING["MsgSize"]}, _INDEX_WIDTH)
@@ -175,7 +175,7 @@ class Mdp3Walker(wiring.Component):
         overruns = Signal()         # the entry that begins is longer than what is left of its message
         begins = Signal()           # the byte is an entry's first one
         end_of_event = Signal()
-        m.d.sync += overruns.eq((entry_length > message_left - 1) | (entry_length < MIN_ENTRY))
+        m.d.sync += overruns.eq((entry_length >= message_left) | (entry_length < MIN_ENTRY))
 
         def stop():
             m.d.sync += malformed.eq(1)

@@ -16,7 +16,8 @@ class TokenBuckets(wiring.Component):
     -------
     session_interval, symbol_interval : in(32) cycles per token; 0 = never refilled.
     session_burst : in(16), symbol_burst : in(8) sizes; 0 = no tokens. They count from the next cycle on.
-    restart_session, restart_symbol : in(1) that interval is being written: it counts from the next cycle on.
+    restart_session, restart_symbol : in(1) that interval is being written: it counts from the next cycle on. An interval
+        changes in no other way.
     fill : in(1) fill every bucket (arming).
     spend_session : in(1) take one session token. The session bucket must hold one.
     spend_symbol : in(1) take one token of instrument ``spender`` : in(8) too.
@@ -45,15 +46,14 @@ class TokenBuckets(wiring.Component):
         n = self.instruments
 
         def ticker(name, interval, restart):
-            count, tick = Signal(32, name=f"{name}_count"), Signal(name=f"{name}_tick")
-            last, off = Signal(32, name=f"{name}_last"), Signal(name=f"{name}_off", init=1)
-            again = Signal(name=f"{name}_again")
-            m.d.comb += tick.eq(~off & (count >= last))
-            m.d.sync += [last.eq(interval - 1), off.eq(interval == 0), again.eq(restart)]
+            left, tick = Signal(32, name=f"{name}_left"), Signal(name=f"{name}_tick")
+            off, again = Signal(name=f"{name}_off", init=1), Signal(name=f"{name}_again")
+            m.d.comb += tick.eq(~off & (left == 1))
+            m.d.sync += [off.eq(interval == 0), again.eq(restart)]
             with m.If(again | tick | off):
-                m.d.sync += count.eq(0)
+                m.d.sync += left.eq(interval)
             with m.Else():
-                m.d.sync += count.eq(count + 1)
+                m.d.sync += left.eq(left - 1)
             return tick
 
         session_tick = ticker("session", self.session_interval, self.restart_session)

@@ -21,6 +21,10 @@ Moment = Signature({"state": Out(2), "kill_pin": Out(1), "heartbeat_ok": Out(1),
                     "cycle": Out(64), "quote_id": Out(64)})
 
 
+#: Wider than any limit on a price.
+Compared = signed(34)
+
+
 class Gate(wiring.Component):
     """Passes, trims or drops a candidate.
 
@@ -68,10 +72,16 @@ class Gate(wiring.Component):
             m.d.sync += lots.eq(p.quote_lots)
 
         def side(name):
-            px, limits = getattr(self, name), getattr(self, f"{name}_limits")
+            limits = getattr(self, f"{name}_limits")
 
             def named(shape, what):
                 return Signal(shape, name=f"{name}_{what}")
+
+            # Nothing that a price is compared with is as wide as it: beyond them one is like another.
+            exact, px = getattr(self, name), named(Compared, "compared")
+            last = Compared.width - 1
+            fits = (exact >> last == 0) | (exact >> last == -1)
+            m.d.comb += px.eq(Mux(fits, exact, Mux(exact < 0, -(1 << last), (1 << last) - 1)))
 
             # Step 1.
             fixed, changed, target = named(REASONS, "fixed"), named(1, "changed"), named(signed(32), "target")
@@ -79,7 +89,7 @@ class Gate(wiring.Component):
             m.d.comb += bound.eq(p.px_notional_ticks)
             spans = (p.px_min_ticks < 0) & (p.px_max_ticks > 0)
             on_price = {4: ~self.book_ok, 5: (px < p.px_min_ticks) | (px > p.px_max_ticks) | ((px == 0) & ~spans),
-                        10: (px < -bound) | (px > bound)}
+                        10: (~px >= bound) | (px > bound)}      # ~px is -px - 1
             with m.If(self.en):
                 m.d.sync += [
                     fixed.eq(Cat(limits.fixed[g] | on_price.get(g, 0) for g in range(REASONS))),

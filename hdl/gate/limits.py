@@ -63,7 +63,8 @@ class Limits(wiring.Component):
             bounds_low, bounds_high = Signal(), Signal()
             m.d.comb += bound.eq(p.px_notional_ticks)
             m.d.sync += [
-                least.eq(p.px_min_ticks + (p.px_min_ticks == 0)), most.eq(p.px_max_ticks - (p.px_max_ticks == 0)),
+                least.eq(Mux(p.px_min_ticks == 0, 1, p.px_min_ticks)),
+                most.eq(Mux(p.px_max_ticks == 0, -1, p.px_max_ticks)),
                 low_bound.eq(-bound), bounds_low.eq(least < low_bound), bounds_high.eq(most > bound),
                 self.low.eq(Mux(bounds_low, low_bound, least)), self.high.eq(Mux(bounds_high, bound, most)),
             ]
@@ -94,7 +95,7 @@ class Limits(wiring.Component):
 
         # Exposure if everything sent on this side trades, in the direction of the side, in three steps. What is live
         # may be repeated in place of the new quantity.
-        held, open_lots, sum_ = register(signed(33), "held"), register(32, "open"), register(signed(34), "sum")
+        held, open_lots, sum_ = register(signed(32), "held"), register(32, "open"), register(signed(34), "sum")
         worst = register(signed(35), "worst")
         over, position_unknown, short = register(1, "over"), register(1, "unknown"), register(1, "short")
         # The least moves that replace what is live; zero means any.
@@ -105,11 +106,12 @@ class Limits(wiring.Component):
         m.d.comb += [out.fixed.eq(fixed), out.fixed[10].eq(notional)]
         with m.If(run):
             m.d.sync += [
-                held.eq(self.known.lots if sign > 0 else -self.known.lots), open_lots.eq(sent - settled),
+                held.eq(self.known.lots), open_lots.eq(sent - settled),
                 largest.eq(Mux(live & (live_lots > p.quote_lots), live_lots, p.quote_lots)),
-                sum_.eq(held + open_lots), worst.eq(sum_ + largest),
-                over.eq(worst > most), position_unknown.eq(~self.position_known), short.eq(held < 0),
-                out.reduces.eq(short & (worst <= 0)),
+                sum_.eq(open_lots + held if sign > 0 else open_lots - held), worst.eq(sum_ + largest),
+                over.eq(worst > most), position_unknown.eq(~self.position_known),
+                short.eq(held[-1] if sign > 0 else ~held[-1] & held.any()),
+                out.reduces.eq(short & (worst[-1] | ~worst.any())),
                 towards.eq(p.toward_ticks | (p.toward_ticks == 0)), away.eq(p.away_ticks | (p.away_ticks == 0)),
                 out.up.eq(live_px + upper), out.down.eq(live_px - lower + 1),
                 other_lots.eq(live_lots != p.quote_lots),

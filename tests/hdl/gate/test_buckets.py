@@ -87,10 +87,13 @@ def test_one_token_every_interval(which, interval):
     simulate(test)
 
 
-def test_interval_that_becomes_shorter_than_its_count():
+def test_a_shorter_interval_counts_at_once():
     async def test(b):
         await b.step(90, session_interval=100)
-        assert await b.step(12, session_interval=5) == [1, 6, 11], "as soon as it counts, then regularly"
+        await b.step(restart_session=1)
+        assert await b.step(12, session_interval=5) == [5, 10]
+        assert await b.step(5, restart_session=1) == [], "held back by every restart"
+        assert await b.step(2) == [1]
     simulate(test)
 
 
@@ -208,7 +211,10 @@ def test_random():
         # What stood on the inputs one cycle ago counts in this one.
         counts = dict.fromkeys(levels, 0) | {"restart_session": 0, "restart_symbol": 0}
         size, index, hidden = counts | {}, 0, None      # hidden: whose last token went in the cycle before
+        new = {}        # intervals that were written in the cycle before
         for _ in range(8000):
+            levels |= new
+            new = {}
             x = dict.fromkeys(STROBES, 0) | {"index": rng.randrange(instruments) if rng.random() < .5 else index,
                                              "spender": rng.randrange(instruments)}
             if rng.random() < .05:
@@ -216,10 +222,9 @@ def test_random():
             if rng.random() < .02:
                 levels["symbol_burst"] = rng.choice((0, 1, 4, 255))
             for name in ("session", "symbol"):
-                if rng.random() < .01:
-                    levels[f"{name}_interval"] = rng.choice((0, 1, 2, 5, 9, 30))
-                if rng.random() < .01:
+                if rng.random() < .02:
                     x[f"restart_{name}"] = 1
+                    new[f"{name}_interval"] = rng.choice((0, 1, 2, 5, 9, 30, levels[f"{name}_interval"]))
             x["fill"] = int(rng.random() < .005)
             x |= levels
             for name, value in x.items():
