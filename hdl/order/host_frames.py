@@ -1,6 +1,6 @@
 """What the host sends on the order port: one packet at a time, summed while it is fetched."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -36,7 +36,8 @@ class HostFrames(wiring.Component):
     i : In(Packet), i_kind : In(1)
         Packets of the host; ``i_kind`` is :data:`FRAME_TX` or :data:`SESSION_TX` and holds for the whole packet.
     available : Out(1), kind : Out(1), length : Out(11), sum : Out(16)
-        A packet is held: its kind, bytes and (of a message) folded sum, big-endian words from its first byte.
+        A packet is held: its kind, bytes and (of a message) folded sum, big-endian words from its first byte. The sum
+        may come a cycle later.
     position : In(11), byte : Out(8)
         Byte of the packet, as the host gave it.
     release : In(1)
@@ -58,11 +59,9 @@ class HostFrames(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        limit = (1 << len(self.length)) - 1     # a count that stopped here was too long
-
         # A packet is written, and then read: synthesis need not care for reads of what is being written.
         m.submodules.buffer = buffer = memory.Memory(
-            shape=8, depth=limit + 1, init=[], attrs={"ram_style": "block", "no_rw_check": 1})
+            shape=8, depth=1 << len(self.length), init=[], attrs={"ram_style": "block", "no_rw_check": 1})
         write, read = buffer.write_port(), buffer.read_port(domain="comb")
         m.d.comb += [
             write.addr.eq(self.length),
@@ -79,46 +78,53 @@ class HostFrames(wiring.Component):
         with m.Switch(self.length):
             with m.Case(*sorted(PATCHED)):
                 m.d.comb += patched.eq(1)
-        total = Signal(17)
-        folded = Signal(17)
-        term = Mux(self.length[0], self.i.data, Cat(Const(0, 8), self.i.data))
-        m.d.sync += [
-            folded.eq(total[:16] + total[16]),
-            self.sum.eq(folded[:16] + folded[16]),
-        ]
+        # The two bytes of the sum change places with every byte, so that each is added to the lower one; the carry of
+        # each goes into the other one with the next byte, and three bytes of zero drive out the last. One more, if need
+        # be, puts them back into their places.
+        step, swapped = Signal(), Signal()
+        low_sum, high_sum = Signal(9), Signal(9)
+        addend = Signal(8)
+        m.d.comb += self.sum.eq(Cat(low_sum[:8], high_sum[:8]))
+        with m.If(step):
+            m.d.sync += [low_sum.eq(high_sum[:8] + addend + low_sum[8]), high_sum.eq(low_sum[:8] + high_sum[8]),
+                         swapped.eq(~swapped)]
 
-        too_short = Signal()
-        too_long = Signal()
-        low = Mux(self.kind, MESSAGE_RANGE[0], FRAME_RANGE[0])
-        high = Mux(self.kind, MESSAGE_RANGE[1], FRAME_RANGE[1])
-        m.d.sync += [too_short.eq(self.length < low), too_long.eq(self.length > high)]
+        long_enough, too_long = Signal(), Signal()
+        low = Mux(self.i_kind, MESSAGE_RANGE[0], FRAME_RANGE[0])
+        high = Mux(self.i_kind, MESSAGE_RANGE[1], FRAME_RANGE[1])
+        empty = [register.eq(0) for register in (
+            self.length, low_sum, high_sum, swapped, long_enough, too_long)]
 
         with m.FSM(init="fetching"):
             with m.State("fetching"):
                 m.d.comb += self.i.ready.eq(1)
                 with m.If(self.i.valid):
                     m.d.comb += write.en.eq(1)
-                    m.d.sync += self.kind.eq(self.i_kind)
-                    with m.If(self.length != limit):
-                        m.d.sync += self.length.eq(self.length + 1)
-                    with m.If(~patched):
-                        m.d.sync += total.eq(total[:16] + total[16] + term)
+                    m.d.comb += [step.eq(1), addend.eq(Mux(patched, 0, self.i.data))]
+                    m.d.sync += [self.kind.eq(self.i_kind), self.length.eq(self.length + 1)]
+                    with m.If(self.length == low - 1):
+                        m.d.sync += long_enough.eq(1)
+                    with m.If(self.length == high):
+                        m.d.sync += too_long.eq(1)
                     with m.If(self.i.last):
                         m.next = "folding once"
             with m.State("folding once"):
+                m.d.comb += step.eq(1)
                 m.next = "folding twice"
             with m.State("folding twice"):
+                m.d.comb += step.eq(1)
                 m.next = "checking length"
             with m.State("checking length"):
-                with m.If(too_short | too_long):
+                m.d.comb += step.eq(1)
+                with m.If(~long_enough | too_long):
                     m.d.comb += self.bad.eq(1)
-                    m.d.sync += [self.length.eq(0), total.eq(0)]
+                    m.d.sync += empty
                     m.next = "fetching"
                 with m.Else():
                     m.next = "available"
             with m.State("available"):
-                m.d.comb += self.available.eq(1)
+                m.d.comb += [self.available.eq(1), step.eq(swapped)]
                 with m.If(self.release):
-                    m.d.sync += [self.length.eq(0), total.eq(0)]
+                    m.d.sync += empty
                     m.next = "fetching"
         return m

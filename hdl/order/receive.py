@@ -1,6 +1,8 @@
 """Receive side of the order port: is this frame a segment of our connection, and is it whole?"""
 
+from functools import reduce
 from itertools import pairwise
+from operator import or_
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
@@ -107,12 +109,22 @@ class SegmentReceiver(wiring.Component):
         headers = tcp + net.TCP.size
         segment = self.segment
 
-        # Bytes of the frame so far. Stops above every position that is compared with it.
-        index = Signal(range(headers + 2))
+        # The place of this byte in the frame, as a one that moves on with every byte until the headers have passed, and
+        # what is a question of before and after, as flags.
+        at = Signal(headers, init=1)
         with m.If(rx.eof):
-            m.d.sync += index.eq(0)
-        with m.Elif(rx.valid & (index != headers + 1)):
-            m.d.sync += index.eq(index + 1)
+            m.d.sync += at.eq(1)
+        with m.Elif(rx.valid):
+            m.d.sync += at.eq(at << 1)
+
+        def after(position):
+            """1 for the bytes behind this position."""
+            flag = Signal(name=f"after_{position}")
+            with m.If(rx.eof):
+                m.d.sync += flag.eq(0)
+            with m.Elif(rx.valid & at[position]):
+                m.d.sync += flag.eq(1)
+            return flag
 
         # Header checks: at each position, the byte that is expected, the bits that count, and the flags that fall.
         for_me = Signal(init=1)
@@ -143,16 +155,15 @@ class SegmentReceiver(wiring.Component):
         counts = Signal(8)
         wrong = Signal()
         m.d.comb += wrong.eq(((rx.data ^ expected) & counts).any())
+        ahead = [(at[position - 1], *check) for position, check in checks.items() if position]
         with m.If(rx.valid):
-            m.d.sync += counts.eq(0)
-            with m.Switch(index):
-                for position, (value, mask) in checks.items():
-                    if position:
-                        with m.Case(position - 1):
-                            m.d.sync += [expected.eq(value), counts.eq(mask)]
+            m.d.sync += [
+                expected.eq(reduce(or_, (Mux(here, value, 0) for here, value, _ in ahead))),
+                counts.eq(reduce(or_, (Mux(here, mask, 0) for here, _, mask in ahead))),
+            ]
         with m.Else():
             m.d.sync += [expected.eq(checks[0][0]), counts.eq(checks[0][1])]
-        in_dst = index < net.ETHERNET["dst"].end
+        in_dst = ~after(net.ETHERNET["dst"].end - 1)
         with m.If(rx.eof):
             m.d.sync += [for_me.eq(1), for_all.eq(1), ours.eq(1)]
         with m.Elif(rx.valid):
@@ -163,126 +174,111 @@ class SegmentReceiver(wiring.Component):
             with m.If(in_dst & (rx.data != 0xFF)):
                 m.d.sync += for_all.eq(0)
 
-        # Fields that are kept.
-        total_length = Signal(16)
+        # Fields that are kept. `left` holds the length of the datagram and counts its bytes from then on.
+        left = Signal(16)
         data_offset = Signal(4)
         flags = Signal(8)
 
-        def capture(base, field, target, take=None):
-            for n in range(field.size):
-                with m.Case(base + field.offset + n):
-                    m.d.sync += target.eq(Cat(rx.data, target)[:len(target)] if take is None else take(rx.data))
+        def capture(base, field, target, value=rx.data):
+            here = at[base + field.offset:base + field.end].any()
+            with m.If(rx.valid & here):
+                m.d.sync += target.eq(Cat(value, target))
 
-        with m.If(rx.valid):
-            with m.Switch(index):
-                capture(ip, net.IPV4["total_length"], total_length)
-                capture(tcp, net.TCP["seq"], segment.seq)
-                capture(tcp, net.TCP["ack"], segment.ack)
-                capture(tcp, net.TCP["window"], segment.window)
-                capture(tcp, net.TCP["data_offset"], data_offset, lambda byte: byte[4:])
-                capture(tcp, net.TCP["flags"], flags)
-        m.d.comb += [getattr(segment, name).eq((flags & bit).any()) for name, bit in FLAG_BITS.items()]
-        m.d.sync += segment.length.eq(total_length - net.IPV4.size - (data_offset << 2))
-        length_ok = Signal()
-        m.d.sync += length_ok.eq((data_offset >= net.TCP.size // 4)
-                                 & (total_length >= net.IPV4.size + (data_offset << 2)))
-
-        # Where the datagram ends: `left` bytes of it are still to come, `beyond` (at most 4) have come after it.
+        # Where the datagram ends, and whether as many bytes as an FCS have come after it. It has more bytes than this
+        # much of its header: a length that says otherwise is wrong, and its end never comes.
         length_end = ip + net.IPV4["total_length"].end
-        left = Signal(16)
-        beyond = Signal(range(FCS_DELAY + 1))
-        in_datagram = Signal()          # this byte belongs to it
-        m.d.comb += in_datagram.eq((index <= length_end) | left.any())
+        counting = after(length_end - 1)
+        in_datagram = Signal(init=1)            # this byte belongs to it
+        beyond = Signal(FCS_DELAY)
+        with m.If(rx.valid & counting):
+            m.d.sync += left.eq(left - 1)
+        capture(ip, net.IPV4["total_length"], left)
+        capture(tcp, net.TCP["seq"], segment.seq)
+        capture(tcp, net.TCP["ack"], segment.ack)
+        capture(tcp, net.TCP["window"], segment.window)
+        capture(tcp, net.TCP["data_offset"], data_offset, rx.data[4:])
+        capture(tcp, net.TCP["flags"], flags)
+        m.d.comb += [getattr(segment, name).eq((flags & bit).any()) for name, bit in FLAG_BITS.items()]
         with m.If(rx.eof):
-            m.d.sync += beyond.eq(0)
+            m.d.sync += [in_datagram.eq(1), beyond.eq(0)]
         with m.Elif(rx.valid):
-            with m.If(index == length_end):
-                m.d.sync += left.eq(Mux(total_length > length_end + 1 - ip, total_length - (length_end + 1 - ip), 0))
-            with m.Elif(left.any()):
-                m.d.sync += left.eq(left - 1)
-            with m.If(~in_datagram & (beyond != FCS_DELAY)):
-                m.d.sync += beyond.eq(beyond + 1)
+            with m.If(counting & (left == length_end + 1 - ip)):
+                m.d.sync += in_datagram.eq(0)
+            with m.If(~in_datagram):
+                m.d.sync += beyond.eq(Cat(1, beyond))
 
-        # Sums of 16-bit words with end-around carry, a byte a cycle. Words are aligned to the start of each header;
-        # all headers before TCP's payload have even length, so one parity serves for all.
-        parity = Signal()
-        term = Signal(16)
-        ip_sum = Signal(17)
+        # Sums of 16-bit words, a byte a cycle; all headers before TCP's payload have even length. The two bytes of a
+        # sum change places with every byte of the frame, so that each is added to the lower one; the carry of each goes
+        # into the other one with the next byte. Three bytes after the last addend none is left, and 0xFFFF is right.
+        def sum_ok(addend, init):
+            """1 if the sum of the frame's addends is right."""
+            low, high = Signal(9, init=init & 0xFF), Signal(9, init=init >> 8)
+            with m.If(rx.eof):
+                m.d.sync += [low.eq(init & 0xFF), high.eq(init >> 8)]
+            with m.Elif(rx.valid):
+                m.d.sync += [low.eq(high[:8] + addend + low[8]), high.eq(low[:8] + high[8])]
+            return (low == 0xFF) & (high == 0xFF)
+
         # TCP's pseudo header: addresses are taken as they pass; the protocol and "total length - IPv4 header" are put
         # in as total length (as it passes) + protocol - header, modulo 0xFFFF.
-        tcp_init = net.PROTOCOL_TCP + 0xFFFF - net.IPV4.size
-        tcp_sum = Signal(17, init=tcp_init)
         pseudo = [ip + net.IPV4[name].offset + n for name in ("total_length", "src", "dst")
                   for n in range(net.IPV4[name].size)]
-        in_ip = (index >= ip) & (index < tcp)
-        in_pseudo = Signal()
-        with m.Switch(index):
-            with m.Case(*pseudo):
-                m.d.comb += in_pseudo.eq(1)
-        m.d.comb += term.eq(Mux(parity, rx.data, Cat(Const(0, 8), rx.data)))
-        with m.If(rx.eof):
-            m.d.sync += [parity.eq(0), ip_sum.eq(0), tcp_sum.eq(tcp_init)]
-        with m.Elif(rx.valid):
-            m.d.sync += parity.eq(~parity)
-            with m.If(in_ip):
-                m.d.sync += ip_sum.eq(ip_sum[:16] + ip_sum[16] + term)
-            with m.If(in_pseudo | ((index >= tcp) & in_datagram)):
-                m.d.sync += tcp_sum.eq(tcp_sum[:16] + tcp_sum[16] + term)
-        # Three registers from the last byte of the datagram to here, and the FCS takes four cycles and the end one.
-        ip_folded = Signal(17)
-        tcp_folded = Signal(17)
+        after_ip = after(tcp - 1)
+        in_ip = after(ip - 1) & ~after_ip
+        in_tcp = Cat(after_ip, (at[n] for n in pseudo)).any() & in_datagram
         sums_ok = Signal()
-        m.d.sync += [
-            ip_folded.eq(ip_sum[:16] + ip_sum[16]),
-            tcp_folded.eq(tcp_sum[:16] + tcp_sum[16]),
-            sums_ok.eq((ip_folded == 0xFFFF) & (tcp_folded == 0xFFFF)),
-        ]
+        m.d.sync += sums_ok.eq(sum_ok(Mux(in_ip, rx.data, 0), 0)
+                               & sum_ok(Mux(in_tcp, rx.data, 0), net.PROTOCOL_TCP + 0xFFFF - net.IPV4.size))
 
         # Hand on, delayed by the length of an FCS.
         payload = Signal()              # this byte is payload
+        length = Signal(11)             # of the payload so far; longer frames are bad
         header_left = Signal(6)         # bytes of the TCP header still to come
-        after_header = Signal()
+        length_ok = Signal()            # the datagram has all of that header
+        in_header = Signal()
         offset_end = tcp + net.TCP["data_offset"].end
         with m.If(rx.valid):
-            with m.If(index == offset_end):
-                # This byte is one of the header; so many follow before the payload.
-                m.d.sync += header_left.eq((data_offset << 2) - (net.TCP["data_offset"].end + 1))
-            with m.Elif(header_left.any()):
+            with m.If(at[offset_end]):
+                # This byte is one of the header; 4 * data_offset - 14 follow before the payload.
+                m.d.sync += [header_left.eq(Cat(Const(2, 2), data_offset - 4)), length_ok.eq(in_datagram)]
+            with m.Elif(in_header):
                 m.d.sync += header_left.eq(header_left - 1)
-        m.d.comb += [after_header.eq((index > offset_end) & ~header_left.any()),
-                     payload.eq(after_header & in_datagram)]
+                with m.If(~in_datagram):
+                    m.d.sync += length_ok.eq(0)
+            with m.If(at[tcp]):
+                m.d.sync += length.eq(0)
+            with m.Elif(payload):
+                m.d.sync += length.eq(length + 1)
+        m.d.comb += [in_header.eq(header_left.any()), payload.eq(after(offset_end) & ~in_header & in_datagram),
+                     segment.length.eq(length)]
 
         # The kind is settled when the flags have passed; by then the delay has let out no byte of any payload.
         decide = tcp + net.TCP["flags"].end
-        decided = Signal()
         tagged = Signal()               # a segment of the session
         closes = Signal()
         delay = [Signal(9, name=f"delay_{n}") for n in range(FCS_DELAY)]
-        filled = Signal(range(FCS_DELAY + 1))
+        filled = after(FCS_DELAY - 1)
         m.d.sync += self.restart.eq(0)
         with m.If(rx.valid):
             m.d.sync += delay[0].eq(Cat(rx.data, payload))
             m.d.sync += [later.eq(earlier) for earlier, later in pairwise(delay)]
         with m.If(rx.eof):
-            m.d.sync += [filled.eq(0), decided.eq(0), tagged.eq(0), closes.eq(0), self.session.eq(0),
-                         header_left.eq(0), left.eq(0)]
+            m.d.sync += [tagged.eq(0), closes.eq(0), self.session.eq(0), header_left.eq(0)]
         with m.Elif(rx.valid):
-            with m.If(filled != FCS_DELAY):
-                m.d.sync += filled.eq(filled + 1)
-            with m.If(index == decide):
+            with m.If(at[decide]):
                 is_session = ours & self.established
                 is_closing = (flags & (net.TCP_FIN | net.TCP_RST)).any()
-                m.d.sync += [decided.eq(1), tagged.eq(is_session), closes.eq(is_session & is_closing),
+                m.d.sync += [tagged.eq(is_session), closes.eq(is_session & is_closing),
                              self.session.eq(is_session & ~is_closing)]
                 m.d.sync += self.restart.eq(is_session & ~is_closing)
         m.d.comb += [
             self.data.eq(delay[-1][:8]),
-            self.write.eq(rx.valid & (filled == FCS_DELAY) & Mux(self.session, delay[-1][8], 1)),
+            self.write.eq(rx.valid & filled & Mux(self.session, delay[-1][8], 1)),
         ]
 
         # The verdict.
         good = rx.eof & rx.ok
-        whole = sums_ok & length_ok & (beyond == FCS_DELAY) & ~left.any()
+        whole = sums_ok & length_ok & (data_offset >= net.TCP.size // 4) & beyond[-1]
         m.d.sync += [
             segment.valid.eq(good & self.session & whole),
             self.closing.eq(good & closes & whole),
