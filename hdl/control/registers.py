@@ -145,7 +145,7 @@ def _build():
             ("session_interval", "rw", "G14: cycles per token of the session bucket; 0 = never refilled"),
             ("session_burst", "rw", "G14: size of the session bucket; a quarter is kept for cancels", 16),
             ("symbol_interval", "rw", "G14: cycles per token of every instrument's bucket; 0 = never refilled"),
-            ("symbol_burst", "rw", "G14: size of every instrument's bucket", 8),
+            ("symbol_burst", "rw", "G14: size of every instrument's bucket; a new size empties them", 8),
             ("session_tokens", "ro", "Tokens in the session bucket", 16),
             ("quote_id", "rw", "Next quote id (hi sets both)", 64),
             ("pos_value", "rw", "Position in lots, signed; used by pos_commit"),

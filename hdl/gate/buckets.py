@@ -1,8 +1,17 @@
 """G14: token buckets of the session and of every instrument."""
 
-from amaranth import Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+
+#: With eight bits of tokens one word of block RAM.
+_GIVEN_BITS = 28
+
+
+class _Row(data.Struct):
+    tokens: 8           #: what was left
+    given: _GIVEN_BITS  #: ... when so many had been given
 
 
 class TokenBuckets(wiring.Component):
@@ -15,12 +24,14 @@ class TokenBuckets(wiring.Component):
     Members
     -------
     session_interval, symbol_interval : in(32) cycles per token; 0 = never refilled.
-    session_burst : in(16), symbol_burst : in(8) sizes; 0 = no tokens. They count from the next cycle on.
-    restart_session, restart_symbol : in(1) that interval is being written: it counts from the next cycle on. An interval
-        changes in no other way.
+    session_burst : in(16), symbol_burst : in(8) sizes; 0 = no tokens. They count from the next cycle on. A new size of
+        the instruments' buckets empties them.
+    restart_session, restart_symbol : in(1) that interval is being written: it counts from the next cycle on. An
+        interval changes in no other way.
     fill : in(1) fill every bucket (arming).
     spend_session : in(1) take one session token. The session bucket must hold one.
-    spend_symbol : in(1) take one token of instrument ``spender`` : in(8) too.
+    spend_symbol : in(1) take one token of instrument ``spender`` : in(8) too, which has been at rest for a cycle; at
+        least four cycles after the last one. There must be one.
     index : in(8) instrument asked about; it has been at rest for a cycle.
     new_ok : out(1) a new or changed quote of ``index`` may go: its bucket holds a token, and the session's bucket holds
         more than the quarter that is kept for cancels.
@@ -30,7 +41,8 @@ class TokenBuckets(wiring.Component):
 
     Latency: ``new_ok`` and ``cancel_ok`` come from flip-flops, and show in cycle *c* + 1 what happened in cycle *c*;
     that an instrument has spent its last token shows in *c* + 2. Buckets never go below zero and never above their
-    size: a size that is set in cycle *c* cuts them, and moves the reserve, in *c* + 2.
+    size: a size that is set in cycle *c* cuts the session's, empties the others and moves the reserve, in *c* + 2. An
+    instrument that spends nothing while 2^28 tokens come by may find fewer than it should, never more.
     """
 
     def __init__(self, instruments):
@@ -81,16 +93,49 @@ class TokenBuckets(wiring.Component):
             m.d.sync += [self.tokens.eq(after), self.cancel_ok.eq(after != 0),
                          enough.eq(after > (session_size >> 2))]
 
-        cut = Signal(2)
-        some = Signal(n)        # one bit an instrument: its bucket holds a token
-        m.d.sync += cut.eq(Mux(symbol_size != self.symbol_burst, 3, cut >> 1))
-        with m.If(self.fill | symbol_tick | self.spend_symbol | cut.any()):
-            for i in range(n):
-                tokens = Signal(8, name=f"symbol_tokens_{i}")
-                after = bucket(tokens, symbol_size, symbol_tick, self.spend_symbol & (self.spender == i))
-                m.d.sync += [tokens.eq(after), some[i].eq(after != 0)]
+        # An instrument's bucket is what it held when its last token was spent, and all that was given since: that is
+        # worked out when the next one is spent. Until the first one it is as full as all were made.
+        given = Signal(_GIVEN_BITS)     # tokens to every instrument, modulo the width
+        given_next, resized = Signal.like(given), Signal()
+        m.d.comb += given_next.eq(given + symbol_tick)
+        m.d.sync += [given.eq(given_next), resized.eq(symbol_size != self.symbol_burst)]
+        made = Signal(_Row)             # what all were made
+        own = Signal(n)                 # one bit an instrument: it has spent since
+        m.submodules.rows = rows = Memory(shape=_Row, depth=n, init=[], attrs={"no_rw_check": 1})
+        write, read = rows.write_port(), rows.read_port(domain="comb")
+        width = max(1, (n - 1).bit_length())
+        fetched, is_own, row = Signal(_Row, reset_less=True), Signal(), Signal(_Row)
+        m.d.comb += [read.addr.eq(self.spender), row.eq(Mux(is_own, fetched, made))]
+        m.d.sync += [fetched.eq(read.data), is_own.eq(own.bit_select(self.spender[:width], 1))]
+
+        # The last token goes: known at once. What is left is worked out in the two cycles after.
+        is_last = ((symbol_size == 1) | ((row.tokens == 1) & (row.given == given))
+                   | ((row.tokens == 0) & (row.given == given - 1)))
+        some = Signal(n)                # one bit an instrument: its bucket holds a token
+        taken, spender = Signal(2), Signal(width)
+        tokens, arrived, level = Signal(8), Signal.like(given), Signal(9)
+        m.d.sync += taken.eq(Cat(self.spend_symbol, taken[0]))
+        with m.If(self.spend_symbol):
+            m.d.sync += [spender.eq(self.spender), tokens.eq(row.tokens), arrived.eq(given - row.given),
+                         write.data.given.eq(given)]
+        held_then = Signal(8)
+        m.d.comb += [
+            level.eq(tokens + arrived[:8]),
+            held_then.eq(Mux(arrived[8:].any() | (level > symbol_size), symbol_size, level)),
+        ]
+        with m.If(taken[0]):
+            m.d.sync += [write.data.tokens.eq(held_then - held_then.any()), own.bit_select(spender, 1).eq(1)]
+        m.d.comb += [write.addr.eq(spender), write.en.eq(taken[1])]
+        with m.If(symbol_tick):
+            m.d.sync += some.eq((1 << n) - 1)
+        with m.Elif(self.spend_symbol & is_last):
+            m.d.sync += some.bit_select(self.spender[:width], 1).eq(0)
+        with m.If(self.fill | resized):
+            m.d.sync += [own.eq(0), is_own.eq(0), taken.eq(0), made.tokens.eq(Mux(resized, 0, symbol_size)),
+                         made.given.eq(given_next), some.eq((~resized).replicate(n))]
         symbol_ok = Signal()
         # A tick gives every bucket a token, so that nobody need wait for the one that is asked about.
-        m.d.sync += symbol_ok.eq((some.bit_select(self.index, 1) | symbol_tick | self.fill) & (symbol_size != 0))
+        m.d.sync += symbol_ok.eq((some.bit_select(self.index[:width], 1) | symbol_tick | self.fill)
+                                 & (symbol_size != 0) & ~resized)
         m.d.comb += [self.new_ok.eq(enough & symbol_ok), self.refill.eq(session_tick | symbol_tick)]
         return m

@@ -525,10 +525,13 @@ class GoldenModel:
         return take
 
     def _resize(self, cycle, s, name):
-        """A bucket is cut, and its reserve moves, a cycle after its new size counts."""
+        """A cycle after its new size counts the session's bucket is cut, its reserve moves; the others are empty."""
         self._look_at_tokens(cycle, None)
 
         def resize():
+            if name == "symbol_burst" and self._sizes[name] != self._rw[name]:
+                for bucket in self._symbol_tokens:
+                    bucket.tokens, bucket.seen = 0, self._symbol_ticks.ticks_before(cycle + 1)
             self._sizes[name] = self._rw[name]
             self._at(cycle + 1, self._look_at_tokens)
         return resize

@@ -110,10 +110,11 @@ def test_fill_and_size():
         assert b.tokens == 5
         await b.step()
         assert b.tokens == 3, "made smaller, it is cut two cycles later"
-        await b.resize(symbol_burst=0)
-        assert await b.symbols() == [0, 0, 0]
-        await b.resize(symbol_burst=2)
-        assert await b.symbols() == [0, 0, 0], "what was cut does not come back"
+        await b.resize(symbol_burst=3)
+        assert await b.symbols() == [0, 0, 0], "a new size empties"
+        await b.step(symbol_interval=1)
+        await b.step(2, symbol_interval=0, restart_symbol=1)
+        assert await b.symbols() == [1, 1, 1]
     simulate(test)
 
 
@@ -160,8 +161,9 @@ def test_instruments_do_not_share_tokens():
         await b.resize(session_burst=100, symbol_burst=2)
         await b.step(fill=1)
         # Who spends is not who is asked about.
-        await b.step(spend_session=1, spend_symbol=1, spender=1, index=2)
-        await b.step(spend_session=1, spend_symbol=1, spender=1, index=0)
+        await b.step(4, spender=1)
+        await b.step(4, spend_session=1, spend_symbol=1, index=2)
+        await b.step(4, spend_session=1, spend_symbol=1, index=0)
         assert b.tokens == 98
         assert await b.symbols() == [1, 0, 1]
         await b.step(3, symbol_interval=1)
@@ -174,7 +176,7 @@ def test_empty_bucket_stays_empty():
         await b.resize(session_burst=1, symbol_burst=1)
         await b.step(fill=1)
         for _ in range(3):
-            await b.step(2, spend_session=1, spend_symbol=1, spender=0)
+            await b.step(4, spend_session=1, spend_symbol=1, spender=0)
             assert b.tokens == 0
             assert await b.symbols() == [0, 0, 0], "none has enough without the session"
         await b.step(2, session_interval=1, session_burst=10)
@@ -212,11 +214,15 @@ def test_random():
         counts = dict.fromkeys(levels, 0) | {"restart_session": 0, "restart_symbol": 0}
         size, index, hidden = counts | {}, 0, None      # hidden: whose last token went in the cycle before
         new = {}        # intervals that were written in the cycle before
-        for _ in range(8000):
+        spender, rested, emptied = 0, 0, False
+        for _ in range(16000):
             levels |= new
             new = {}
+            rested += 1
+            if rested > 3 and rng.random() < .2:
+                spender, rested = rng.randrange(instruments), 3
             x = dict.fromkeys(STROBES, 0) | {"index": rng.randrange(instruments) if rng.random() < .5 else index,
-                                             "spender": rng.randrange(instruments)}
+                                             "spender": spender}
             if rng.random() < .05:
                 levels["session_burst"] = rng.choice((0, 1, 4, 12, 40))
             if rng.random() < .02:
@@ -234,9 +240,10 @@ def test_random():
             assert (b.new_ok, b.cancel_ok, b.tokens) == (new_ok, session > 0, session), x
             seen["reserve"] += session > 0 and symbols[index] > 0 and not new_ok
             what = rng.random()
-            if what < .25 and session:
+            if what < .4 and session and rested > 3 and symbols[spender]:
                 x |= {"spend_session": 1, "spend_symbol": 1}
-            elif what < .3 and session:
+                rested = 0
+            elif what < .45 and session:
                 x["spend_session"] = 1
             seen["spent" if x["spend_session"] else "refused"] += 1
             ticks = [clock.step(counts[f"{name}_interval"], counts[f"restart_{name}"])
@@ -249,6 +256,9 @@ def test_random():
             session = after(session, x["spend_session"], counts["session_burst"], ticks[0])
             symbols = [after(tokens, x["spend_symbol"] and i == x["spender"], counts["symbol_burst"], ticks[1])
                        for i, tokens in enumerate(symbols)]
+            if emptied:
+                symbols, spends = [0] * instruments, False
+            emptied = counts["symbol_burst"] != x["symbol_burst"]
             hidden = x["spender"] if spends and not symbols[x["spender"]] and counts["symbol_burst"] else None
             assert bool(await b.step(**x)) == any(ticks)
             seen["full"] += session == counts["session_burst"] > 0
@@ -271,10 +281,12 @@ def test_against_the_golden_model():
 
     async def test(b):
         registers, writes = dict.fromkeys(values, 0), {}
-        index, asked, spent, quiet = 0, 0, None, 0
+        index, asked, spent, quiet, spender = 0, 0, None, 0, 0
         for c in range(1, 6000):
             # The link takes some cycles for every write; a value shows a cycle after its strobe.
-            x = dict.fromkeys(STROBES, 0) | {"spender": rng.randrange(instruments)}
+            if quiet < -1 and rng.random() < .3:
+                spender, quiet = rng.randrange(instruments), 1
+            x = dict.fromkeys(STROBES, 0) | {"spender": spender}
             registers |= writes
             writes = {}
             if c % 8 == 0 and rng.random() < .3:
@@ -302,7 +314,7 @@ def test_against_the_golden_model():
             if quiet < 0 and tokens and rng.random() < .3:
                 x["spend_session"], x["spend_symbol"] = 1, int(rng.random() < .7)
                 spent, quiet = x["spender"] if x["spend_symbol"] else None, 3
-            elif rng.random() < .01:
+            elif c % 8 > 3 and rng.random() < .02:  # not while a size is changing
                 x["fill"] = 1
             seen["refill"] += bool(await b.step(**x))
             model.advance(c + 1)
