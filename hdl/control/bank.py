@@ -5,7 +5,7 @@ from itertools import pairwise
 from operator import or_
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
 
@@ -17,7 +17,7 @@ from hdl.memory import BLOCK
 __all__ = ["READ_LATENCY", "RegisterBank", "RegisterBus"]
 
 #: Cycles from ``re`` to the word that was read.
-READ_LATENCY = 9
+READ_LATENCY = 11
 
 #: Access to registers, one word a cycle.
 #:
@@ -47,6 +47,22 @@ LIVE = ("time_ns", "quote_id")
 #: Bits of the address of a word in its row, and of one among registers and SecurityIDs.
 WORD_BITS, WORDS_BITS = (registers.ROW_WORDS - 1).bit_length(), 9
 
+#: Lanes of a memory with 36 bits, each with its own write enable.
+LANES, LANE_BITS = 4, 9
+
+#: Where counters lie in the memory of words, and the cycles of a round in which each of them has its turn. Reads and
+#: writes, of which the link makes at most one in 13 or 4 cycles, make the round longer, to 90 cycles at most. A counter
+#: has 3 bits of its own, for an event in 13 cycles (one per frame or message of the session, say); OFTEN, 4, for one in
+#: 6 (per message of the feed or decision); ANY_CYCLE, 7, for one a cycle, which noise at the pins or on the link
+#: can cause.
+COUNTERS_AT, ROUND = 128, 64
+ANY_CYCLE = ("feed_frames", "feed_bad_fcs", "order_rx_frames", "order_rx_bad", "telemetry_overflow", "link_rx_errors",
+             "write_refused")
+OFTEN = ("messages", "book_messages", "entries", "foreign_entries", "ignored_entries", "px_errors", "channel_resets",
+         "events", "decisions_", "drop_", "link_rx_packets")
+#: Cycles from ``re`` to the read's own visit at a counter.
+READ_VISIT = 5
+
 #: Registers whose content the bank knows by itself; they are not among its ports.
 OWN = ("map_hash", "instruments", "bank", "write_refused")
 
@@ -72,7 +88,9 @@ class RegisterBank(wiring.Component):
 
     **Latency**: a write in cycle ``c`` shows in ``rw`` in ``c + 1``. The strobes in ``write`` come in ``c`` itself,
     with the word on ``bus.data``; those in ``written`` come in ``c + 1``, with the new value on ``rw``. A strobe on
-    ``count`` in ``c`` is counted in what is read in ``c + 1`` or later.
+    ``count`` in ``c`` is counted in what is read in ``c + 1`` or later. Strobes can come in every cycle for
+    :data:`ANY_CYCLE`, in one of 6 for :data:`OFTEN`, in one of 13 for others, if at most one word in 4 cycles is
+    written and one in 13 is read; the mean over 90 cycles is what matters.
 
     **Parameter rows** are banked. Writes go to the shadow bank, one word at a time, and never show in ``row``; ``flip``
     makes the shadow bank the active one and the other way round, for all rows in one cycle; a word written in that
@@ -91,7 +109,7 @@ class RegisterBank(wiring.Component):
     Parameters
     ----------
     instruments : int
-        Parameter rows, 1 to 255.
+        Parameter rows, 1 to 256.
 
     Members
     -------
@@ -127,8 +145,8 @@ class RegisterBank(wiring.Component):
     """
 
     def __init__(self, instruments: int = 16):
-        if not 1 <= instruments <= 255:
-            raise ValueError(f"instruments is {instruments}, must be 1 to 255")
+        if not 1 <= instruments <= 256:
+            raise ValueError(f"instruments is {instruments}, must be 1 to 256")
         self.instruments = instruments
         rw = _whole("rw")
         super().__init__({
@@ -213,32 +231,34 @@ class RegisterBank(wiring.Component):
             self.param_write_word.eq(bus.addr),
         ]
 
-        # One memory for all parameters of a width, written one of them at a time and read whole. A write goes to the
+        # Memories of four lanes, each with a write enable: parameters share one as far as they fit. A write goes to the
         # shadow bank and a read to the active one, so that they never meet in a row.
         param_hits = Signal(len(PARAMS))
-        for width in sorted({param.width for param in PARAMS}):
-            params = [param for param in PARAMS if param.width == width]
-            memory = Memory(shape=data.ArrayLayout(width, len(params)), depth=2 << index_width, init=[],
-                            attrs=BLOCK)
-            m.submodules[f"params_{width}"] = memory
-            write, read = memory.write_port(granularity=1), memory.read_port(domain="comb")
-            fetched = Signal(data.ArrayLayout(width, len(params)), name=f"fetched_{width}", reset_less=True)
-            selected = Signal(len(params), name=f"selected_{width}")
-            with m.If(bus.we & is_param):
-                with m.Switch(bus.addr[:WORD_BITS]):
-                    for n, param in enumerate(params):
-                        with m.Case(param.word):
-                            m.d.comb += selected[n].eq(1)
+        with m.If(bus.we & is_param):
+            with m.Switch(bus.addr[:WORD_BITS]):
+                for param in PARAMS:
+                    with m.Case(param.word):
+                        m.d.comb += param_hits[param.word].eq(1)
+        data_in = Signal(32)
+        with m.If(sweep[-1]):
+            m.d.comb += data_in.eq(bus.data)
+        for n, params in enumerate(_packed(PARAMS)):
+            m.submodules[f"params_{n}"] = memory = Memory(
+                shape=LANES * LANE_BITS, depth=2 << index_width, init=[], attrs=BLOCK)
+            write, read = memory.write_port(granularity=LANE_BITS), memory.read_port(domain="comb")
+            fetched = Signal(LANES * LANE_BITS, name=f"fetched_{n}", reset_less=True)
+            m.d.comb += read.addr.eq(Cat(self.row_addr[:index_width], active))
+            m.d.sync += fetched.eq(read.data)
             with m.If(~sweep[-1]):
                 m.d.comb += [write.addr.eq(sweep), write.en.eq(~0)]
             with m.Else():
-                m.d.comb += [write.addr.eq(row), write.en.eq(selected),
-                             write.data.eq(bus.data[:width].replicate(len(params)))]
-            m.d.comb += read.addr.eq(Cat(self.row_addr[:index_width], active))
-            m.d.sync += fetched.eq(read.data)
-            for n, param in enumerate(params):
-                m.d.sync += self.row[param.name].eq(fetched[n])
-                m.d.comb += param_hits[param.word].eq(selected[n])
+                m.d.comb += write.addr.eq(row)
+            for lane, param in params:
+                bits, lanes = slice(lane * LANE_BITS, lane * LANE_BITS + param.width), _lanes(param)
+                m.d.comb += write.data[bits].eq(data_in)
+                with m.If(param_hits[param.word]):
+                    m.d.comb += write.en[lane:lane + lanes].eq(~0)
+                m.d.sync += self.row[param.name].eq(fetched[bits])
         m.d.comb += self.param_write.eq(param_hits.any())
         with m.If(self.param_write):
             m.d.comb += hit.eq(1)
@@ -283,57 +303,47 @@ class RegisterBank(wiring.Component):
             m.d.sync += [kept.eq(bus.data & mask), param_addr.eq(Cat(bus.addr[:WORD_BITS], row)),
                          word_addr.eq(Cat(bus.addr[:8], is_id))]
 
-        shown = {}
-        for name, depth, address, read_address, written in (
-                ("param", 1 << len(param_addr), param_addr, Cat(bus.addr[:WORD_BITS], row), written_param),
-                ("word", 1 << WORDS_BITS, word_addr, Cat(asked[:8], asked[12]), written_word)):
-            memory = Memory(shape=32, depth=depth, init=[], attrs=BLOCK)
-            m.submodules[f"{name}_words"] = memory
-            write, read = memory.write_port(), memory.read_port(domain="comb")
-            fetched = Signal(32, name=f"fetched_{name}", reset_less=True)
-            shown[name] = Signal(32, name=f"shown_{name}", reset_less=True)
-            m.d.comb += read.addr.eq(read_address)
-            with m.If(passed[1]):
-                m.d.sync += fetched.eq(read.data)
-            with m.If(~sweep[-1]):
-                m.d.comb += [write.addr.eq(sweep), write.en.eq(1)]
-            with m.Else():
-                m.d.comb += [write.addr.eq(address), write.data.eq(kept), write.en.eq(written)]
-            with m.If(passed[2]):
-                m.d.sync += shown[name].eq(fetched)
+        memory = Memory(shape=32, depth=1 << len(param_addr), init=[], attrs=BLOCK)
+        m.submodules.param_words = memory
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        fetched, param = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        m.d.comb += [
+            read.addr.eq(Cat(bus.addr[:WORD_BITS], row)),
+            write.addr.eq(Mux(sweep[-1], param_addr, sweep)),
+            write.data.eq(kept),            # 0 after reset
+            write.en.eq(written_param | ~sweep[-1]),
+        ]
+        asked_param, asked_global, asked_word, asked_histogram = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += asked_global.eq(asked[8:] == registers.GLOBAL_BASE >> 8)
+        m.d.sync += [
+            asked_param.eq(asked[15] & (asked[WORD_BITS:15] < self.instruments)),
+            asked_word.eq((asked_global & ~asked[7]) | (asked[8:] == registers.SECURITY_ID_BASE >> 8)),
+            asked_histogram.eq(asked[6:] == registers.HISTOGRAM_BASE >> 6),
+        ]
+        with m.If(passed[1]):
+            m.d.sync += fetched.eq(read.data)
+        with m.If(passed[2]):
+            m.d.sync += param.eq(Mux(asked_param, fetched, 0))
 
         # Values that the core supplies, in groups; a group that is not asked shows 0.
         supplied = self._supplied(m, passed[1], asked)
         groups = []
         for n in range(0, len(supplied), 6):
-            group = Signal(32, name=f"group_{n // 6}")
+            group = Signal(32, name=f"group_{n // 6}", reset_less=True)
             with m.If(passed[1]):
                 m.d.sync += group.eq(0)
-                with m.Switch(asked[:8]):
-                    for address, value in supplied[n:n + 6]:
-                        with m.Case(address):
-                            m.d.sync += group.eq(value)
+                with m.If(asked_global):
+                    with m.Switch(asked[:8]):
+                        for address, value in supplied[n:n + 6]:
+                            with m.Case(address):
+                                m.d.sync += group.eq(value)
             groups.append(group)
-        shown["value"] = Signal(32)
-        with m.If(passed[2]):
-            m.d.sync += shown["value"].eq(reduce(or_, groups))
 
-        shown["count"], is_count = self._elaborate_counters(m, refused, sweep, passed, asked)
+        word = self._elaborate_words(m, refused, sweep, passed, asked, asked_word, kept, word_addr, written_word)
         m.d.comb += self.histogram_addr.eq(bus.addr)
-        shown["histogram"] = self.histogram_data
-        asked_global = Signal()
-        chosen = {name: Signal(name=f"chosen_{name}") for name in shown}
-        m.d.sync += [
-            asked_global.eq(asked[8:] == registers.GLOBAL_BASE >> 8),
-            chosen["param"].eq(asked[15] & (asked[WORD_BITS:15] < self.instruments)),
-            chosen["word"].eq(asked_global | (asked[8:] == registers.SECURITY_ID_BASE >> 8)),
-            chosen["value"].eq(asked_global),
-            chosen["count"].eq(asked_global & is_count),
-            chosen["histogram"].eq(asked[6:] == registers.HISTOGRAM_BASE >> 6),
-        ]
         with m.If(passed[-1]):
             m.d.sync += bus.read_data.eq(reduce(or_, (
-                value & chosen[name].replicate(32) for name, value in shown.items())))
+                *groups, param, word, self.histogram_data & asked_histogram.replicate(32))))
 
     def _supplied(self, m, sampled, asked):
         """[(address, value)] of what is read from signals. High halves are those of the last ``sampled`` low half."""
@@ -355,15 +365,17 @@ class RegisterBank(wiring.Component):
                 supplied.append((register.address, value))
         return supplied
 
-    def _elaborate_counters(self, m, refused, sweep, passed, asked):
-        """Counters, in a memory; returns what the one under the address shows, and whether there is one.
+    def _elaborate_words(self, m, refused, sweep, passed, asked, asked_word, kept, word_addr, written_word):
+        """Words that were written, and counters, in one memory; returns the one under the address.
 
-        Each counter has a short one of its own that is emptied into the memory when its turn comes, or when it is
-        read. While nothing happens, nothing moves.
+        Each counter has a short one of its own, which is added to the memory when its turn comes, and when it is read.
         """
-        counters = [register for register in REGISTERS if register.access == "count"]
+        counters = sorted((register for register in REGISTERS if register.access == "count"),
+                          key=lambda register: -_short_bits(register.name))
         assert all(register.width == 32 for register in counters)
-        index_width = (len(counters) - 1).bit_length()
+        assert max(register.address for register in REGISTERS) < COUNTERS_AT
+        index_width = (ROUND - 1).bit_length()
+        assert len(counters) <= ROUND == 1 << index_width <= 256 - COUNTERS_AT
         events = Signal(len(counters))      # of the cycle before
         m.d.sync += events.eq(Cat(
             refused if register.name == "write_refused" else getattr(self.count, register.name)
@@ -375,63 +387,97 @@ class RegisterBank(wiring.Component):
         with m.Switch(asked[:8]):
             for n, register in enumerate(counters):
                 with m.Case(register.address):
-                    m.d.sync += [is_count.eq(1), asked_index.eq(n)]
+                    m.d.sync += [is_count.eq(asked[8:] == registers.GLOBAL_BASE >> 8), asked_index.eq(n)]
 
-        # Turns, until a round has passed in which nothing happened. A read keeps them off for as long as it takes
-        # what is under way to be written, and then takes a turn itself.
-        left = Signal(index_width + 1)
+        # Everything below rests in a cycle in which a word is written.
+        go = Signal()
+        m.d.comb += go.eq(~written_word)
+
+        # A counter has its turn every ROUND cycles; a read takes one cycle of that. While what one visit writes would
+        # not be seen by another one of the same counter, that of the read is the only one.
         turn = Signal(index_width)
-        index = Signal(index_width)
-        own_turn, read_turn, visit = Signal(), Signal(), Signal()
-        m.d.comb += [
-            own_turn.eq((left != 0) & ~Cat(passed).any()),
-            read_turn.eq(passed[4] & is_count),
-            visit.eq(own_turn | read_turn),
-            index.eq(Mux(read_turn, asked_index, turn)),
-        ]
-        with m.If(events.any()):
-            m.d.sync += left.eq(1 << index_width)
-        with m.Elif(own_turn):
-            m.d.sync += left.eq(left - 1)
-        with m.If(own_turn):
-            m.d.sync += turn.eq(turn + 1)
+        near = Signal()             # turns that are not far enough from the read
+        reads = Signal()
+        visit, index = Signal(), Signal(index_width)
+        counts, word = Signal(), Signal(9)
+        m.d.comb += [near.eq(Cat(passed[2:9]).any()), reads.eq(passed[READ_VISIT])]
+        with m.If(go):
+            m.d.sync += [
+                visit.eq(reads | ~(near & is_count & (turn == asked_index))),
+                index.eq(Mux(reads, asked_index, turn)),
+                counts.eq(~reads | is_count),
+                word.eq(Mux(reads & ~is_count, Cat(asked[:8], asked[12]),
+                            Cat(Mux(reads, asked_index, turn), Const(COUNTERS_AT >> index_width, 9 - index_width)))),
+                turn.eq(turn + ~reads),
+            ]
 
-        # Long enough for an event a cycle through a round that reads make as slow as they can.
-        pending = [Signal(8, name=f"{register.name}_pending") for register in counters]
-        with m.If(events.any() | visit):
-            for n, signal in enumerate(pending):
-                with m.If(visit & (index == n)):
-                    m.d.sync += signal.eq(events[n])
-                with m.Elif(events[n]):
-                    m.d.sync += signal.eq(signal + 1)
+        pending = [Signal(_short_bits(register.name), name=f"{register.name}_pending") for register in counters]
+        columns, rows = Signal(8), Signal(ROUND // 8)
+        m.d.comb += [columns.eq(1 << index[:3]), rows.eq(Mux(visit & counts & go, 1 << index[3:], 0))]
+        for n, short in enumerate(pending):
+            visited = columns[n % 8] & rows[n // 8]
+            with m.If(visited | events[n]):
+                m.d.sync += short.eq(Mux(visited, events[n], _plus_one(short)))
 
         # Visit: the short counter in two steps while the memory is read, the sum, and the write.
-        m.submodules.counters = memory = Memory(shape=32, depth=1 << index_width, init=[], attrs=BLOCK)
+        m.submodules.words = memory = Memory(shape=32, depth=1 << WORDS_BITS, init=[], attrs=BLOCK)
         write, read = memory.write_port(), memory.read_port(domain="comb")
-        visits = [visit] + [Signal(name=f"visit_{n}") for n in range(1, 4)]
-        indices = [index] + [Signal(index_width, name=f"index_{n}") for n in range(1, 4)]
-        picked = [Signal(8, name=f"picked_{n}") for n in range(0, len(pending), 8)]
-        amount, total = Signal(8), Signal(33)
+        most = max(map(len, pending))
+        picked = [Signal(most, name=f"picked_{n}") for n in range(0, len(pending), 8)]
         fetched, before = Signal(32, reset_less=True), Signal(32, reset_less=True)
-        shown = Signal(32)
-        m.d.sync += [later.eq(earlier) for earlier, later in pairwise(visits)]
-        m.d.comb += read.addr.eq(index)
-        with m.If(visits[0]):
-            m.d.sync += [indices[1].eq(index), fetched.eq(read.data)]
-            m.d.sync += [target.eq(Array(pending[8 * n:8 * n + 8])[index[:3]]) for n, target in enumerate(picked)]
-        with m.If(visits[1]):
-            m.d.sync += [before.eq(fetched), amount.eq(Array(picked)[indices[1][3:]]), indices[2].eq(indices[1])]
-        with m.If(visits[2]):
-            m.d.sync += [total.eq(before + amount), indices[3].eq(indices[2])]
-        new = Signal(32)
+        amount, total = Signal(most), Signal(33)
+        visits = [visit & counts, *(Signal(name=f"visit_{n}") for n in range(1, 4))]
+        words = [word, *(Signal(9, name=f"visited_word_{n}") for n in range(1, 4))]
+        picks = [index[3:], Signal(index_width - 3)]
+        adds = [counts, Signal()]
+        m.d.comb += read.addr.eq(word)
+        with m.If(go):
+            for stages in (visits, words, picks, adds):
+                m.d.sync += [later.eq(earlier) for earlier, later in pairwise(stages)]
+            m.d.sync += [
+                fetched.eq(read.data), before.eq(fetched),
+                *(target.eq(Array(pending[8 * n:8 * n + 8])[index[:3]]) for n, target in enumerate(picked)),
+                amount.eq(Mux(adds[1], Array(picked)[picks[1]], 0)), total.eq(before + amount),
+            ]
+        new, shown = Signal(32), Signal(32, reset_less=True)
         m.d.comb += new.eq(total[:32] | total[32].replicate(32))
-        with m.If(visits[3]):
-            m.d.sync += shown.eq(new)
+        with m.If(passed[READ_VISIT + 4]):
+            m.d.sync += shown.eq(Mux(asked_word, new, 0))
         with m.If(~sweep[-1]):
-            m.d.comb += [write.addr.eq(sweep), write.en.eq(1)]
+            m.d.comb += [write.addr.eq(sweep), write.data.eq(kept), write.en.eq(1)]     # 0 after reset
+        with m.Elif(written_word):
+            m.d.comb += [write.addr.eq(word_addr), write.data.eq(kept), write.en.eq(1)]
         with m.Else():
-            m.d.comb += [write.addr.eq(indices[3]), write.data.eq(new), write.en.eq(visits[3])]
-        return shown, is_count
+            m.d.comb += [write.addr.eq(words[3]), write.data.eq(new), write.en.eq(visits[3])]
+        return shown
+
+
+def _short_bits(name):
+    """Bits of a counter's own short count: enough for what can happen between two of its turns."""
+    return 7 if name in ANY_CYCLE else 4 if name.startswith(OFTEN) else 3
+
+
+def _plus_one(value):
+    """``value + 1`` without a carry chain, which costs more for a few bits."""
+    return Cat(bit ^ value[:n].all() for n, bit in enumerate(value))
+
+
+def _lanes(param):
+    return -(-param.width // LANE_BITS)
+
+
+def _packed(params):
+    """``params`` in groups that fit a memory, each a list of (first lane, parameter)."""
+    groups = []
+    for param in sorted(params, key=_lanes, reverse=True):
+        for group in groups:
+            used = sum(_lanes(its) for _, its in group)
+            if used + _lanes(param) <= LANES:
+                group.append((used, param))
+                break
+        else:
+            groups.append([(0, param)])
+    return groups
 
 
 def _half(register):

@@ -10,7 +10,7 @@ from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from hdl.control import registers
-from hdl.control.bank import LIVE, OWN, READ_LATENCY, RegisterBank
+from hdl.control.bank import LIVE, OWN, READ_LATENCY, RegisterBank, _short_bits
 from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS, param_address, security_id_address
 
 INSTRUMENTS = 5
@@ -152,6 +152,48 @@ def test_values_and_counters_are_read():
     simulate(testbench)
 
 
+@pytest.mark.parametrize("disturbed_by", ["reads", "writes"])
+def test_counters_lose_nothing(disturbed_by):
+    """All of them at their pace, while the host reads or writes as fast as the link can."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    counters = [r for r in REGISTERS if r.access == "count" and r.name not in OWN]
+    pace = {r.name: {7: 1, 4: 6, 3: 13}[_short_bits(r.name)] for r in counters}
+    phase = {name: rng.randrange(every) for name, every in pace.items()}
+
+    async def testbench(ctx, dut):
+        counted, refused, asked, cycles = dict.fromkeys(pace, 0), 0, 0, 500
+        for cycle in range(cycles):
+            for name, every in pace.items():
+                strobe = (cycle + phase[name]) % every == 0
+                counted[name] += strobe
+                if every > 1 or cycle == 0:
+                    ctx.set(getattr(dut.count, name), strobe)
+            ctx.set(dut.bus.re, 0)
+            ctx.set(dut.bus.we, 0)
+            if disturbed_by == "reads" and cycle % 13 == 0 and cycle + READ_LATENCY < cycles:
+                register = rng.choice(counters)
+                ctx.set(dut.bus.re, 1)
+                ctx.set(dut.bus.addr, register.address)
+                asked, before = cycle, counted[register.name]
+            if disturbed_by == "reads" and asked and cycle == asked + READ_LATENCY:
+                assert before - 1 <= ctx.get(dut.bus.read_data) <= counted[register.name], register.name
+            if disturbed_by == "writes" and cycle % 4 == 0:
+                set_write(ctx, dut, rng.choice([BY_NAME["scratch"].address, 0x7FFF]), cycle)
+                refused += ctx.get(dut.refused)
+            await ctx.tick()
+        for name in pace:
+            ctx.set(getattr(dut.count, name), 0)
+        ctx.set(dut.bus.we, 0)
+        await ctx.tick().repeat(READ_LATENCY)
+        for register in counters:
+            assert await read(ctx, dut, register.address) == counted[register.name], register.name
+        assert await read(ctx, dut, BY_NAME["write_refused"].address) == refused
+
+    simulate(testbench)
+
+
 def test_refused_writes_change_nothing_and_are_counted():
     async def testbench(ctx, dut):
         ctx.set(dut.ro.state, registers.ACTIVE)
@@ -282,5 +324,5 @@ def test_rows_against_a_model(instruments):
 
 
 def test_number_of_instruments_is_checked():
-    with pytest.raises(ValueError, match="instruments is 256, must be 1 to 255"):
-        RegisterBank(256)
+    with pytest.raises(ValueError, match="instruments is 257, must be 1 to 256"):
+        RegisterBank(257)
