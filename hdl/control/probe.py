@@ -14,6 +14,9 @@ __all__ = ["PROBE_LATENCY", "LatencyProbe"]
 #: Cycles from ``tx_en`` rising to the first cycle in which every number includes the frame.
 PROBE_LATENCY = 7
 
+#: Bits beyond 32 in which a trigger may lie back: 2^36 cycles are nine minutes.
+BEYOND = 4
+
 
 class LatencyProbe(wiring.Component):
     """Trigger-to-quote of every frame that a tick has caused: least, greatest, sum, count and histogram.
@@ -38,7 +41,8 @@ class LatencyProbe(wiring.Component):
     tx_en : In(1)
         GMII pin of the order port. A frame begins where it rises.
     measured : Out(1), latency : Out(32)
-        Strobe with the latency of a frame, see above. Longer ones show as 2^32 - 1.
+        Strobe with the latency of a frame, see above. Longer ones, up to 2^36 - 1 cycles, show as
+        2^32 - 1.
     minimum : Out(32), maximum : Out(32), count : Out(32), sum : Out(64)
         Over all frames since reset, in cycles; ``minimum`` is 2^32 - 1 before the first one. ``count`` stays at its
         largest value.
@@ -65,7 +69,7 @@ class LatencyProbe(wiring.Component):
         m = Module()
 
         announced = Signal()
-        trigger = Signal(64)
+        trigger = Signal(32 + BEYOND)
         tx_en_before = Signal()
         rises = self.tx_en & ~tx_en_before
         m.d.sync += tx_en_before.eq(self.tx_en)
@@ -74,25 +78,28 @@ class LatencyProbe(wiring.Component):
         with m.If(self.fire):
             m.d.sync += [announced.eq(1), trigger.eq(self.trigger_cycle)]
 
-        # What this cycle has to do with the trigger: low words, then high ones.
+        # What this cycle has to do with the trigger: low words, then what fits no word, and saturation.
         ended = [Signal(name=f"ended_{n}") for n in range(4)]
         low = Signal(33)            # with the borrow on top
-        now_high, trigger_high = Signal(32), Signal(32)
+        bin_ = Signal(range(HISTOGRAM_BINS))        # of the histogram; the last one is all ones
+        now_beyond, beyond_word = Signal(BEYOND), Signal(BEYOND)
         m.d.sync += [ended[0].eq(rises & announced)]
         m.d.sync += [later.eq(earlier) for earlier, later in pairwise(ended)]
         with m.If(rises):
-            m.d.sync += [low.eq(self.cycle[:32] - trigger[:32]), now_high.eq(self.cycle[32:]),
-                         trigger_high.eq(trigger[32:])]
-        difference = Signal(32)
+            m.d.sync += [low.eq(self.cycle[:32] - trigger[:32]), now_beyond.eq(self.cycle[32:])]
         with m.If(ended[0]):
-            m.d.sync += difference.eq(now_high - trigger_high - low[32])
+            m.d.sync += beyond_word.eq(now_beyond - trigger[32:] - low[32])
         with m.If(ended[1]):
-            m.d.sync += self.latency.eq(low[:32] | difference.any().replicate(32))
+            m.d.sync += [
+                self.latency.eq(low[:32] | beyond_word.any().replicate(32)),
+                bin_.eq(low[:len(bin_)] | (beyond_word.any() | low[len(bin_):32].any()).replicate(len(bin_))),
+            ]
         m.d.comb += self.measured.eq(ended[2])
 
         less, greater = Signal(), Signal()
         with m.If(self.measured):
-            m.d.sync += [less.eq(self.latency < self.minimum), greater.eq(self.latency > self.maximum)]
+            # The borrow of a difference: comparisons take inverters of their own.
+            m.d.sync += [less.eq((self.latency - self.minimum)[32]), greater.eq((self.maximum - self.latency)[32])]
         with m.If(ended[3]):
             m.d.sync += self.sum.eq(self.sum + self.latency)
             with m.If(less):
@@ -109,14 +116,11 @@ class LatencyProbe(wiring.Component):
         write, read = histogram.write_port(), histogram.read_port(domain="comb")
         sweep = Signal(range(2 * HISTOGRAM_BINS))       # the memory keeps its content through a reset
         sweeping = ~sweep[-1]
-        bin_ = Signal(range(HISTOGRAM_BINS))            # the last one is all ones
-        beyond = self.latency[len(bin_):].any()
         # Block memory is slow: between `fetched` and `shown` there is no time for anything.
         fetched, shown = Signal(32, reset_less=True), Signal(32, reset_less=True)
         total = Signal(33)
         counted, store, stored, for_host = Signal(), Signal(), Signal(), Signal()
         m.d.comb += read.addr.eq(Mux(self.measured, bin_, self.histogram_addr))
-        m.d.comb += bin_.eq(self.latency[:len(bin_)] | beyond.replicate(len(bin_)))
         m.d.sync += [
             fetched.eq(read.data), shown.eq(fetched), counted.eq(ended[3] & ~sweeping), store.eq(counted),
             stored.eq(store),
