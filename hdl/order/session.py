@@ -1,6 +1,6 @@
 """TCP session: the state of an established connection that the host has handed over."""
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
 
@@ -131,27 +131,29 @@ class TcpSession(wiring.Component):
             unsent.eq(status.snd_nxt - segment.ack),
         ]
         before = Signal()
+        here = Signal()
         beyond = Signal()
+        due = Signal()      # in order, with payload
         ack_old = Signal()
         ack_unsent = Signal()
-        has_payload = Signal()
         m.d.sync += [
             before.eq(ahead < 0),
-            beyond.eq(ahead > 0),
+            here.eq(ahead == 0),
+            due.eq((ahead == 0) & (segment.length != 0)),
             ack_old.eq(acked_bytes < 0),
             ack_unsent.eq(unsent < 0),
-            has_payload.eq(segment.length != 0),
         ]
 
         usable = segment.valid & status.session_up
         wanted = Signal()
         m.d.comb += wanted.eq(usable & ~segment.syn & segment.has_ack)
         m.d.comb += [
+            beyond.eq(~before & ~here),
             self.refused.eq(usable & (segment.syn | ~segment.has_ack)),
             self.duplicate.eq(wanted & ~ack_unsent & before),
             self.out_of_order.eq(wanted & (ack_unsent | beyond)),
-            self.deliver.eq(wanted & ~ack_unsent & ~before & ~beyond & has_payload & self.buffered),
-            self.dropped.eq(wanted & ~ack_unsent & ~before & ~beyond & has_payload & ~self.buffered),
+            self.deliver.eq(wanted & ~ack_unsent & due & self.buffered),
+            self.dropped.eq(wanted & ~ack_unsent & due & ~self.buffered),
             self.in_order.eq(self.deliver),
             self.lost.eq(self.closing & status.session_up),
         ]
@@ -193,13 +195,19 @@ class TcpSession(wiring.Component):
         right_edge = Signal(32)
         credit = Signal(signed(32))
         settling = Signal(2)
-        m.d.comb += self.room_next.eq((credit >= self.quote_size) & (settling == 0) & status.session_up & ~self.lost
+
+        def fits(size):
+            """``credit >= size``, with no carry through the bits that only ``credit`` has."""
+            low = len(size)
+            return ~credit[-1] & (credit[low:-1].any() | (credit[:low] >= size))
+
+        m.d.comb += self.room_next.eq(fits(Const(self.quote_size)) & (settling == 0) & status.session_up & ~self.lost
                                       & ~config.session_enable)
         m.d.sync += [
             right_edge.eq(status.snd_una + peer_window),
             credit.eq(right_edge - status.snd_nxt),
             self.room.eq(self.room_next),
-            self.host_room.eq((credit >= self.host_length) & (settling == 0) & status.session_up),
+            self.host_room.eq(fits(self.host_length) & (settling == 0) & status.session_up),
             settling.eq(settling >> 1),
         ]
         with m.If(config.session_enable | ~status.session_up):
