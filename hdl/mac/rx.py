@@ -71,7 +71,8 @@ class MacRx(wiring.Component):
         m.d.sync += [rxd.eq(self.rxd), rx_dv.eq(self.rx_dv), rx_er.eq(self.rx_er)]
 
         crc = Signal(32, init=CRC32_INIT)
-        length = Signal(range(self.max_frame + 2))      # bytes so far; stops one above the longest legal frame
+        length = Signal(range(self.max_frame + 1))      # bytes so far
+        long_enough, too_long = Signal(), Signal()
         error = Signal()
         first = Signal()
         m.d.comb += self.out.data.eq(rxd)
@@ -82,7 +83,8 @@ class MacRx(wiring.Component):
                 with m.If(~rx_dv):
                     m.next = "silence"
             with m.State("silence"):
-                m.d.sync += [crc.eq(CRC32_INIT), length.eq(0), error.eq(0), first.eq(1)]
+                m.d.sync += [crc.eq(CRC32_INIT), length.eq(0), long_enough.eq(0), too_long.eq(0),
+                             error.eq(0), first.eq(1)]
                 with m.If(rx_dv):
                     self._preamble_byte(m, rxd, rx_er)
             with m.State("preamble"):
@@ -97,9 +99,12 @@ class MacRx(wiring.Component):
                     self.out.sof.eq(rx_dv & first),
                 ]
                 with m.If(rx_dv):
-                    m.d.sync += [crc.eq(crc32_step(crc, rxd)), first.eq(0), error.eq(error | rx_er)]
-                    with m.If(length != self.max_frame + 1):
-                        m.d.sync += length.eq(length + 1)
+                    m.d.sync += [crc.eq(crc32_step(crc, rxd)), length.eq(length + 1), first.eq(0),
+                                 error.eq(error | rx_er)]
+                    with m.If(length == MIN_FRAME - 1):
+                        m.d.sync += long_enough.eq(1)
+                    with m.If(length == self.max_frame):
+                        m.d.sync += too_long.eq(1)
                 with m.Elif(first):
                     # Carrier ended with the delimiter: no byte was shown, so there is no frame to end.
                     m.d.comb += self.preamble_errors.eq(1)
@@ -108,9 +113,9 @@ class MacRx(wiring.Component):
                     m.d.comb += self.out.eof.eq(1)
                     with m.If(error):
                         m.d.comb += self.rx_errors.eq(1)
-                    with m.Elif(length < MIN_FRAME):
+                    with m.Elif(~long_enough):
                         m.d.comb += self.runts.eq(1)
-                    with m.Elif(length > self.max_frame):
+                    with m.Elif(too_long):
                         m.d.comb += self.oversize.eq(1)
                     with m.Elif(~crc32_good(crc)):
                         m.d.comb += self.bad_fcs.eq(1)
