@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.layout import sbe
 from hdl.mac.stream import Packet
+from hdl.memory import BLOCK
 
 __all__ = ["DECISION", "EVENT", "EventInput", "Telemetry", "record_layout"]
 
@@ -36,6 +37,7 @@ _DECISION, _EVENT = _LINK["Decision"], _LINK["Event"]
 _CODES = _LINK.enums["EventCode"]
 _OVERFLOW = "TELEMETRY_OVERFLOW"
 WORD = 32       # bits that are stored a cycle
+STAMP = 33      # bits of the cycle that are kept with an event that waits
 
 DECISION = record_layout(_DECISION)     #: a Decision; ``sequence`` is filled in by :class:`Telemetry`
 EVENT = record_layout(_EVENT)           #: an Event
@@ -59,7 +61,7 @@ class Telemetry(wiring.Component):
     that happens again while the first still waits to be stored, the last one is kept and the others count as lost.
 
     **Order**: records keep the order in which they happened, save that a decision goes before events that wait, and
-    those go by their codes.
+    those go by their codes. The cycle of an event is right unless it had to wait for 2^32 cycles.
 
     Parameters
     ----------
@@ -113,7 +115,7 @@ class Telemetry(wiring.Component):
         # A decision: taken in every cycle in which there is room for one, so that its strobe has few registers to
         # reach, and so that hundreds of clock enables come from one.
         decision = Signal(DECISION)
-        decision_full, decision_full_next, decision_stored = Signal(), Signal(), Signal()
+        decision_full, decision_full_next = Signal(), Signal()
         room = Signal(init=1)       # no decision waits, or it is being stored
         m.d.comb += decision_full_next.eq(~room | self.decision_valid)
         m.d.sync += [decision_full.eq(decision_full_next), room.eq(~decision_full_next | ready_next)]
@@ -123,10 +125,15 @@ class Telemetry(wiring.Component):
 
         # Events wait in a place of their own, one for each kind. The first by its code is chosen, then moved.
         event = Signal(EVENT)
-        event_full, event_stored = Signal(), Signal()
+        event_full, event_done = Signal(), Signal()
         names = sorted(_CODES, key=_CODES.get)
         waiting, choice = Signal(len(names)), Signal(len(names))
         choosing = choice.any()
+        # The high word of an event's cycle is the present one, or the one before it: the low bit tells.
+        high_before = Signal(32)
+        with m.If(self.cycle[:32].all()):
+            m.d.sync += high_before.eq(self.cycle[32:])
+        stamp = self.cycle[:STAMP]
         values = {}
         for n, name in enumerate(names):
             if name == _OVERFLOW:
@@ -136,37 +143,37 @@ class Telemetry(wiring.Component):
                     m.d.sync += missing.eq(missing + lost)
                     with m.If(lost.any() | missing.any()):
                         m.d.sync += waiting[n].eq(1)
-                values[name] = missing, self.cycle
+                values[name] = missing, stamp
                 continue
             source = getattr(self.events, name.lower())
-            values[name] = Signal(32, name=f"{name.lower()}_data"), Signal(64, name=f"{name.lower()}_cycle")
+            values[name] = Signal(32, name=f"{name.lower()}_data"), Signal(STAMP, name=f"{name.lower()}_stamp")
             with m.If(choice[n]):
                 m.d.sync += waiting[n].eq(0)
             with m.If(source.strobe):
-                m.d.sync += [waiting[n].eq(1), values[name][0].eq(source.data), values[name][1].eq(self.cycle)]
+                m.d.sync += [waiting[n].eq(1), values[name][0].eq(source.data), values[name][1].eq(stamp)]
             losses.append(source.strobe & waiting[n] & ~choice[n])
         m.d.sync += choice.eq(0)
         with m.If(~choosing & ~event_full):
             m.d.sync += choice.eq(waiting & -waiting)
         event_full_next = Signal()
-        m.d.comb += event_full_next.eq(choosing | (event_full & ~event_stored))
+        m.d.comb += event_full_next.eq(choosing | (event_full & ~event_done))
         m.d.sync += event_full.eq(event_full_next)
+        chosen = Signal(STAMP)
+        m.d.comb += chosen.eq(_one_of(choice, [values[name][1] for name in names]))
         with m.If(choosing):
             m.d.sync += [
                 event.code.eq(_one_of(choice, [_CODES[name] for name in names])),
                 event.data.eq(_one_of(choice, [values[name][0] for name in names])),
-                event.cycle.eq(_one_of(choice, [values[name][1] for name in names])),
+                event.cycle.eq(Cat(chosen[:32], Mux(chosen[32] == self.cycle[32], self.cycle[32:], high_before))),
             ]
 
         m.d.sync += [lost.eq(sum(losses)), sequence.eq(sequence + (lost + store))]
         m.d.comb += self.lost.eq(lost.any())
 
-        # Storing: the record is shifted into the memory, a word a cycle.
-        # A word is read a cycle or more after it was written: synthesis need not care for reads of what is written.
-        m.submodules.records = records = Memory(
-            shape=WORD + 2, depth=size, init=[], attrs={"ram_style": "block", "no_rw_check": 1})
+        # Storing: a word a cycle, its number first. A decision moves on before that, an event stays where it is.
+        m.submodules.records = records = Memory(shape=WORD + 2, depth=size, init=[], attrs=BLOCK)
         write, read = records.write_port(), records.read_port(domain="comb")
-        shift = Signal(WORD * most)
+        number, stored = Signal(32), Signal(DECISION)
         left = Signal(range(most + 1))              # words
         kind = Signal()                             # it is an event
         writing = Signal()                          # `left` is not 0
@@ -175,27 +182,36 @@ class Telemetry(wiring.Component):
         m.d.comb += [
             # `used` may lack two words by then: this cycle's and the next one's.
             ready_next.eq(Mux(writing, left == 1, ~store) & (used <= size - most - 2)),
-            decision_stored.eq(ready & decision_full),
-            event_stored.eq(ready & ~decision_full & event_full),
+            # The next one is chosen and moved just behind the last word.
+            event_done.eq(writing & kind & (left == 3)),
             store.eq(ready & (decision_full | event_full)),
-            write.data.eq(Cat(shift[:WORD], kind, left == 1)),
+            write.data[WORD:].eq(Cat(kind, left == 1)),
             write.en.eq(writing),
         ]
-        numbered_decision, numbered_event = Signal(DECISION), Signal(EVENT)
-        m.d.comb += [numbered_decision.eq(decision), numbered_decision.sequence.eq(sequence),
-                     numbered_event.eq(event), numbered_event.sequence.eq(sequence)]
         writing_next = Signal()
-        moves = Signal()            # `writing`, or there is something to store: the clock enable of `shift`
+        moves = Signal()            # a decision is there, and nothing is being stored: the clock enable of `stored`
         m.d.comb += writing_next.eq(Mux(writing, left != 1, store))
-        m.d.sync += [writing.eq(writing_next), moves.eq(writing_next | decision_full_next | event_full_next)]
+        m.d.sync += [writing.eq(writing_next), moves.eq(~writing_next & decision_full_next)]
         with m.If(moves):
-            m.d.sync += shift.eq(Mux(writing, shift >> WORD, Mux(
-                decision_full, numbered_decision.as_value(), numbered_event.as_value())))
+            m.d.sync += stored.eq(decision)
         with m.If(writing):
             m.d.sync += [left.eq(left - 1), write.addr.eq(write.addr + 1)]
         with m.Elif(store):
-            m.d.sync += [left.eq(Mux(decision_full, words[0], words[1])), kind.eq(~decision_full)]
+            m.d.sync += [left.eq(Mux(decision_full, words[0], words[1])), kind.eq(~decision_full), number.eq(sequence)]
         m.d.sync += used.eq(used + write.en - fetch)
+
+        # Each word has a register that says that it is its turn.
+        assert DECISION["sequence"] == EVENT["sequence"] == data.Field(unsigned(WORD), 0)
+        first = Signal()
+        m.d.sync += first.eq(store)
+        turns = [first & ~kind, first & kind]
+        parts = [Mux(first, number, 0)]
+        for record, turn, count in zip((stored, event), turns, words, strict=True):
+            for n in range(1, count):
+                before, turn = turn, Signal(name=f"turn_{count}_{n}")
+                m.d.sync += turn.eq(before)
+                parts.append(Mux(turn, record.as_value()[WORD * n:WORD * (n + 1)], 0))
+        m.d.comb += write.data[:WORD].eq(reduce(or_, parts))
 
         # Showing: one word is shown, a byte at a time, and the next one is fetched meanwhile.
         fetched, waits = Signal(), Signal()         # from the memory; in `upcoming`

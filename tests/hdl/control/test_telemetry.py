@@ -20,8 +20,8 @@ def random_decision(rng):
     return {f.name: rng.randint(*f.range) for f in LINK["Decision"].fields.values() if f.name != "sequence"}
 
 
-def run(stimulus, *, depth=16, ready=lambda cycle: True, quiet=12):
-    """Play a list, a cycle each, of {"decision": values or absent, event name: data}.
+def run(stimulus, *, depth=16, ready=lambda cycle: True, quiet=12, start=0):
+    """Play a list, a cycle each from cycle ``start`` on, of {"decision": values or absent, event name: data}.
 
     Returns the records as decoded ("Decision" or "Event", values, cycle of the first byte) and the number of cycles in
     which something was lost.
@@ -36,7 +36,7 @@ def run(stimulus, *, depth=16, ready=lambda cycle: True, quiet=12):
             cycle += 1
             assert cycle < 20000, "there is no end"
             happening = stimulus[cycle] if cycle < len(stimulus) else {}
-            ctx.set(dut.cycle, cycle)
+            ctx.set(dut.cycle, start + cycle)
             ctx.set(dut.decision_valid, "decision" in happening)
             if "decision" in happening:
                 for name, value in happening["decision"].items():
@@ -107,6 +107,18 @@ def test_every_event_has_its_code_data_and_cycle():
     expected = [(CODES[name], 1000 + n, n, n) for n, name in enumerate(names)]
     expected += [(code, 7, at, len(names) + n) for n, code in enumerate(sorted(CODES[name] for name in names))]
     assert values == expected
+    assert not lost
+
+
+def test_an_event_keeps_its_cycle_while_the_low_word_wraps():
+    start = (5 << 32) - 6
+    decisions = [random_decision(random.Random(n)) for n in range(2)]
+    names = [name for name in CODES if name != "TELEMETRY_OVERFLOW"]
+    stimulus = [{name: 0, **({"decision": decisions[n]} if n < 2 else {})} for n, name in enumerate(names)]
+    assert len(names) == 7
+    records, lost = run(stimulus, start=start)
+    cycles = {values["code"]: values["cycle"] for name, values, _ in records if name == "Event"}
+    assert cycles == {CODES[name]: start + n for n, name in enumerate(names)}
     assert not lost
 
 
