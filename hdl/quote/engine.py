@@ -82,20 +82,16 @@ class QuoteEngine(wiring.Component):
         # In cycle 3 skew and best offer come out, in 4 the best bid and the second offer, in 5 the second bid, the
         # entry and the bound on the notional.
         bid, ask = Signal.like(bid_product, name="best_bid"), Signal.like(ask_product, name="best_ask")
-        # The magnitude of what is negative is one more than its complement.
-        skew_raw, limit = bid_product >> _SKEW_BITS, p.skew_max_sub
-        magnitude, skew_clamped = Signal(len(skew_raw) - 1), Signal()
-        bits = len(limit)
-        m.d.comb += [
-            magnitude.eq(skew_raw ^ skew_raw[-1].replicate(len(skew_raw))),
-            skew_clamped.eq(magnitude[bits:].any() | (magnitude[:bits] > limit)
-                            | (skew_raw[-1] & (magnitude[:bits] == limit))),
-        ]
+        skew_raw, limit, least = bid_product >> _SKEW_BITS, Signal(signed(32)), Signal(signed(32))
+        m.d.comb += limit.eq(p.skew_max_sub)
+        with m.If(run):
+            m.d.sync += least.eq(-limit)
+        # Two short comparisons and the bits above them, side by side, then one choice.
+        low, above = skew_raw[:32].as_signed(), Signal()
+        m.d.comb += above.eq((skew_raw[31:] ^ skew_raw[-1].replicate(len(skew_raw) - 31)).any())
+        over, under = ~skew_raw[-1] & (above | (low > limit)), skew_raw[-1] & (above | (low < least))
         with m.If(at[3]):
-            m.d.sync += [
-                ask.eq(ask_product),
-                self.skew.eq(Mux(~skew_clamped, skew_raw, Mux(skew_raw[-1], -limit, limit))),
-            ]
+            m.d.sync += [ask.eq(ask_product), self.skew.eq(Mux(over, limit, Mux(under, least, low)))]
 
         def refer(h, total):
             m.d.sync += self.refs[h].eq(total >> _SCALE_BITS)
