@@ -22,6 +22,10 @@ __all__ = ["DEVICES", "Device", "Figures", "FlowError", "Hop", "TimingError", "f
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 
+#: Additions and comparisons up to so many bits are made of LUTs: a carry chain costs cells at both of its ends, and
+#: cannot be taken apart by the placer.
+SHORT_CARRY = 14
+
 #: Called with a stage and what the tool is doing in it.
 Progress = Callable[[str, str], None]
 
@@ -162,7 +166,15 @@ def synthesise(rtlil, directory, *, top="top", options: Sequence[str] = (), prog
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "top.il").write_text(rtlil)
-    script = f"read_rtlil top.il\nsynth_lattice -family ecp5 {' '.join(options)} -top {top}\nwrite_json top.json\n"
+    synth = f"synth_lattice -family ecp5 {' '.join(options)} -top {top}"
+    script = "\n".join((
+        "read_rtlil top.il",
+        f"{synth} -run begin:map_gates",
+        f"select -set short t:$alu r:Y_WIDTH<={SHORT_CARRY} %i",
+        "techmap -map +/techmap.v @short",
+        "opt",
+        f"{synth} -run map_gates:",
+        "write_json top.json", ""))
     (directory / "top.ys").write_text(script)
     step = re.compile(r"\d+(?:\.\d+)*\. Executing (\S+)")
 
