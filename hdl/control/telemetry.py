@@ -53,7 +53,7 @@ class Telemetry(wiring.Component):
     missing at the host is a record that was lost. As soon as there is room again, an event TELEMETRY_OVERFLOW follows,
     whose data is the number of records lost since the last one.
 
-    **Latency**: the first byte of a decision is on ``o`` 6 cycles after its strobe, that of an event 8 cycles, if
+    **Latency**: the first byte of a decision is on ``o`` 7 cycles after its strobe, that of an event 9 cycles, if
     nothing was waiting.
 
     **Rate**: a record is stored a word of 32 bits a cycle. While that is done one more decision can wait, so two may
@@ -103,7 +103,7 @@ class Telemetry(wiring.Component):
         m = Module()
         words = [-(-layout.size // WORD) for layout in (DECISION, EVENT)]
         most = max(words)
-        size = 1 << (self.depth * most + 1).bit_length()
+        size = 1 << (self.depth * most + 2).bit_length()
 
         sequence = Signal(32)
         lost = Signal(range(len(_CODES) + 1))       # in the cycle before
@@ -180,14 +180,16 @@ class Telemetry(wiring.Component):
         used = Signal(range(size + 1))              # words in the memory
         fetch = Signal()
         m.d.comb += [
-            # `used` may lack two words by then: this cycle's and the next one's.
-            ready_next.eq(Mux(writing, left == 1, ~store) & (used <= size - most - 2)),
+            # `used` may lack three words by then: this cycle's, the one before it and the next one's.
+            ready_next.eq(Mux(writing, left == 1, ~store) & (used <= size - most - 3)),
             # The next one is chosen and moved just behind the last word.
             event_done.eq(writing & kind & (left == 3)),
             store.eq(ready & (decision_full | event_full)),
-            write.data[WORD:].eq(Cat(kind, left == 1)),
-            write.en.eq(writing),
         ]
+        # A word goes to the memory a cycle after it was put together.
+        m.d.sync += [write.data[WORD:].eq(Cat(kind, left == 1)), write.en.eq(writing)]
+        with m.If(write.en):
+            m.d.sync += write.addr.eq(write.addr + 1)
         writing_next = Signal()
         moves = Signal()            # a decision is there, and nothing is being stored: the clock enable of `stored`
         m.d.comb += writing_next.eq(Mux(writing, left != 1, store))
@@ -195,7 +197,7 @@ class Telemetry(wiring.Component):
         with m.If(moves):
             m.d.sync += stored.eq(decision)
         with m.If(writing):
-            m.d.sync += [left.eq(left - 1), write.addr.eq(write.addr + 1)]
+            m.d.sync += left.eq(left - 1)
         with m.Elif(store):
             m.d.sync += [left.eq(Mux(decision_full, words[0], words[1])), kind.eq(~decision_full), number.eq(sequence)]
         m.d.sync += used.eq(used + write.en - fetch)
@@ -211,7 +213,7 @@ class Telemetry(wiring.Component):
                 before, turn = turn, Signal(name=f"turn_{count}_{n}")
                 m.d.sync += turn.eq(before)
                 parts.append(Mux(turn, record.as_value()[WORD * n:WORD * (n + 1)], 0))
-        m.d.comb += write.data[:WORD].eq(reduce(or_, parts))
+        m.d.sync += write.data[:WORD].eq(reduce(or_, parts))
 
         # Showing: one word is shown, a byte at a time, and the next one is fetched meanwhile.
         fetched, waits = Signal(), Signal()         # from the memory; in `upcoming`

@@ -92,10 +92,10 @@ def test_every_field_and_latency():
     assert name == "Decision"
     null = {f.name: f.null for f in LINK["Decision"].fields.values()}
     assert {n: null[n] if v is None else v for n, v in values.items()} == {**decision, "sequence": 0}
-    assert began == 10 + 6
+    assert began == 10 + 7
     assert not lost
     (_, values, began), = run([{}, {"GAP": 5}])[0]
-    assert began == 1 + 8
+    assert began == 1 + 9
 
 
 def test_every_event_has_its_code_data_and_cycle():
