@@ -181,11 +181,10 @@ class PacketFifo(wiring.Component):
         late = Signal()
         m.d.comb += appears.eq(late | (keep & level.any()))
         m.d.sync += late.eq(keep & ~level.any())
-        m.d.sync += present.eq(present + appears - take_last)
         with m.If(appears & ~take_last):
-            m.d.sync += [any_present.eq(1), many_present.eq(any_present)]
+            m.d.sync += [present.eq(present + 1), any_present.eq(1), many_present.eq(any_present)]
         with m.If(take_last & ~appears):
-            m.d.sync += [any_present.eq(many_present), many_present.eq(present > 2)]
+            m.d.sync += [present.eq(present - 1), any_present.eq(many_present), many_present.eq(present > 2)]
 
         # Read side.
         valid = Signal()
