@@ -72,7 +72,7 @@ def _print_figures(figures):
 @app.command()
 def build(
     board: Annotated[str, typer.Argument(help="One of the supported boards; 'list' names them.")],
-    instruments: Annotated[int | None, typer.Option(min=1, max=255, help="Instead of the board's own number.",
+    instruments: Annotated[int | None, typer.Option(min=1, max=256, help="Instead of the board's own number.",
                                                     show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Of the placer, instead of the board's own.",
                                              show_default=False)] = None,

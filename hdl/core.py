@@ -24,7 +24,7 @@ class Core(wiring.Component):
 
     Parameters
     ----------
-    instruments : number of instruments, 1 to 255.
+    instruments : number of instruments, 1 to 256.
     depth : book levels a side.
 
     Members

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 ARM_MAGIC = 0x41524D21
 HISTOGRAM_BINS = 64
 ROW_WORDS = 32
-#: What a Decision record of a mass cancel says instead of an instrument.
+#: What a Decision record of a mass cancel says instead of an instrument; its outcome tells it from instrument 255.
 MASS_CANCEL_INSTRUMENT = 0xFF
 GLOBAL_BASE, SECURITY_ID_BASE, HISTOGRAM_BASE, PARAM_BASE = 0x0000, 0x1000, 0x2000, 0x8000
 
