@@ -6,11 +6,12 @@ from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect
 
 from hdl.control.bank import RegisterBank
+from hdl.control.ethernet_link import EthernetLink
 from hdl.control.link import Link
 from hdl.control.probe import LatencyProbe
 from hdl.control.registers import GATES, PARAM_BY_NAME
 from hdl.control.telemetry import Telemetry
-from hdl.layout import sbe
+from hdl.layout import net, sbe
 from hdl.mac.rx import MacRx
 from hdl.net.verify import VerifyFirst
 from hdl.order.port import OrderPort
@@ -26,6 +27,7 @@ class Core(wiring.Component):
     ----------
     instruments : number of instruments, 1 to 256.
     depth : book levels a side.
+    link_mac : Ethernet address of the host link on the order port; ``None``: there is none.
 
     Members
     -------
@@ -34,17 +36,18 @@ class Core(wiring.Component):
     kill_pin : in(1) level, synchronised in two cycles: no new quotes while high, and HALTED from then on.
     feed_lost : in(1) level, in this clock: the feed port's link or clock is gone. Every book is void
         from then on; while trading it halts.
-    link_rx_data : in(8), link_rx_valid : in(1), link_rx_ready : out(1) bytes from the host.
-    link_tx_data : out(8), link_tx_valid : out(1), link_tx_ready : in(1) bytes to the host.
+    link_rx_data : in(8), link_rx_valid : in(1), link_rx_ready : out(1) bytes from the host, over a serial port.
+    link_tx_data : out(8), link_tx_valid : out(1), link_tx_ready : in(1) bytes to the host, likewise.
     dbg_reg_we, dbg_reg_addr (16), dbg_reg_data (32) : out, every register write as it happens.
     dbg_host_tx_valid, dbg_host_tx_kind : out(1), a packet of the host becomes available to the transmit arbiter.
+    dbg_link_tx_valid, dbg_link_tx_length (7) : out, likewise a frame of the host link, with its bytes.
 
     Latency, pin to pin: trigger byte in cycle *k*, first preamble byte of the quote in cycle *k* + 2, if the order port
     is idle. After reset everything blocks.
     """
 
-    def __init__(self, instruments=16, depth=10):
-        self.instruments, self.depth = instruments, depth
+    def __init__(self, instruments=16, depth=10, link_mac=net.MAC_HOST_LINK):
+        self.instruments, self.depth, self.link_mac = instruments, depth, link_mac
         super().__init__({
             "feed_rxd": In(8), "feed_rx_dv": In(1), "feed_rx_er": In(1),
             "order_rxd": In(8), "order_rx_dv": In(1), "order_rx_er": In(1),
@@ -54,6 +57,7 @@ class Core(wiring.Component):
             "link_tx_data": Out(8), "link_tx_valid": Out(1), "link_tx_ready": In(1),
             "dbg_reg_we": Out(1), "dbg_reg_addr": Out(16), "dbg_reg_data": Out(32),
             "dbg_host_tx_valid": Out(1), "dbg_host_tx_kind": Out(1),
+            "dbg_link_tx_valid": Out(1), "dbg_link_tx_length": Out(7),
         })
 
     def elaborate(self, platform):
@@ -123,6 +127,31 @@ class Core(wiring.Component):
             bank.histogram_data.eq(probe.histogram_data), probe.histogram_addr.eq(bank.histogram_addr),
         ]
 
+        # ------------------------------------------------------------------ the host link's bytes
+        serial = {name: getattr(self, f"link_{name}") for name in (
+            "rx_data", "rx_valid", "rx_ready", "tx_data", "tx_valid", "tx_ready")}
+        if self.link_mac is None:
+            m.d.comb += [
+                *(getattr(link, name).eq(serial[name]) for name in ("rx_data", "rx_valid", "tx_ready")),
+                *(serial[name].eq(getattr(link, name)) for name in ("rx_ready", "tx_data", "tx_valid")),
+            ]
+        else:
+            m.submodules.ethernet_link = ethernet = EthernetLink(mac=self.link_mac)
+            connect(m, order.link_rx, ethernet.rx)
+            connect(m, ethernet.tx, order.link_tx)
+            was_available = Signal()
+            m.d.sync += was_available.eq(ethernet.tx.available)
+            m.d.comb += [
+                *(getattr(ethernet, f"serial_{name}").eq(serial[name]) for name in ("rx_data", "rx_valid", "tx_ready")),
+                *(serial[name].eq(getattr(ethernet, f"serial_{name}")) for name in ("rx_ready", "tx_data", "tx_valid")),
+                *(getattr(link, name).eq(getattr(ethernet, f"link_{name}")) for name in (
+                    "rx_data", "rx_valid", "rx_restart", "tx_ready")),
+                *(getattr(ethernet, f"link_{name}").eq(getattr(link, name)) for name in (
+                    "rx_ready", "rx_packets", "tx_data", "tx_valid")),
+                self.dbg_link_tx_valid.eq(ethernet.tx.available & ~was_available),
+                self.dbg_link_tx_length.eq(ethernet.tx.length),
+            ]
+
         # ------------------------------------------------------------------ what the registers show
         shown = {
             "cycle": cycle, **{name: getattr(path.status, name) for name in (
@@ -155,9 +184,6 @@ class Core(wiring.Component):
         connect(m, telemetry.o, link.telemetry)
         record = path.record
         m.d.comb += [
-            link.rx_data.eq(self.link_rx_data), link.rx_valid.eq(self.link_rx_valid),
-            self.link_rx_ready.eq(link.rx_ready), self.link_tx_data.eq(link.tx_data),
-            self.link_tx_valid.eq(link.tx_valid), link.tx_ready.eq(self.link_tx_ready),
             order.host_tx_kind.eq(link.host_tx_kind), link.host_rx_kind.eq(order.host_rx_kind),
             link.host_rx_length.eq(order.host_rx_length),
             link.telemetry_type.eq(telemetry.o_type), link.telemetry_length.eq(telemetry.o_length),

@@ -11,9 +11,23 @@ from sim.golden.feed import WireFrame
 from sim.golden.model import GoldenModel
 from sim.market.schedule import wire_bytes
 
-__all__ = ["Lockstep", "Mismatch"]
+__all__ = ["HOST_LINK", "Lockstep", "Mismatch", "expects"]
+
+HOST_LINK = 2       #: kind of a frame of the host link, see :meth:`VirtualBoard.take_host_tx`
 
 _HOST_PACKETS = {"FrameTx": 0, "SessionTx": 1}
+
+
+def expects(frame, gateware):
+    """(cycle, bytes with FCS) that a frame of the golden model stands for, given what the gateware sent.
+
+    Of a frame of the host link the model knows cycle and length."""
+    cycle, data, kind = frame
+    if kind == "link" and gateware is not None:
+        sent = gateware[1]
+        if len(sent) == len(data) and net.ETHERNET.unpack(sent)["ethertype"] == net.ETHERTYPE_HOST_LINK:
+            data = sent
+    return cycle, data
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,8 @@ class Lockstep:
 
     Frames of the ports are injected through this object; what the host says is seen where it takes effect: register
     writes in the cycle in which they execute, packets for the order port in the cycle in which they become available.
-    Bytes to the core must pass :meth:`link_write` so that the contents of those packets are known.
+    Bytes to the core must pass :meth:`link_write` so that the contents of those packets are known. What frames of the
+    host link say is the core's own affair: the golden model knows when they are there and how long they are.
 
     A burst may run beside the processing of the one before it: :meth:`begin`, process what the last one gave,
     :meth:`end`. What is put in meanwhile reaches the board before the burst after that.
@@ -139,7 +154,10 @@ class Lockstep:
                 self._given[port] += 1
         for write in writes:
             golden.write(*write)
-        for at, kind in host_packets:
+        for at, kind, length in host_packets:
+            if kind == HOST_LINK:
+                golden.link_frame(at, length)
+                continue
             expected, data = self._host_packets.pop(0)
             if expected != kind:
                 raise RuntimeError(f"the core announced a host packet of kind {kind} in cycle {at}, the host sent one "
@@ -171,7 +189,7 @@ class Lockstep:
         actual = self.sent[self._compared:]
         for n in range(max(len(whole), len(actual)) if final else min(len(whole), len(actual))):
             gateware = (actual[n].start, actual[n].data) if n < len(actual) else None
-            golden = (whole[n].cycle, whole[n].data) if n < len(whole) else None
+            golden = expects(whole[n], gateware) if n < len(whole) else None
             if gateware != golden:
                 self.mismatches.append(Mismatch(self._compared, gateware, golden))
             self._compared += 1

@@ -8,8 +8,10 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from hdl.control import registers
+from hdl.control.ethernet_link import MAX_FRAME, ROOM
 from hdl.control.link import MAX_PAYLOAD, START
-from hdl.layout import sbe
+from hdl.layout import net, sbe
+from hdl.order import timing
 
 __all__ = ["DOCS", "link_markdown", "pages", "write"]
 
@@ -37,6 +39,38 @@ def _descriptions():
     return out
 
 
+def _over_ethernet(schema, table):
+    """How the bytes of the link stand in frames."""
+    header = schema.composites["FrameHeader"]
+    wait = timing.busy_cycles(MAX_FRAME)
+    return [
+        "## Over Ethernet", "",
+        "**Untried on hardware.** On boards with a port for orders alone the same bytes also go through that port, in "
+        f"Ethernet frames of EtherType `0x{net.ETHERTYPE_HOST_LINK:04X}` (IEEE 802: local experimental). Behind the "
+        "Ethernet header and this one stand bytes of the link; what follows is padding.", "",
+        *table("FrameHeader", header.fields, net.ETHERNET.size),
+        "- **Addresses.** The card has an address of its own for this, `"
+        f"{net.MAC_HOST_LINK.to_bytes(6, 'big').hex(':')}` unless it was built with another (`link_mac`): that of the "
+        "orders is not known before the host has written it. It answers to the source of the last good frame, and "
+        "sends nothing before the host has spoken.",
+        "- **From the host.** A frame is taken if its FCS is right and address, EtherType and length are, or else let "
+        "go without a trace. It begins with a packet, and no packet reaches into the next frame: with a frame that is "
+        "lost, its packets are lost and no others. `lost` in the card's frames counts the times that numbers were "
+        f"missing; what was lost is not sent again. {ROOM} bytes can wait in the card; a frame that finds no room is "
+        "lost.",
+        f"- **To the host.** Frames of at most {MAX_FRAME} bytes without FCS, cut from the stream wherever they are "
+        "full. With a frame that is lost, the packets are lost of which it had a part; the records' own numbers tell.",
+        "- **The order port comes first.** A frame starts when the port is idle, nothing is about to be decided, and "
+        "neither an acknowledgement nor a packet of the host can go. A quote that comes right behind the start of one "
+        f"waits for at most {wait} cycles ({wait * 8 / 1000:.2f} us); the host's own frames and messages may be "
+        "longer. What the link cannot carry in time waits in the card, and telemetry beyond that is counted as lost "
+        "(`telemetry_overflow`).",
+        "- **Both links.** The card listens to both, and answers where the last packet that it accepted came from. A "
+        "frame goes before what comes over the serial port meanwhile.",
+        "- **Who may.** There is no authentication: whoever can send a frame to the order port can command the card. "
+        "Keep that segment to the card, its host and the exchange's gateway.", ""]
+
+
 def link_markdown():
     """Documentation page of the host link."""
     schema, text = sbe.load(_SCHEMA), _descriptions()
@@ -52,12 +86,13 @@ def link_markdown():
     header, trailer = schema.composites["LinkHeader"], schema.composites["LinkTrailer"]
     out = ["# Host link", "",
            f"Generated from `hdl/layout/schemas/{_SCHEMA}.xml` by `make docs`. The link is a stream of bytes in each "
-           "direction, over whatever carries bytes: a UART, USB, a socket. Numbers are little endian, offsets and "
-           "sizes are in bytes.", "",
+           "direction, over whatever carries bytes: a UART, USB, a socket, Ethernet frames. Numbers are little endian, "
+           "offsets and sizes are in bytes.", "",
            f"A packet is a header of {header.size} bytes (the first one is `0x{START:02X}`), a payload of at most "
            f"{MAX_PAYLOAD} bytes, and a trailer of {trailer.size}. A packet with a wrong CRC, a length that cannot be "
            "or an unknown type has no effect and is counted (`link_rx_errors`); the search goes on with the next start "
            "byte.", "",
+           *_over_ethernet(schema, table),
            "## Header", "", *table("LinkHeader", header.fields),
            "## Trailer", "", *table("LinkTrailer", trailer.fields)]
 

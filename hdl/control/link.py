@@ -52,6 +52,7 @@ class Link(wiring.Component):
     **Bad input**: a packet with a wrong CRC, a length of more than 1600 or that its type cannot have, or of an
     unknown type has no effect and is counted; what follows is searched for the next 0xA5: after a wrong type from
     that byte on, otherwise from the byte after the length or the CRC. Bytes between packets are skipped, uncounted.
+    ``rx_restart`` puts an end to a packet that has not come to its end, and counts it.
     If there is no room for a packet, the link waits, but for at most ``patience`` cycles, so that a stuck order port
     cannot hold up a kill command for long; then it drops the packet and counts it.
 
@@ -66,6 +67,8 @@ class Link(wiring.Component):
     -------
     rx_data : In(8), rx_valid : In(1), rx_ready : Out(1)
         Bytes from the host. A byte is taken in a cycle in which both are 1.
+    rx_restart : In(1)
+        What comes from the next cycle on has nothing to do with what came before. No byte is offered in this cycle.
     tx_data : Out(8), tx_valid : Out(1), tx_ready : In(1)
         Bytes to the host, likewise.
     bus : Out(RegisterBus)
@@ -96,6 +99,7 @@ class Link(wiring.Component):
             "rx_data": In(8),
             "rx_valid": In(1),
             "rx_ready": Out(1),
+            "rx_restart": In(1),
             "tx_data": Out(8),
             "tx_valid": Out(1),
             "tx_ready": In(1),
@@ -167,6 +171,13 @@ class Link(wiring.Component):
         with m.If(take & covered):
             m.d.sync += crc.eq(crc16_step(crc, data))
 
+        within = Signal()           # a packet that is not complete
+
+        def may_be_cut():
+            m.d.comb += within.eq(1)
+            with m.If(self.rx_restart):
+                m.next = "searching"
+
         with m.FSM(init="searching"):
             with m.State("searching"):
                 m.d.comb += self.rx_ready.eq(1)
@@ -186,11 +197,13 @@ class Link(wiring.Component):
                         with m.Default():
                             m.d.comb += self.rx_errors.eq(1)
                             m.next = "searching"
+                may_be_cut()
             with m.State("length low"):
                 m.d.comb += [self.rx_ready.eq(1), covered.eq(1)]
                 with m.If(take):
                     m.d.sync += length[:8].eq(data)
                     m.next = "length high"
+                may_be_cut()
             with m.State("length high"):
                 m.d.comb += [self.rx_ready.eq(1), covered.eq(1)]
                 whole = Cat(length[:8], data)
@@ -211,6 +224,7 @@ class Link(wiring.Component):
                     with m.Else():
                         m.d.comb += self.rx_errors.eq(1)
                         m.next = "searching"
+                may_be_cut()
             with m.State("payload"):
                 m.d.comb += covered.eq(1)
                 with m.If(is_command):
@@ -222,11 +236,13 @@ class Link(wiring.Component):
                     m.d.sync += left.eq(left - 1)
                     with m.If(left == 1):
                         m.next = "crc low"
+                may_be_cut()
             with m.State("crc low"):
                 m.d.comb += self.rx_ready.eq(1)
                 with m.If(take):
                     m.d.sync += crc_low.eq(data)
                     m.next = "crc high"
+                may_be_cut()
             with m.State("crc high"):
                 with m.If(is_command):
                     wait_for(commands.w_room)
@@ -236,6 +252,7 @@ class Link(wiring.Component):
                 m.d.sync += good.eq((Cat(crc_low, data) == crc) & room)
                 with m.If(take):
                     m.next = "verdict"
+                may_be_cut()
             with m.State("verdict"):
                 m.d.comb += [
                     self.rx_packets.eq(good),
@@ -246,6 +263,9 @@ class Link(wiring.Component):
                     host_tx.w_discard.eq(~good),
                 ]
                 m.next = "searching"
+
+        with m.If(within & self.rx_restart):
+            m.d.comb += [self.rx_errors.eq(1), commands.w_discard.eq(1), host_tx.w_discard.eq(1)]
 
         pending = Signal(range(commands.max_packets + 1))
         done = commands.o.valid & commands.o.ready & commands.o.last

@@ -6,7 +6,7 @@ a buffer delivers: it can be stalled, and whatever is visible on it is already k
 
 from amaranth.lib.wiring import In, Out, Signature
 
-__all__ = ["Packet", "RxBytes"]
+__all__ = ["HeldFrame", "Packet", "RxBytes"]
 
 
 #: A received Ethernet frame, byte by byte as it arrives, without back-pressure.
@@ -50,4 +50,27 @@ Packet = Signature({
     "valid": Out(1),
     "ready": In(1),
     "last": Out(1),
+})
+
+
+#: A frame that stands in a buffer until it has been sent: its reader names the position of a byte.
+#:
+#: Members
+#: -------
+#: available : Out(1)
+#:     A frame is held. Holds until ``release``.
+#: length : Out(7)
+#:     Its bytes without padding and FCS. Holds while ``available``.
+#: position : In(7)
+#:     Byte that is asked for.
+#: byte : Out(8)
+#:     The one that was asked for two cycles before.
+#: release : In(1)
+#:     Let it go. Only while ``available``; its last byte may be asked for in the same cycle.
+HeldFrame = Signature({
+    "available": Out(1),
+    "length": Out(7),
+    "position": In(7),
+    "byte": Out(8),
+    "release": In(1),
 })

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
 from hdl.layout import net
 from hdl.mac.rx import MacRx
-from hdl.mac.stream import Packet
+from hdl.mac.stream import HeldFrame, Packet, RxBytes
 from hdl.mac.tx import MacTx
 from hdl.net.packet_fifo import PacketFifo
 from hdl.order import timing
@@ -63,6 +63,7 @@ class _Source(enum.Enum, shape=3):
     ACK = 2
     SESSION_TX = 3
     FRAME_TX = 4
+    LINK = 5
 
 
 class OrderPort(wiring.Component):
@@ -74,7 +75,7 @@ class OrderPort(wiring.Component):
     headers, and so the quote need not stand before ``T`` + :data:`hdl.order.timing.QUOTE_AT`. When the port is idle
     and neither ``fire`` nor ``hot_busy`` is 1, a pending acknowledgement starts, else the host's packet, in the order
     in which the host gave them; a message waits for the session's window and holds up what is behind it. A message
-    that finds the session down is dropped.
+    that finds the session down is dropped. When none of these can start, a frame of the host link does.
 
     **Receive.** As :class:`SegmentReceiver` and :class:`TcpSession` say. Accepted payload and slow-path frames go to
     the host through one buffer, in order of arrival; what finds it full is dropped, a segment unacknowledged.
@@ -113,6 +114,8 @@ class OrderPort(wiring.Component):
     session_tx_refused : Out(1)
         Strobe: a message of the host was dropped because the session is down or its length is impossible.
     sent : Out(SentBytes)
+    link_tx : In(HeldFrame), link_rx : Out(RxBytes)
+        Frames of the host link to be sent; every frame that is received.
     dbg_host_tx_valid, dbg_host_tx_kind : Out(1)
         Strobe: a packet of the host has become available to the transmit arbiter, and its kind. Observation only.
     rxd : In(8), rx_dv : In(1), rx_er : In(1), txd : Out(8), tx_en : Out(1), tx_er : Out(1)
@@ -141,6 +144,8 @@ class OrderPort(wiring.Component):
             "session_sent_seq": Out(64),
             "session_tx_refused": Out(1),
             "sent": Out(SentBytes),
+            "link_tx": In(HeldFrame),
+            "link_rx": Out(RxBytes),
             "dbg_host_tx_valid": Out(1),
             "dbg_host_tx_kind": Out(1),
             "rxd": In(8),
@@ -180,6 +185,7 @@ class OrderPort(wiring.Component):
             session.closing.eq(receiver.closing),
             session.buffered.eq(to_host.w_room),    # no byte is written with the verdict
             self.session_lost.eq(session.lost),
+            *(getattr(self.link_rx, name).eq(getattr(mac.out, name)) for name in RxBytes.members),
             verdict.eq(receiver.segment.valid | receiver.frame | receiver.bad | receiver.ignored),
             keep.eq(session.deliver | receiver.frame),
             to_host.w_data.eq(receiver.data),
@@ -215,7 +221,7 @@ class OrderPort(wiring.Component):
         started = mac.begun             # T + 1
         sendable = (host.kind == FRAME_TX) | (status.session_up & session.host_room)
         m.d.comb += [
-            other.eq(mac.idle & (session.ack_pending | (host.available & sendable))),
+            other.eq(mac.idle & (session.ack_pending | (host.available & sendable) | self.link_tx.available)),
             start.eq((self.fire & self.ready) | (other & ~self.hot_busy)),
             mac.start.eq(start),
             session.host_length.eq(host.length),
@@ -254,6 +260,9 @@ class OrderPort(wiring.Component):
             with m.If(session.ack_pending):
                 m.d.sync += [other_source.eq(_Source.ACK), other_length.eq(0), other_acks.eq(1), other_host.eq(0),
                              other_message.eq(0)]
+            with m.Elif(self.link_tx.available & ~(host.available & sendable)):
+                m.d.sync += [other_source.eq(_Source.LINK), other_length.eq(self.link_tx.length), other_acks.eq(0),
+                             other_host.eq(0), other_message.eq(0)]
             with m.Else():
                 m.d.sync += [other_acks.eq(host.kind == SESSION_TX), other_host.eq(1),
                              other_message.eq(host.kind == SESSION_TX)]
@@ -267,8 +276,9 @@ class OrderPort(wiring.Component):
             m.d.comb += [source_now.eq(_Source.QUOTE), length_now.eq(QUOTE_SIZE)]
         with m.If(started):
             m.d.sync += [source.eq(source_now), length.eq(length_now)]
-        is_frame = source == _Source.FRAME_TX
-        is_host = is_frame | (source == _Source.SESSION_TX)
+        is_link = source == _Source.LINK
+        is_frame = (source == _Source.FRAME_TX) | is_link
+        is_host = (source == _Source.FRAME_TX) | (source == _Source.SESSION_TX)
         is_message = ~is_frame & (source != _Source.ACK)
 
         host_now = ~fired & other_host
@@ -278,7 +288,7 @@ class OrderPort(wiring.Component):
             session.sent_length.eq(length_now),
             self.session_sent.eq(started & ~fired & other_message),
             self.session_sent_seq.eq(taken["app_seq"]),
-            self.counters.acks_sent.eq(started & ~fired & ~other_host),
+            self.counters.acks_sent.eq(started & ~fired & (other_source == _Source.ACK)),
         ]
 
         # The timetable, counted from `T`. The encoder's fields have to stand when it reads them, and the frame's bytes
@@ -292,7 +302,7 @@ class OrderPort(wiring.Component):
         assert min(read_at["instrument_id"], read_at["lot_exp"]) >= timing.QUOTE_AT
         assert all(read_at[name] >= scaler_at + ready for name, ready in scaler.ready.items())
         assert all(encoder_at + encoder.lead(name) <= first_position for name in encoder.sizes)
-        assert tuple(encoder.sizes) == tuple(which.name.lower() for which in _Source if which != _Source.FRAME_TX)
+        assert tuple(encoder.sizes) == tuple(which.name.lower() for which in list(_Source)[:len(encoder.sizes)])
 
         since = [started, *(Signal(name=f"since_{n}") for n in range(2, scaler_at + 1))]    # 1 in T + 1, T + 2 ...
         m.d.sync += [later.eq(earlier) for earlier, later in pairwise(since)]
@@ -312,7 +322,7 @@ class OrderPort(wiring.Component):
             m.d.comb += getattr(scaler, name).eq(getattr(self.quote, name))
         m.d.comb += [
             encoder.start.eq(started),
-            encoder.body.eq(source.as_value()),     # of a FrameTx another's, which is not asked for
+            encoder.body.eq(source.as_value()),     # of a whole frame another's, which is not asked for
             [encoder.fields[name].eq(value) for name, value in fields.items()],
             scaler.start.eq(since[scaler_at - 1]),
         ]
@@ -330,7 +340,8 @@ class OrderPort(wiring.Component):
             m.d.sync += walking.eq(1)
         with m.Elif(last):
             m.d.sync += walking.eq(0)
-        m.d.comb += [encoder.position.eq(position), host.position.eq(position)]
+        m.d.comb += [encoder.position.eq(position), host.position.eq(position),
+                     self.link_tx.position.eq(position), self.link_tx.release.eq(last & is_link)]
 
         # The byte of that position: the host's where its packet goes as it came. Encoder and buffer take their time.
         from_host = Signal()
@@ -342,7 +353,7 @@ class OrderPort(wiring.Component):
         marks = [Cat(walking, last, is_message & walking & (position >= 0), from_host),
                  *(Signal(4, name=f"marks_{n}") for n in range(PLAY_LATENCY + 1))]
         m.d.sync += [later.eq(earlier) for earlier, later in pairwise(marks)]
-        m.d.sync += mac.i.data.eq(Mux(marks[PLAY_LATENCY][3], host.byte, encoder.byte))
+        m.d.sync += mac.i.data.eq(Mux(is_link, self.link_tx.byte, Mux(marks[PLAY_LATENCY][3], host.byte, encoder.byte)))
         m.d.comb += [mac.i.valid.eq(marks[-1][0]), mac.i.last.eq(marks[-1][1]), self.sent.valid.eq(marks[-1][2])]
         m.d.comb += self.sent.data.eq(mac.i.data)
         with m.If(started):

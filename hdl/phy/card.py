@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.control.registers import BY_NAME
 from hdl.core import Core
+from hdl.layout import net
 from hdl.phy.clocks import ClockGuard
 from hdl.phy.crossing import RxCrossing
 from hdl.phy.mdio import PhySetup
@@ -58,8 +59,8 @@ class Card(wiring.Component):
 
     Parameters
     ----------
-    instruments, depth : int
-        Of :class:`hdl.core.Core`.
+    instruments, depth, link_mac :
+        Of :class:`hdl.core.Core`. On a shared port there is no host link over Ethernet.
     core : component
         Something else with the ports of a core, instead of one.
     rx_delay_taps, tx_clock_delay_taps : int
@@ -86,16 +87,18 @@ class Card(wiring.Component):
     phy_reset : Out(1), mdc, mdio_o, mdio_oe : Out(mdio_buses), mdio_i : In(mdio_buses)
         To the PHYs.
     uart_rx : In(1), uart_tx : Out(1)
-        The host link.
+        The host link over a serial port.
     kill_pin : In(1)
     on_feed : Out(1)
         The core runs on the feed's clock.
     """
 
-    def __init__(self, *, instruments=16, depth=10, core=None, rx_delay_taps=0, tx_clock_delay_taps=0,
-                 shared_port=False, phy_table=(), phys=(0,), phy_reset_us=20_000.0, phy_settle_us=100_000.0,
-                 mdio_buses=1, baud=3_000_000, good_windows=128):
-        self.core, self.core_arguments = core, {"instruments": instruments, "depth": depth}
+    def __init__(self, *, instruments=16, depth=10, link_mac=net.MAC_HOST_LINK, core=None, rx_delay_taps=0,
+                 tx_clock_delay_taps=0, shared_port=False, phy_table=(), phys=(0,), phy_reset_us=20_000.0,
+                 phy_settle_us=100_000.0, mdio_buses=1, baud=3_000_000, good_windows=128):
+        self.core = core
+        self.core_arguments = {"instruments": instruments, "depth": depth,
+                               "link_mac": None if shared_port else link_mac}
         self.rx_delay_taps, self.tx_clock_delay_taps = rx_delay_taps, tx_clock_delay_taps
         self.shared_port, self.mdio_buses, self.baud, self.good_windows = shared_port, mdio_buses, baud, good_windows
         self.setup_arguments = {"table": phy_table, "phys": phys, "reset_us": phy_reset_us,

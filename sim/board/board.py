@@ -23,7 +23,7 @@ _INJECTION = np.dtype([("start", "<i8"), ("offset", "<u8"), ("length", "<u4"), (
 _CAPTURE = np.dtype([("start", "<i8"), ("offset", "<u8"), ("length", "<u4"), ("errors", "<u4"),
                      ("gap", "<u4"), ("unused", "<u4")])
 _REGISTER_WRITE = np.dtype([("cycle", "<i8"), ("address", "<u4"), ("data", "<u4")])
-_HOST_TX = np.dtype([("cycle", "<i8"), ("kind", "<u4"), ("unused", "<u4")])
+_HOST_TX = np.dtype([("cycle", "<i8"), ("kind", "<u4"), ("length", "<u4")])
 
 _ABI = 1
 
@@ -153,8 +153,9 @@ class VirtualBoard:
     design : Design
         What to simulate; the core with its default parameters if not given. Ports are found by name: GMII ports
         ``<port>_rxd``, ``_rx_dv``, ``_rx_er`` and optionally ``_txd``, ``_tx_en``, ``_tx_er``; the link
-        ``link_rx_*`` and ``link_tx_*``; the observation outputs ``dbg_reg_*`` and ``dbg_host_tx_*``; ``kill_pin``;
-        ``feed_lost``. Only ``clk`` and ``rst`` must be there. Inputs with other names are held at 0.
+        ``link_rx_*`` and ``link_tx_*``; the observation outputs ``dbg_reg_*``, ``dbg_host_tx_*`` and
+        ``dbg_link_tx_*``; ``kill_pin``; ``feed_lost``. Only ``clk`` and ``rst`` must be there. Inputs with other names
+        are held at 0.
     trace : bool
         Build the slower variant that can write waveforms, for :meth:`trace`.
     progress : callable
@@ -384,11 +385,12 @@ class VirtualBoard:
         return records
 
     def take_host_tx(self) -> np.ndarray:
-        """Host packets that became available for sending since the last call: fields ``cycle`` and ``kind``
-        (0: Ethernet frame, 1: session message)."""
+        """What became available for sending since the last call: fields ``cycle``, ``kind`` (0: the host's Ethernet
+        frame, 1: its session message, 2: a frame of the host link) and ``length`` (of a frame of the host link, bytes
+        without padding and FCS; otherwise 0)."""
         count = ctypes.c_size_t()
         address = self._library.board_host_tx(self._need("host_tx_log"), ctypes.byref(count))
-        records = _records(address, count.value, _HOST_TX)[["cycle", "kind"]]
+        records = _records(address, count.value, _HOST_TX)
         self._library.board_host_tx_clear(self._handle)
         return records
 

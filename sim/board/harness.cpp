@@ -5,7 +5,7 @@
 //
 // pins.h is generated from the port list of the design. It defines Model, Dut and, per pin group that the design
 // has, BOARD_RX_PORTS / BOARD_TX_PORTS (X-macros over GMII ports), BOARD_HAS_LINK, BOARD_HAS_REG_LOG,
-// BOARD_HAS_HOST_TX_LOG and BOARD_HAS_KILL.
+// BOARD_HAS_HOST_TX_LOG, BOARD_HAS_LINK_TX_LOG and BOARD_HAS_KILL.
 //
 // The model (see Design.board in verilate.py) has after an edge the outputs of the cycle whose inputs it had before it.
 // One cycle c is: drive the inputs of c; clock edge; sample the outputs of c; the other edge, unless the model takes
@@ -69,7 +69,9 @@ struct Capture {            // layout shared with Python
 };
 
 struct RegisterWrite { int64_t cycle; uint32_t address; uint32_t data; };      // layout shared with Python
-struct HostTx { int64_t cycle; uint32_t kind; uint32_t unused; };             // layout shared with Python
+struct HostTx { int64_t cycle; uint32_t kind; uint32_t length; };             // layout shared with Python
+
+constexpr uint32_t HOST_LINK = 2;       // kind: a frame of the host link; the others have no length
 
 struct CrcTable {
     std::array<uint32_t, 256> of_byte;
@@ -374,6 +376,9 @@ struct Board {
 #endif
 #ifdef BOARD_HAS_HOST_TX_LOG
             if (dut.dbg_host_tx_valid) host_tx.push_back({cycle, dut.dbg_host_tx_kind, 0});
+#endif
+#ifdef BOARD_HAS_LINK_TX_LOG
+            if (dut.dbg_link_tx_valid) host_tx.push_back({cycle, HOST_LINK, dut.dbg_link_tx_length});
 #endif
             fall<TRACED>();
             ++cycle;

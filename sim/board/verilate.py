@@ -172,6 +172,7 @@ _GROUPS = {
                        "link_tx_data": ("output", 8), "link_tx_valid": ("output", 1), "link_tx_ready": ("input", 1)},
     "BOARD_HAS_REG_LOG": {"dbg_reg_we": ("output", 1), "dbg_reg_addr": ("output", 16), "dbg_reg_data": ("output", 32)},
     "BOARD_HAS_HOST_TX_LOG": {"dbg_host_tx_valid": ("output", 1), "dbg_host_tx_kind": ("output", None)},
+    "BOARD_HAS_LINK_TX_LOG": {"dbg_link_tx_valid": ("output", 1), "dbg_link_tx_length": ("output", None)},
     "BOARD_HAS_KILL": {"kill_pin": ("input", 1)},
     "BOARD_HAS_FEED_LOST": {"feed_lost": ("input", 1)},
 }

@@ -25,7 +25,7 @@ from hdl.layout import net, sbe
 from sim.golden import feed, session
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
 from sim.golden.gate import Context
-from sim.golden.port import FRAME_TX, OrderPort
+from sim.golden.port import OrderPort
 from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, SENT, Params, State, evaluate, wrap
 from sim.golden.timing import Timing
 
@@ -275,6 +275,10 @@ class GoldenModel:
         """A host packet (kind 0: FrameTx, 1: SessionTx; ``data`` without link framing) is available to the port."""
         self._at(cycle, self._host_packet, kind, bytes(data))
 
+    def link_frame(self, cycle, length):
+        """A frame of the host link (``length`` bytes without padding and FCS) is available to the order port."""
+        self._at(cycle, self._link_frame, length)
+
     def kill_pin(self, cycle, level):
         """The kill pin has ``level`` from ``cycle`` on."""
         self._at(cycle + self.timing.kill_pin, self._set_kill_pin, bool(level))
@@ -446,6 +450,9 @@ class GoldenModel:
 
     def _host_packet(self, cycle, s, kind, data):
         self._port.host.append((cycle, kind, data))
+
+    def _link_frame(self, cycle, s, length):
+        self._port.link.append((cycle, length))
 
     def _set_kill_pin(self, cycle, s, level):
         self._kill_pin = level
@@ -687,7 +694,7 @@ class GoldenModel:
             s.cancelled = True
 
         # -------------------------------------------------------------- other frames
-        if not fired and not mass_cancel and not busy and (port.ack_pending or port.host):
+        if not fired and not mass_cancel and not busy and (port.ack_pending or port.host or port.link):
             app_seq = port.start_other(c, rw["window"], rw["last_processed"], self.time_ns(c))
             if app_seq is not None:
                 self.session_sent.append((c, app_seq))
@@ -839,10 +846,10 @@ class GoldenModel:
             return False
         if port.ack_pending:
             return True
-        if port.host and port.host[0][0] <= c:
-            _, kind, data = port.host[0]
-            if kind == FRAME_TX or not port.up or port.room(c, len(data)):
-                return True
+        if (port.host and port.host[0][0] <= c and not port.up) or port.host_can_start(c):
+            return True
+        if port.link and port.link[0][0] <= c:
+            return True
         if not port.ready(c):
             return False
         if self._hold:

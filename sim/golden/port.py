@@ -23,7 +23,8 @@ class TxFrame(NamedTuple):
     """One frame on the order port's transmit pins.
 
     ``cycle``: of its first preamble byte. ``data``: bytes after the start-of-frame delimiter, FCS included. ``kind``:
-    ``"quote"``, ``"mass_cancel"``, ``"ack"``, ``"session"`` or ``"frame"``.
+    ``"quote"``, ``"mass_cancel"``, ``"ack"``, ``"session"``, ``"frame"`` or ``"link"``, of which the model knows the
+    length alone: its bytes are zeros.
     """
 
     cycle: int
@@ -56,6 +57,7 @@ class OrderPort:
         self.snd_nxt = self.snd_una = self.rcv_nxt = self.app_seq = self.peer_window = 0
         self.ack_pending = False
         self.host = deque()     # (cycle from which it may start, kind, bytes)
+        self.link = deque()     # (cycle from which it may start, bytes without padding and FCS)
         self._edge = 0          # first sequence number beyond the peer's window, as far as the port knows yet
         self._edges = deque()   # (cycle from which it counts, edge)
         self._settled = 0       # first cycle in which the window is believed after a hand-over
@@ -88,7 +90,9 @@ class OrderPort:
         self.ack_pending = False
 
     def start_other(self, cycle, window, last_processed, time_ns):
-        """Start an acknowledgement or else the host's packet, if the port is idle. The hot path wants nothing.
+        """Start an acknowledgement or else the host's packet or else a frame of the host link, if the port is idle.
+
+        The hot path wants nothing.
 
         Returns the application sequence number given to a session message that started, else ``None``.
         """
@@ -99,17 +103,24 @@ class OrderPort:
                         "ack")
             self.ack_pending = False
             self.counters["acks_sent"] += 1
-        elif self.host and self.host[0][0] <= cycle:
-            _, kind, data = self.host[0]
+        elif self.host_can_start(cycle):
+            _, kind, data = self.host.popleft()
             if kind == FRAME_TX:
-                self.host.popleft()
                 self._start(cycle, data, "frame")
-            elif self.room(cycle, len(data)):
-                self.host.popleft()
+            else:
                 app_seq = self.app_seq
                 self.start_message(cycle, session.patch(data, app_seq, last_processed, time_ns), window, "session")
                 return app_seq
+        elif self.link and self.link[0][0] <= cycle:
+            self._start(cycle, bytes(self.link.popleft()[1]), "link")
         return None
+
+    def host_can_start(self, cycle):
+        """The host's packet is there, and the session lets it go."""
+        if not self.host or self.host[0][0] > cycle:
+            return False
+        _, kind, data = self.host[0]
+        return kind == FRAME_TX or self.room(cycle, len(data))
 
     def refuse(self, cycle):
         """Drop a session message that finds no session. Returns ``True`` if there was one."""

@@ -1,5 +1,6 @@
 """The exchange plugged into an Ethernet port of the virtual board."""
 
+from hdl.layout import net
 from sim.board.ports import Injection
 
 CYCLE_NS = 8
@@ -48,7 +49,9 @@ class ExchangeWire:
                 for time_ns, frame in self.peer.frames(until_ns)]
 
     def frame_sent(self, frame):
-        """Hand a frame of the board to the exchange."""
+        """Hand a frame of the board to the exchange. Those of the host link go elsewhere, as behind a switch."""
+        if not frame.faults and net.ETHERNET.unpack(frame.frame)["ethertype"] == net.ETHERTYPE_HOST_LINK:
+            return ()
         end_ns = self.time_ns(frame.end)
         self.received += 1
         if frame.faults:

@@ -12,12 +12,14 @@ from sim.golden.feed import WireFrame
 from sim.golden.model import GoldenModel
 from sim.golden.port import FRAME_TX, SESSION_TX
 from sim.golden.session import Connection, tcp_frame
+from sim.lockstep import HOST_LINK, expects
 from sim.market.schedule import wire_bytes
 
 LOCAL = {"local_mac": 0x02_00_00_00_00_01, "peer_mac": 0x02_00_00_00_00_02, "local_ip": 0x0A000001,
          "peer_ip": 0x0A000002, "local_port": 40000, "peer_port": 9000}
 PEER = Connection(LOCAL["peer_mac"], LOCAL["local_mac"], LOCAL["peer_ip"], LOCAL["local_ip"], LOCAL["peer_port"],
                   LOCAL["local_port"])
+FRAME_HEADER = link.SCHEMA.composites["FrameHeader"]
 LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 400, "skew_q8": 256 * 8,
           "skew_max_sub": 3000, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -(1 << 31),
           "px_max_ticks": (1 << 31) - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100,
@@ -44,8 +46,20 @@ class CoSim:
         self.tx, self.host, self.decoder, self.from_fabric = [], [], link.Decoder(), []
         self.feed_at = self.order_at = 0
         self.kill_level = self.feed_is_lost = False
+        self.frames = None      # over Ethernet: number of the host's next frame
+        self.link_frames = 0    # of the core
 
     # ------------------------------------------------------------------ input
+
+    def say(self, data):
+        """Whole packets of the host, over the serial port or in one frame."""
+        if self.frames is None:
+            self.board.link_write(data)
+            return
+        self.order(wire_bytes(net.ETHERNET.pack(dst=net.MAC_HOST_LINK, src=0x02_00_00_00_00_03,
+                                                ethertype=net.ETHERTYPE_HOST_LINK)
+                              + FRAME_HEADER.pack(length=len(data), sequence=self.frames, lost=0) + data))
+        self.frames = self.frames % 255 + 1
 
     def feed(self, frame):
         """Put a scheduled frame on the feed port of both."""
@@ -64,18 +78,18 @@ class CoSim:
         register = BY_NAME.get(name) or BY_NAME[f"{name}_lo"]
         if register.name.endswith("_lo"):
             values = values[0] & 0xFFFF_FFFF, values[0] >> 32 & 0xFFFF_FFFF
-        self.board.link_write(link.encode_write(register.address, [v & 0xFFFF_FFFF for v in values]))
+        self.say(link.encode_write(register.address, [v & 0xFFFF_FFFF for v in values]))
 
     def params(self, instrument, **values):
         """Write parameters of one instrument into the shadow bank."""
         for name, value in values.items():
             assert name in PARAM_BY_NAME
-            self.board.link_write(link.encode_write(map_.param_address(instrument, name), [value & 0xFFFF_FFFF]))
+            self.say(link.encode_write(map_.param_address(instrument, name), [value & 0xFFFF_FFFF]))
 
     def host_packet(self, kind, data):
         """Give the port a FrameTx (0) or SessionTx (1) through the link."""
         self.host.append((kind, bytes(data)))
-        self.board.link_write(link.encode("SessionTx" if kind == SESSION_TX else "FrameTx", bytes(data)))
+        self.say(link.encode("SessionTx" if kind == SESSION_TX else "FrameTx", bytes(data)))
 
     def position(self, instrument, lots, settled_bid=0, settled_ask=0, quote_id=0, clear=0):
         """Write a position."""
@@ -108,7 +122,7 @@ class CoSim:
     def configure(self, instruments, **limits):
         """Security ids and limits of ``instruments`` ((security id, tick mantissa) pairs), both banks."""
         for i, (security, _) in enumerate(instruments):
-            self.board.link_write(link.encode_write(map_.security_id_address(i), [security & 0xFFFF_FFFF]))
+            self.say(link.encode_write(map_.security_id_address(i), [security & 0xFFFF_FFFF]))
         for _ in range(2):
             for i, (_, tick) in enumerate(instruments):
                 self.params(i, **(LIMITS | tick_words(tick) | {"instrument_id_lo": 1000 + i} | limits))
@@ -147,7 +161,10 @@ class CoSim:
         board.run(cycles)
         for write in board.take_register_writes().tolist():
             model.write(*write)
-        for cycle, kind in board.take_host_tx().tolist():
+        for cycle, kind, length in board.take_host_tx().tolist():
+            if kind == HOST_LINK:
+                model.link_frame(cycle, length)
+                continue
             queued, data = self.host.pop(0)
             assert queued == kind, f"host packet of kind {kind} became available, {queued} was given"
             model.host_packet(cycle, kind, data)
@@ -157,8 +174,18 @@ class CoSim:
         self.from_fabric += self.decoder.feed(board.link_read())
         for frame in new:
             self._peer_sees(frame)
+            self._host_sees(frame)
         self.compare()
         return new
+
+    def _host_sees(self, frame):
+        if net.ETHERNET.unpack(frame.data)["ethertype"] == net.ETHERTYPE_HOST_LINK:
+            header = FRAME_HEADER.unpack(frame.data, net.ETHERNET.size)
+            assert header["sequence"] == (self.link_frames and (self.link_frames - 1) % 255 + 1)
+            assert header["lost"] == 0
+            self.link_frames += 1
+            at = net.ETHERNET.size + FRAME_HEADER.size
+            self.from_fabric += self.decoder.feed(frame.data[at:at + header["length"]])
 
     def _peer_sees(self, frame):
         if len(frame.data) > 60 and frame.data[12:14] == b"\x08\x00":
@@ -184,7 +211,7 @@ class CoSim:
         """Every frame that the core has sent is the model's, in the same cycle."""
         for n, (got, want) in enumerate(zip(self.tx, self.model.tx, strict=False)):
             assert not got.faults, f"frame {n} at cycle {got.start}: {got.faults}"
-            assert (got.start, got.data) == (want.cycle, want.data), (
+            assert (got.start, got.data) == expects(want, (got.start, got.data)), (
                 f"frame {n}: core at cycle {got.start} {got.data.hex(' ')}\n"
                 f"model at cycle {want.cycle} ({want.kind}) {want.data.hex(' ')}")
         ended = [f for f in self.model.tx if f.cycle + 8 + len(f.data) < self.board.cycle]
@@ -201,12 +228,14 @@ class CoSim:
         """Read a register of the core through the link."""
         tag = self.rng.randrange(256)
         at = len(self.from_fabric)
-        self.board.link_write(link.encode_read(tag, BY_NAME[name].address))
+        self.say(link.encode_read(tag, BY_NAME[name].address))
         for _ in range(100):
             self.run(100)
             for kind, payload in self.from_fabric[at:]:
                 if kind == link.SCHEMA["ReadReply"].id:
-                    return link.parse(kind, payload).data
+                    reply = link.parse(kind, payload)
+                    if (reply.tag, reply.addr) == (tag, BY_NAME[name].address):
+                        return reply.data
         raise AssertionError(f"no answer to a read of {name}")
 
     def compare_records(self):

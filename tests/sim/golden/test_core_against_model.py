@@ -7,7 +7,9 @@ import random
 
 import pytest
 
+from hdl.control.registers import BY_NAME
 from hdl.layout import net
+from host import link
 from sim.golden.session import tcp_frame
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, generate
 from sim.market.schedule import schedule, wire_bytes
@@ -114,6 +116,25 @@ def test_disturbed_session(seed):
     sim = ready(seed)
     replay(sim, seed, 500, each=disturb, max_idle_ns=8_000)
     finish(sim)
+
+
+def ask_and_disturb(sim, rng, new):
+    """... and the host asks a lot."""
+    disturb(sim, rng, new)
+    sim.say(link.encode_read(0, BY_NAME["scratch"].address) * rng.randrange(30))
+
+
+@pytest.mark.parametrize("seed", [14, 15])
+def test_disturbed_session_with_the_host_on_the_order_port(seed):
+    """The same, and host and card talk in frames of the order port: they wait for the quotes, and quotes for them."""
+    sim = ready(seed)
+    sim.frames = 0
+    replay(sim, seed, 500, each=ask_and_disturb, max_idle_ns=8_000)
+    assert sim.link_frames > 100
+    assert sim.model.counters["decisions_deferred"] > 0
+    sim.frames = None       # over the serial port, so that reading a counter of frames does not change it
+    finish(sim)
+    assert sim.read("link_rx_errors") == 0
 
 
 def trouble(sim, rng, new):
