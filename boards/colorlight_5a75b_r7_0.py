@@ -38,7 +38,8 @@ BOARD = Board(
     },
     notes=(
         "Host link: UART on J19, receive on KEY+ (M13), transmit on DATA_LED- (P11), 3.3 V, 1 Mbit/s: "
-        "`t2q run PORT --baud 1000000`. Those pins are the board's button and lamp otherwise.",
+        "`t2q run PORT --baud 1000000`. Those pins are the board's button and lamp otherwise. Or nothing but the cable "
+        "of the orders: `t2q run eth:INTERFACE`.",
         "JTAG is on the test points J27 (TCK), J28 (TMS), J29 (TDI), J30 (TDO); `t2q flash` expects an FT232H there.",
     ),
 )

@@ -28,8 +28,9 @@ def board_table():
         ports = "one, shared" if board.shared_port else f"feed {board.feed_port}, orders {board.order_port}"
         delays = [f"{board.card[key] * Delay.TAP_PS / 1000:g} ns ({board.card[key]} taps)"
                   for key in ("rx_delay_taps", "tx_clock_delay_taps")]
-        rows.append(_row((f"`{name}`", board.title, f"{platform.device}-{platform.speed}", ports,
-                          f"UART, {board.baud / 1e6:g} Mbit/s", board.instruments, *delays)))
+        link = f"UART, {board.baud / 1e6:g} Mbit/s" + ("" if board.shared_port else "; Ethernet, port of orders")
+        rows.append(_row((f"`{name}`", board.title, f"{platform.device}-{platform.speed}", ports, link,
+                          board.instruments, *delays)))
     return "\n".join(rows)
 
 

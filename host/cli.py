@@ -37,6 +37,7 @@ app = typer.Typer(
          "simulated exchange. `t2q run` serves a card; the other commands talk to it. Nothing is quoted before "
          "`t2q arm`. It has never been connected to a live market; do not be the first.")
 
+CARD = "Serial port of the card's host link, or eth:INTERFACE[/MAC] for its link over Ethernet."
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (TOML).", show_default=False)]
 SocketOption = Annotated[Path | None, typer.Option("--socket", "-s", show_default=False,
                                                    help="Control socket; default: host.control_socket of the "
@@ -145,9 +146,10 @@ def _logging(level, as_json):
 
 @app.command()
 def run(
-    port: Annotated[str, typer.Argument(help="Serial port of the card, or the path that a virtual board names.")],
+    port: Annotated[str, typer.Argument(help=f"{CARD} A virtual board names its own.")],
     config: ConfigOption = DEFAULT_CONFIG,
-    baud: Annotated[int, typer.Option(min=9600, help="Bits a second; a virtual board ignores it.")] = 3_000_000,
+    baud: Annotated[int, typer.Option(min=9600, help="Bits a second of a serial port; a virtual board ignores "
+                                                     "it.")] = 3_000_000,
     arm: Annotated[bool, typer.Option("--arm", help="Arm as soon as the session is up; default: stay "
                                                       "disarmed.")] = False,
     socket_path: SocketOption = None,
@@ -159,7 +161,9 @@ def run(
     It stays disarmed until `t2q arm`. Ctrl-C or SIGTERM: disarm, verify that nothing is live, log out, exit. SIGUSR1:
     kill. If the daemon dies, the card's dead-man pulls every quote within risk.deadman_ms.
 
-    Example: t2q run /dev/ttyUSB0 -c mine.toml
+    Over Ethernet (untried on hardware) it needs CAP_NET_RAW, and the card's port for orders on the same segment.
+
+    Examples: t2q run /dev/ttyUSB0 -c mine.toml; t2q run eth:enp3s0 -c mine.toml
     """
     if log_level.lower() not in ("debug", "info", "warning", "error"):
         _fail(f"--log-level {log_level}: must be debug, info, warning or error")
@@ -167,9 +171,9 @@ def run(
     _logging(log_level, log_json)
     from . import control, daemon, metrics
     from .journal import Journal
-    from .serial_device import SerialDevice
+    from .open_device import open_device
     with _one_line(DeviceError, ControlError, configuration.ConfigError, OSError):
-        device, journal = SerialDevice(port, baud), None
+        device, journal = open_device(port, baud), None
         try:
             journal = Journal(loaded.host.journal)
             serve = control.server(socket_path or loaded.host.control_socket)
@@ -226,6 +230,8 @@ def board(
     max_packets: Annotated[int | None, typer.Option(min=1, help="Length of a round in packets.",
                                                     show_default=False)] = None,
     every: Annotated[float, typer.Option(min=0.01, help="Seconds from one status to the next.")] = 1.0,
+    tap: Annotated[str | None, typer.Option(help="TAP interface for the host link over Ethernet; made if there is "
+                                                 "none, which needs CAP_NET_ADMIN.", show_default=False)] = None,
 ):
     """Run the virtual board as a card of its own, until Ctrl-C: the simulated gateware on a pseudo-terminal.
 
@@ -233,16 +239,18 @@ def board(
     the path to give to `t2q run`, then how things stand. Give the daemon the same configuration. Time-outs on this
     side count simulated time, which is slower than the daemon's.
 
-    Example: t2q board   and in another terminal: t2q run /dev/pts/N, then t2q arm
+    Example: t2q board   and in another terminal: t2q run /dev/pts/N, then t2q arm. Over Ethernet: t2q board --tap t2q0
+    and t2q run eth:t2q0
     """
     loaded = _config(config)
     if capture is not None and not capture.is_file():
         _fail(f"{capture}: no such file; give a pcap file, or none for the default")
     from sim import live
+    from sim.board.tap import TapError
     from sim.board.verilate import BuildError
     from sim.replay import ReplayError
     console = Console(stderr=True)
-    with _one_line(configuration.ConfigError, ReplayError, BuildError, ValueError, OSError), \
+    with _one_line(configuration.ConfigError, ReplayError, BuildError, TapError, ValueError, OSError), \
             Progress(TextColumn("build the virtual board"), BarColumn(), TimeElapsedColumn(), console=console,
                      transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=1.0)
@@ -250,7 +258,8 @@ def board(
         def progress(share, what):
             bar.update(task, completed=share, visible=share < 1.0)
 
-        live.run_board(loaded.source, capture, seed, max_packets, every, lambda text: print(text, flush=True), progress)
+        live.run_board(loaded.source, capture, seed, max_packets, every, lambda text: print(text, flush=True), progress,
+                       tap)
 
 
 # -- commands to a running daemon -------------------------------------------------------------------------------------
@@ -400,8 +409,8 @@ def latency(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = N
 @app.command()
 def flash(
     board: Annotated[str, typer.Argument(help="colorlight_5a75b_r7_0, ecpix5 or versa_ecp5.")],
-    port: Annotated[str | None, typer.Option("--port", "-p", help="Serial port of the card's host link, for the check "
-                                             "afterwards.", show_default=False)] = None,
+    port: Annotated[str | None, typer.Option("--port", "-p", help=f"For the check afterwards. {CARD}",
+                                           show_default=False)] = None,
     no_check: Annotated[bool, typer.Option("--no-check", help="Write it, and do not ask the card.")] = False,
     permanent: Annotated[bool, typer.Option("--permanent", help="Into the flash memory, for every start; default: into "
                                                                 "the FPGA, until power goes.")] = False,
@@ -419,20 +428,20 @@ def flash(
     Example: t2q flash ecpix5 --port /dev/ttyUSB1
     """
     from . import flash as flashing
-    from .serial_device import SerialDevice
+    from .open_device import is_ethernet, open_device
     with _one_line(flashing.FlashError, DeviceError):
         command = flashing.plan(board, bitstream=bitstream, permanent=permanent, extra=(cable or "").split())
         if dry_run:
             print(shlex.join(command.argv))
             return
         if port is None and not no_check:
-            raise flashing.FlashError("--port is missing: the serial port of the card's host link, or --no-check")
-        if port is not None and not Path(port).exists():
+            raise flashing.FlashError("--port is missing: the card's host link, or --no-check")
+        if port is not None and not is_ethernet(port) and not Path(port).exists():
             raise flashing.FlashError(f"{port}: no such serial port")
         command.run()
         found = None
         if port is not None and not no_check:
-            device = SerialDevice(port, command.board.baud)
+            device = open_device(port, command.board.baud)
             try:
                 found = flashing.check(device)
             finally:

@@ -127,7 +127,7 @@ class Daemon:
         self._tasks, self._record_number = [], None
         self._heartbeat, self._beat_ns, self._heartbeat_ns = None, None, int(config.host.heartbeat_ms * MILLISECOND)
         self._watch_ns, self._heard_ns, self._told_processed = None, 0, None
-        self._rejects = deque()
+        self._rejects, self._commands_lost = deque(), 0
         self._handed_over = self._counting = self._stopping = False
         self.submit("start", self._start())
 
@@ -148,6 +148,9 @@ class Daemon:
             self._heard_ns = now_ns
         elif received is None and self.device.incomplete and now_ns - self._heard_ns > SILENCE_NS:
             records = self.device.abandon()
+        if self.device.commands_lost != self._commands_lost:
+            self._commands_lost = self.device.commands_lost
+            self._trouble("commands to the card were lost: what it has been told is unknown")
         for record in records:
             try:
                 self._record(record)

@@ -33,12 +33,13 @@ class Device(ABC):
     ----------
     bytes_sent, bytes_received : totals over the link, for a simulation in lock step.
     bad_packets : packets with a right checksum that still could not be read.
+    commands_lost : times that the transport is known to have lost commands; whatever was in them was not done.
     """
 
     def __init__(self):
         self._decoder, self._outgoing = link.Decoder(), bytearray()
         self._replies, self._tag = {}, 0
-        self.bytes_sent = self.bytes_received = self.bad_packets = 0
+        self.bytes_sent = self.bytes_received = self.bad_packets = self.commands_lost = 0
 
     # -- transport ----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 The Verilated core runs without end. Its feed is a capture or generated traffic in a loop, its order port leads to the
 exchange simulator, whose market follows the same feed, and its host link is a pseudo-terminal that `t2q run` opens
 like the serial port of a card. It runs as fast as it can, which is slower than the wall clock: every time-out of the
-card and of the exchange counts simulated time.
+card and of the exchange counts simulated time. The host link over Ethernet, which is on the order port, can be joined
+to a TAP interface.
 """
 
 import json
@@ -14,10 +15,11 @@ from collections import deque
 from hdl.control import registers
 from hdl.layout import net, sbe
 from host import config as configuration
-from host import link, params
+from host import ethernet_device, link, params
 from sim.board.board import CYCLE_NS, VirtualBoard
-from sim.board.ports import Injection, Wires
+from sim.board.ports import Injection, TapPort, Wires
 from sim.board.pty import LinkPty
+from sim.board.tap import open_tap
 from sim.golden import feed
 from sim.market.schedule import MAX_IDLE_NS, schedule
 from sim.replay import DELAY_NS, MARKET_LAG_NS, PEER_MAC, load_source
@@ -140,15 +142,34 @@ class _ListeningLink:
 
     def link_read(self):
         data = self._board.link_read()
-        for kind, payload in self._decoder.feed(data):
-            if kind == link.SCHEMA["Event"].id:
-                event = link.parse(kind, payload)
-                if link.EVENT_CODES[event.code] == "STATE_CHANGED":
-                    self.state, self.halt_cause, self.state_cycle = event.data & 3, event.data >> 8 & 0xFF, event.cycle
+        self.hear(self._decoder, data)
         if self.present:
             return data
         self.lost += len(data)
         return b""
+
+    def hear(self, decoder, data):
+        """Bytes of the card, whatever way they go."""
+        for kind, payload in decoder.feed(data):
+            if kind == link.SCHEMA["Event"].id:
+                event = link.parse(kind, payload)
+                if link.EVENT_CODES[event.code] == "STATE_CHANGED":
+                    self.state, self.halt_cause, self.state_cycle = event.data & 3, event.data >> 8 & 0xFF, event.cycle
+
+
+class _LinkTap(TapPort):
+    """The host link over Ethernet on a TAP interface, with an ear on it."""
+
+    def __init__(self, tap, ear):
+        super().__init__(tap, net.ETHERTYPE_HOST_LINK)
+        self._ear, self._decoder = ear, link.Decoder()
+
+    def frame_sent(self, frame):
+        found = ethernet_device.unpack(frame.frame)
+        if found:
+            *_, data = found
+            self._ear.hear(self._decoder, data)
+        return super().frame_sent(frame)
 
 
 class LiveBoard:
@@ -160,13 +181,14 @@ class LiveBoard:
     frames : (time_ns, bytes without FCS) of one round of the feed.
     board : a reset :class:`VirtualBoard` of the core; closed by :meth:`close`.
     epoch_ns : the exchange's time in cycle 0; default: now.
+    tap : a TAP interface (:class:`sim.board.tap.Tap`) for the host link over Ethernet; closed by :meth:`close`.
 
     Attributes
     ----------
     path : of the pseudo-terminal. gateway : :class:`Gateway`. peer : :class:`TcpPeer`. feed : :class:`LoopingFeed`.
     """
 
-    def __init__(self, config, frames, board, epoch_ns=None):
+    def __init__(self, config, frames, board, epoch_ns=None, tap=None):
         self.config, self.board = config, board
         self.epoch_ns = time.time_ns() if epoch_ns is None else epoch_ns
         self.gateway = Gateway(listing.venue_config(config, config.secret()))
@@ -181,6 +203,8 @@ class LiveBoard:
         self._wires.attach("feed", self.feed)
         self._wires.attach("order", exchange)
         self._link = _ListeningLink(board)
+        if tap is not None:
+            self._wires.attach("order", _LinkTap(tap, self._link))
         self._pty = LinkPty(self._link)
         self.path = self._pty.path
         self._heartbeat, self._heartbeat_cycle = registers.BY_NAME["heartbeat"].address, None
@@ -234,15 +258,17 @@ class LiveBoard:
         self.board.close()
 
 
-def run_board(config_path, capture=None, seed=1, max_packets=None, every_s=1.0, say=print, progress=None):
+def run_board(config_path, capture=None, seed=1, max_packets=None, every_s=1.0, say=print, progress=None, tap=None):
     """Run a live board until SIGINT or SIGTERM.
 
     Parameters
     ----------
     config_path : TOML file. capture, seed, max_packets : as for :func:`sim.replay.run_replay`.
     every_s : wall time from one status to the next.
-    say : called with JSON texts: ``{"link": path, "feed": name, ...}``, then a status now and then and at the end.
+    say : called with JSON texts: ``{"link": path, "ethernet": name or None, "feed": name, ...}``, then a status
+        now and then and at the end.
     progress : called with (share done, what) while the board is built.
+    tap : name of a TAP interface for the host link over Ethernet, made if there is none.
 
     Raises :class:`sim.replay.ReplayError`, or what the configuration, the capture or the build has to say.
     """
@@ -253,9 +279,10 @@ def run_board(config_path, capture=None, seed=1, max_packets=None, every_s=1.0, 
     handlers = {s: signal.signal(s, lambda signum, frame: ended.append(signum))
                 for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        live = LiveBoard(config, source.frames, board)
+        live = LiveBoard(config, source.frames, board, tap=open_tap(tap) if tap else None)
         try:
-            say(json.dumps({"link": live.path, "feed": source.name, "generated": source.generated,
+            say(json.dumps({"link": live.path, "ethernet": f"eth:{tap}" if tap else None, "feed": source.name,
+                            "generated": source.generated,
                             "exchange": str(configuration.Endpoint(config.session.peer_ip, config.session.peer_port)),
                             "cycle_ns": CYCLE_NS}))
             began = said = time.monotonic()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hdl.layout import net
 from sim.board.board import Stop, TxFrame, VirtualBoard
 from sim.board.captures import CaptureWriter
 
@@ -141,21 +142,32 @@ class TapPort:
     """A TAP interface of this machine's kernel: see :mod:`sim.board.tap` for how to come by one.
 
     The kernel lives in real time and the core in simulated time, so frames from it start at the first chance.
+
+    Parameters
+    ----------
+    tap : :class:`sim.board.tap.Tap`
+    ethertype : int
+        Only frames of this EtherType pass, either way, as through a switch that filters; ``None``: all.
     """
 
     prompt = False
 
-    def __init__(self, tap):
-        self._tap = tap
+    def __init__(self, tap, ethertype: int | None = None):
+        self._tap, self._ethertype = tap, ethertype
+
+    def _passes(self, frame: bytes) -> bool:
+        return self._ethertype in (None, net.ETHERNET.unpack(frame)["ethertype"])
 
     def frames_until(self, cycle: int) -> list[Injection]:
         injections = []
         while select.select([self._tap], [], [], 0)[0]:
-            injections.append(Injection(self._tap.read()))
+            frame = self._tap.read()
+            if self._passes(frame):
+                injections.append(Injection(frame))
         return injections
 
     def frame_sent(self, frame: TxFrame) -> tuple[Injection, ...]:
-        if not frame.faults:            # a network card would not pass on a broken frame either
+        if not frame.faults and self._passes(frame.frame):      # a network card would not pass on a broken frame either
             self._tap.write(frame.frame)
         return ()
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["Tap", "TapError", "TapNamespace"]
+__all__ = ["Tap", "TapError", "TapNamespace", "open_tap"]
 
 _TUN = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
@@ -59,6 +59,20 @@ class Tap:
             self._fd = -1
 
 
+def open_tap(name: str) -> Tap:
+    """The TAP interface of this name in the namespace of this process, made if there is none, and up.
+
+    It has no address of the Internet. Raises :class:`TapError`.
+    """
+    _checked(name)
+    return Tap(_interface(name, None, None), name)
+
+
+def _checked(name: str) -> None:
+    if not 1 <= len(name) <= 15:
+        raise ValueError(f"interface name {name!r} has {len(name)} characters, must be 1 to 15")
+
+
 class TapNamespace:
     """A network namespace with nothing in it but what is asked for.
 
@@ -81,7 +95,7 @@ class TapNamespace:
             self.close()
             raise
 
-    def tap(self, name: str = "t2q0", address: str = "10.77.0.1/24", mac: str | None = None) -> Tap:
+    def tap(self, name: str = "t2q0", address: str | None = "10.77.0.1/24", mac: str | None = None) -> Tap:
         """Make a TAP interface and bring it up.
 
         Parameters
@@ -89,18 +103,33 @@ class TapNamespace:
         name : str
             Of the interface, 1 to 15 characters.
         address : str
-            IPv4 address and prefix length of the kernel's end.
+            IPv4 address and prefix length of the kernel's end; ``None``: none.
         mac : str
             Ethernet address of the kernel's end; one of the kernel's choice if not given.
         """
-        if not 1 <= len(name) <= 15:
-            raise ValueError(f"interface name {name!r} has {len(name)} characters, must be 1 to 15")
-        ipaddress.IPv4Interface(address)
+        _checked(name)
+        if address is not None:
+            ipaddress.IPv4Interface(address)
         return Tap(self._ask("tap", name, address, mac), name)
+
+    def packet_socket(self, interface: str, protocol: int) -> socket.socket:
+        """A raw socket bound to an interface of the namespace, for frames of one EtherType."""
+        return socket.socket(fileno=self._ask("packet", interface, protocol))
 
     def socket(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """An IPv4 socket of the namespace's kernel, to be used by this process."""
         return socket.socket(fileno=self._ask("socket", int(kind)))
+
+    def enter(self) -> None:
+        """Move this process into the namespace. It must have one thread only: for ``preexec_fn``."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        for kind in ("user", "net"):
+            theirs, ours = (os.stat(f"/proc/{pid}/ns/{kind}").st_ino for pid in (self._process.pid, "self"))
+            if theirs == ours:
+                continue
+            with open(f"/proc/{self._process.pid}/ns/{kind}", "rb") as namespace:
+                if libc.setns(namespace.fileno(), 0) != 0:
+                    raise TapError(f"the {kind} namespace cannot be entered ({os.strerror(ctypes.get_errno())})")
 
     def close(self) -> None:
         """End the namespace's process. Interfaces and sockets that were handed over live on until they are closed."""
@@ -143,14 +172,13 @@ def _enter() -> None:
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
 
 
-def _interface(name: str, address: str, mac: str | None) -> int:
+def _interface(name: str, address: str | None, mac: str | None) -> int:
     try:
         tap = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
     except OSError as error:
         hint = "; this user may not use it" if error.errno in (errno.EPERM, errno.EACCES) else ""
         raise TapError(f"the TAP interface {name} cannot be made ({error.strerror}){hint}") from None
-    host = ipaddress.IPv4Interface(address)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         def configure(request: int, payload: bytes) -> None:
             fcntl.ioctl(control, request, struct.pack("16s24s", name.encode(), payload))
@@ -160,10 +188,22 @@ def _interface(name: str, address: str, mac: str | None) -> int:
 
         if mac is not None:
             configure(_SIOCSIFHWADDR, struct.pack("H6s", _ARPHRD_ETHER, bytes.fromhex(mac.replace(":", ""))))
-        configure(_SIOCSIFADDR, ip(host.ip))
-        configure(_SIOCSIFNETMASK, ip(host.netmask))
-        configure(_SIOCSIFFLAGS, struct.pack("H", _IFF_UP))
+        if address is not None:
+            host = ipaddress.IPv4Interface(address)
+            configure(_SIOCSIFADDR, ip(host.ip))
+            configure(_SIOCSIFNETMASK, ip(host.netmask))
+        try:
+            configure(_SIOCSIFFLAGS, struct.pack("H", _IFF_UP))
+        except OSError as error:
+            os.close(tap)
+            raise TapError(f"the TAP interface {name} cannot be brought up ({error.strerror})") from None
     return tap
+
+
+def _packet(interface: str, protocol: int) -> int:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+        raw.bind((interface, protocol))
+        return raw.detach()
 
 
 def _serve(control: socket.socket) -> None:
@@ -184,6 +224,8 @@ def _serve(control: socket.socket) -> None:
         what, *arguments = json.loads(request)
         if what == "tap":
             answer(lambda: _interface(*arguments))  # noqa: B023 - called at once
+        elif what == "packet":
+            answer(lambda: _packet(*arguments))  # noqa: B023
         else:
             answer(lambda: socket.socket(socket.AF_INET, arguments[0]).detach())  # noqa: B023
 

@@ -294,3 +294,14 @@ def test_every_register_that_is_watched_exists():
     from host.registers import ENTRIES
     assert set(WATCHED) <= set(ENTRIES)
     assert params.CLOCK_HZ * 8 == 10 ** 9
+
+
+def test_commands_that_were_lost_end_it(make):
+    """Whatever was in them was not done."""
+    bench = make().start()
+    bench.device.commands_lost += 1
+    bench.step()
+    assert bench.daemon.phase == "failed"
+    assert bench.daemon.error == "commands to the card were lost: what it has been told is unknown"
+    bench.run(20_000)
+    assert bench.daemon.state == regmap.HALTED

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sim.board.board import BoardError, Inject
+from sim.board.board import BoardError, Faults, Inject, TxFrame
 from sim.board.captures import read_capture
 from sim.board.ports import PcapSink, Peer, Source, TapPort, Wires
 from sim.board.tap import TapError, TapNamespace
@@ -89,6 +89,33 @@ def until(condition, wires, seconds=5.0):
     while not condition():
         assert time.monotonic() < deadline, "nothing came in time"
         wires.run(1_000)
+
+
+def test_only_frames_of_one_type_pass(board):
+    """Either way; without a type, all do."""
+    frames = [bytes(12) + kind + bytes(46) for kind in (b"\x08\x06", b"\x88\xb5", b"\x08\x00")]
+    for ethertype, passing in ((None, frames), (0x88B5, frames[1:2])):
+        written = []
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        class Tap:
+            fileno = ours.fileno
+            write = staticmethod(written.append)
+            close = ours.close
+
+            @staticmethod
+            def read(ours=ours):
+                return ours.recv(65536)
+
+        port = TapPort(Tap(), ethertype)
+        for frame in frames:
+            theirs.send(frame)
+        assert [i.frame for i in port.frames_until(100)] == passing
+        for n, frame in enumerate(frames):
+            port.frame_sent(TxFrame(n, frame + bytes(4), Faults(0), 12))
+        assert written == passing
+        port.close()
+        theirs.close()
 
 
 def test_kernel_hears_the_board_and_the_board_the_kernel(board, namespace):
