@@ -101,7 +101,7 @@ class TickPath(wiring.Component):
     rx : in(RxBytes) the feed port. ``cycle`` : in(64) cycles since reset.
     control : in(PathControl), status : out(PathStatus), counters : out(PathCounters), ``drops`` : out(32) strobes by
         gate.
-    row_address : out(8), row : in(PARAM_ROW) the active parameter row of the address of two cycles before.
+    row_address : out(8), row : in(PARAM_ROW) the active parameter row of the address of three cycles before.
     flip : out(1) the parameter banks flip at the end of this cycle. ``bank`` : in(1) the active one.
     session_up, session_lost, session_enabled : in(1) from the order session; ``session_enabled`` strobes when a
         connection is handed over: nothing is live on it.
@@ -274,7 +274,7 @@ class TickPath(wiring.Component):
             scheduler.trading.eq(state.trading), scheduler.live.eq(live), scheduler.refill.eq(buckets.refill),
             scheduler.mass_cancel.eq(mass_cancel), scheduler.restart.eq(self.session_enabled),
             scheduler.clearing.eq(exposure.clearing),
-            self.flip.eq(scheduler.flip), self.row_address.eq(scheduler.current),
+            self.flip.eq(scheduler.flip), self.row_address.eq(scheduler.following),
         ]
         # The host may write the next position while this one waits for a gap in the feed.
         settle_words, settle_position, settle_quote_id = Signal(32), Signal(Position), Signal(32)

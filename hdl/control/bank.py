@@ -95,7 +95,7 @@ class RegisterBank(wiring.Component):
     **Parameter rows** are banked. Writes go to the shadow bank, one word at a time, and never show in ``row``; ``flip``
     makes the shadow bank the active one and the other way round, for all rows in one cycle; a word written in that
     cycle goes to the bank that is the shadow after it. ``row`` in cycle
-    ``c + 2`` is the row ``row_addr`` of cycle ``c`` in the bank that is active in ``c + 1``. The host reads
+    ``c + 3`` is the row ``row_addr`` of cycle ``c`` in the bank that is active in ``c + 1``. The host reads
     the shadow bank.
 
     **After reset** every register is 0, and so are both banks: memories keep their content through a reset, so a sweep
@@ -246,9 +246,11 @@ class RegisterBank(wiring.Component):
             m.submodules[f"params_{n}"] = memory = Memory(
                 shape=LANES * LANE_BITS, depth=2 << index_width, init=[], attrs=BLOCK)
             write, read = memory.write_port(granularity=LANE_BITS), memory.read_port(domain="comb")
-            fetched = Signal(LANES * LANE_BITS, name=f"fetched_{n}", reset_less=True)
+            # The memory's output needs most of a cycle to leave it: a register near by, another one where it is used.
+            fetched, near = (Signal(LANES * LANE_BITS, name=f"{name}_{n}", reset_less=True)
+                             for name in ("fetched", "near"))
             m.d.comb += read.addr.eq(Cat(self.row_addr[:index_width], active))
-            m.d.sync += fetched.eq(read.data)
+            m.d.sync += [fetched.eq(read.data), near.eq(fetched)]
             with m.If(~sweep[-1]):
                 m.d.comb += [write.addr.eq(sweep), write.en.eq(~0)]
             with m.Else():
@@ -258,7 +260,7 @@ class RegisterBank(wiring.Component):
                 m.d.comb += write.data[bits].eq(data_in)
                 with m.If(param_hits[param.word]):
                     m.d.comb += write.en[lane:lane + lanes].eq(~0)
-                m.d.sync += self.row[param.name].eq(fetched[bits])
+                m.d.sync += self.row[param.name].eq(near[bits])
         m.d.comb += self.param_write.eq(param_hits.any())
         with m.If(self.param_write):
             m.d.comb += hit.eq(1)

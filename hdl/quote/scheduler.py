@@ -12,7 +12,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 #: Cycles from the choice of an instrument (its SecurityID is complete, or a background evaluation starts) to its rows
-#: on the benches: its number in a register, memory, a register.
+#: on the benches: its number in a register, memory, a register. Parameters: memory, two registers.
 LOAD_CYCLES = 3
 #: Cycles from there to the decision.
 EVALUATION_CYCLES = 8
@@ -65,8 +65,9 @@ class Scheduler(wiring.Component):
     ``mass_cancel`` : in(1) it leaves. ``trading`` : in(1). ``live`` : in(instruments) something is live. ``refill`` :
     in(1) tokens arrive. ``disturbed`` : in(1) what the gate goes by has changed behind the back of an evaluation.
 
-    Evaluation: ``current`` : out(8) the instrument; its rows are to be taken onto the benches with ``load`` : out(1),
-    those of the book not when the bench holds what an entry has just made of them. ``at`` : out(8) bit *t* is set in
+    Evaluation: ``current`` : out(8) the instrument, ``following`` : out(8) the one of the next cycle; its rows are to
+    be taken onto the benches with ``load`` : out(1), those of the book not when the bench holds what an entry has just
+    made of them. ``at`` : out(8) bit *t* is set in
     cycle *t* of the evaluation. ``claimed`` : out(1). ``fouled`` : out(1) the evaluation has been disturbed: it must
     not decide. ``mid_event`` : out(1) the book is in the middle of an event, ``is_stale`` : out(1); both from cycle 1
     on, of an instrument that is evaluated in the background. ``due`` : out(1) a background decision falls in this
@@ -95,10 +96,10 @@ class Scheduler(wiring.Component):
             "evaluate_all": In(1), "stale_limit_write": In(1), "stale_limit_address": In(16), "stale_limit": In(32),
             "bank": In(1), "mass_cancel": In(1), "ready": In(1), "hold": In(1), "trading": In(1),
             "live": In(instruments), "refill": In(1), "disturbed": In(1),
-            "current": Out(8), "load": Out(1), "at": Out(EVALUATION_CYCLES), "claimed": Out(1), "fouled": Out(1),
-            "mid_event": Out(1), "is_stale": Out(1), "due": Out(1), "content": Out(1), "weigh": Out(1),
-            "direct": Out(1), "deferred": In(1), "wait_tokens": In(1), "window": Out(1), "leave": Out(1),
-            "decided": Out(8), "busy": Out(1)})
+            "current": Out(8), "following": Out(8), "load": Out(1), "at": Out(EVALUATION_CYCLES), "claimed": Out(1),
+            "fouled": Out(1), "mid_event": Out(1), "is_stale": Out(1), "due": Out(1), "content": Out(1),
+            "weigh": Out(1), "direct": Out(1), "deferred": In(1), "wait_tokens": In(1), "window": Out(1),
+            "leave": Out(1), "decided": Out(8), "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -106,7 +107,7 @@ class Scheduler(wiring.Component):
         width = max(1, (n - 1).bit_length())
         all_ = (1 << n) - 1
         touched, pending, waiting, stale = (Signal(n, name=name) for name in ("touched", "pending", "waiting", "stale"))
-        current, claim, decided = self.current, self.claimed, self.decided
+        current, following, claim, decided = self.current, self.following, self.claimed, self.decided
         mode, step = Signal(Mode), Signal(range(DECISION_CYCLES + 1))
 
         # A claim lasts from the cycle after SecurityID to the entry's last byte.
@@ -160,6 +161,8 @@ class Scheduler(wiring.Component):
             self.settle_now.eq((mode == Mode.SETTLE) & (step == LOAD_CYCLES) & settling & ~self.settle),
         ]
         m.d.sync += [tail.eq(Cat(self.due, self.weigh, tail[1])), self.at.eq(Cat(loaded, self.at[:-1]))]
+        m.d.comb += following.eq(current)
+        m.d.sync += current.eq(following)
         with m.If((mode != Mode.IDLE) & (step != DECISION_CYCLES)):
             m.d.sync += step.eq(step + 1)
         with m.If(self.due | (squash & ~claim) | weighing | ((mode == Mode.SETTLE) & (step == LOAD_CYCLES))
@@ -170,16 +173,18 @@ class Scheduler(wiring.Component):
         with m.If((mode == Mode.SETTLE) & (self.settle | self.restart)):    # not these words, not on this session
             m.d.sync += mode.eq(Mode.IDLE)
         with m.If(start):
-            m.d.sync += [mode.eq(Mode.BACKGROUND), step.eq(1), current.eq(asked), flying.eq(~self.identified),
-                         flight.eq(asked)]
+            m.d.sync += [mode.eq(Mode.BACKGROUND), step.eq(1), flying.eq(~self.identified), flight.eq(asked)]
+            m.d.comb += following.eq(asked)
         with m.If(fetch):
-            m.d.sync += [mode.eq(Mode.SETTLE), step.eq(1), current.eq(settle_index)]
+            m.d.sync += [mode.eq(Mode.SETTLE), step.eq(1)]
+            m.d.comb += following.eq(settle_index)
         with m.If(self.trigger):
             m.d.sync += [mode.eq(Mode.CONTENT), step.eq(LOAD_CYCLES - 1), decided.eq(current)]
         with m.If(self.due):
             m.d.sync += decided.eq(current)
         with m.If(self.identified):
-            m.d.sync += [mode.eq(Mode.CLAIMED), step.eq(1), current.eq(self.index)]
+            m.d.sync += [mode.eq(Mode.CLAIMED), step.eq(1)]
+            m.d.comb += following.eq(self.index)
         with m.If(start | self.identified):
             m.d.sync += [self.fouled.eq(0), self.at.eq(0)]
         with m.Elif(self.disturbed):

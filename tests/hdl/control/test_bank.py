@@ -264,7 +264,7 @@ def test_rows_are_cleared_by_reset():
                 ctx.set(dut.flip, 1)
                 await ctx.tick()
                 ctx.set(dut.flip, 0)
-                await ctx.tick()
+                await ctx.tick().repeat(2)
                 assert ctx.get(dut.row["max_lots"]) == 1000
             ctx.set(reset, 1)
             await ctx.tick()
@@ -289,7 +289,7 @@ def test_rows_against_a_model(instruments):
     async def testbench(ctx, dut):
         banks = [[{p.name: 0 for p in PARAMS} for _ in range(instruments)] for _ in range(2)]
         active = 0
-        expected = deque([None] * 2, maxlen=2)
+        expected = deque([None] * 3, maxlen=3)
         for _ in range(800):
             instrument, param, value = rng.randrange(instruments), rng.choice(PARAMS), rng.getrandbits(32)
             flip, row = rng.random() < 0.1, rng.randrange(instruments)

@@ -19,7 +19,8 @@ def test_exact_division():
     print(f"seed {SEED}")
     rng = random.Random(SEED)
     cases = []
-    for tick in (1, 2, 5000000, 100000000, 10000000, 1000, 50000000, 5000000000, 25000000, 3, 10**13, 2**15, 3 << 15, 0xFFFFFFFF):
+    for tick in (1, 2, 5000000, 100000000, 10000000, 1000, 50000000, 5000000000, 25000000, 3, 10**13, 2**15, 3 << 15,
+                 0xFFFFFFFF):
         for _ in range(40):
             ticks = rng.choice((0, 1, -1, 2**31 - 1, -2**31, 2**31, rng.randrange(-2**31, 2**31),
                                 rng.randrange(0, 200000)))
