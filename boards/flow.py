@@ -24,7 +24,7 @@ BUILD = ROOT / "build"
 
 #: Additions and comparisons up to so many bits are made of LUTs: a carry chain costs cells at both of its ends, and
 #: cannot be taken apart by the placer.
-SHORT_CARRY = 14
+SHORT_CARRY = 8
 
 #: Called with a stage and what the tool is doing in it.
 Progress = Callable[[str, str], None]

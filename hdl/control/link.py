@@ -178,6 +178,12 @@ class Link(wiring.Component):
             with m.If(self.rx_restart):
                 m.next = "searching"
 
+        # Nothing that changes them can happen in the cycle before they are looked at.
+        room_command, room_tx = Signal(), Signal()
+        m.d.sync += [room_command.eq(commands.w_room),
+                     # What was written before must be in force before the order port sees the packet.
+                     room_tx.eq(host_tx.w_room & ~executing)]
+
         with m.FSM(init="searching"):
             with m.State("searching"):
                 m.d.comb += self.rx_ready.eq(1)
@@ -245,10 +251,9 @@ class Link(wiring.Component):
                 may_be_cut()
             with m.State("crc high"):
                 with m.If(is_command):
-                    wait_for(commands.w_room)
+                    wait_for(room_command)
                 with m.Else():
-                    # What was written before must be in force before the order port sees the packet.
-                    wait_for(host_tx.w_room & ~executing)
+                    wait_for(room_tx)
                 m.d.sync += good.eq((Cat(crc_low, data) == crc) & room)
                 with m.If(take):
                     m.next = "verdict"

@@ -269,7 +269,6 @@ class Mdp3Walker(wiring.Component):
                         stop()
             with m.Case(Phase.ENTRY):
                 m.d.comb += fields.en.eq(self.valid)
-                m.d.comb += self.security_id_valid.eq(fields.done["security_id"])
                 m.d.comb += [self.security_id_place[i].eq(self.valid & (index == security.offset + i))
                              for i in range(security.size)]
                 m.d.comb += [self.eve.eq(fields.done["action"] & ~message_ends),
@@ -294,6 +293,13 @@ class Mdp3Walker(wiring.Component):
                     in_message(lambda: None)
 
         m.d.sync += self.trigger_next.eq(self.eve & ~self.last)
+        # Whose entry it is starts much: what can be known a byte ahead is.
+        security_id_next = Signal()
+        with m.If(self.valid):
+            m.d.sync += security_id_next.eq(fields.en & (index == security.end - 2) & ~message_ends & ~self.last)
+        with m.If(self.frame_end):
+            m.d.sync += security_id_next.eq(0)
+        m.d.comb += self.security_id_valid.eq(self.valid & security_id_next)
 
         # The ends of a packet overrule what its bytes ask for.
         with m.If(self.valid & self.first):

@@ -31,7 +31,7 @@ class TokenBuckets(wiring.Component):
     fill : in(1) fill every bucket (arming).
     spend_session : in(1) take one session token. The session bucket must hold one.
     spend_symbol : in(1) take one token of instrument ``spender`` : in(8) too, which has been at rest for a cycle; at
-        least four cycles after the last one. There must be one.
+        least six cycles after the last one. There must be one.
     index : in(8) instrument asked about; it has been at rest for a cycle.
     new_ok : out(1) a new or changed quote of ``index`` may go: its bucket holds a token, and the session's bucket holds
         more than the quarter that is kept for cancels.
@@ -108,24 +108,23 @@ class TokenBuckets(wiring.Component):
         m.d.comb += [read.addr.eq(self.spender), row.eq(Mux(is_own, fetched, made))]
         m.d.sync += [fetched.eq(read.data), is_own.eq(own.bit_select(self.spender[:width], 1))]
 
-        # The last token goes: known at once. What is left is worked out in the two cycles after.
+        # The last token goes: known at once. What is left is worked out in the three cycles after.
         is_last = ((symbol_size == 1) | ((row.tokens == 1) & (row.given == given))
                    | ((row.tokens == 0) & (row.given == given - 1)))
         some = Signal(n)                # one bit an instrument: its bucket holds a token
-        taken, spender = Signal(2), Signal(width)
-        tokens, arrived, level = Signal(8), Signal.like(given), Signal(9)
-        m.d.sync += taken.eq(Cat(self.spend_symbol, taken[0]))
+        taken, spender = Signal(3), Signal(width)
+        tokens, arrived, level, spent_at = Signal(8), Signal.like(given), Signal(9), Signal.like(given)
+        m.d.sync += taken.eq(Cat(self.spend_symbol, taken[:2]))
         with m.If(self.spend_symbol):
             m.d.sync += [spender.eq(self.spender), tokens.eq(row.tokens), arrived.eq(given - row.given),
-                         write.data.given.eq(given)]
-        held_then = Signal(8)
-        m.d.comb += [
-            level.eq(tokens + arrived[:8]),
-            held_then.eq(Mux(arrived[8:].any() | (level > symbol_size), symbol_size, level)),
-        ]
+                         spent_at.eq(given)]
+        many, held_then = Signal(), Signal(8)
+        m.d.sync += [level.eq(tokens + arrived[:8]), many.eq(arrived[8:].any()),
+                     held_then.eq(Mux(many | (level > symbol_size), symbol_size, level))]
         with m.If(taken[0]):
-            m.d.sync += [write.data.tokens.eq(held_then - held_then.any()), own.bit_select(spender, 1).eq(1)]
-        m.d.comb += [write.addr.eq(spender), write.en.eq(taken[1])]
+            m.d.sync += own.bit_select(spender, 1).eq(1)
+        m.d.comb += [write.addr.eq(spender), write.data.given.eq(spent_at), write.en.eq(taken[2]),
+                     write.data.tokens.eq(held_then - held_then.any())]
         with m.If(symbol_tick):
             m.d.sync += some.eq((1 << n) - 1)
         with m.Elif(self.spend_symbol & is_last):

@@ -78,23 +78,28 @@ class Gate(wiring.Component):
                 return Signal(shape, name=f"{name}_{what}")
 
             # Nothing that a price is compared with is as wide as it: beyond them one is like another.
-            exact, px = getattr(self, name), named(Compared, "compared")
-            last = Compared.width - 1
-            fits = (exact >> last == 0) | (exact >> last == -1)
-            m.d.comb += px.eq(Mux(fits, exact, Mux(exact < 0, -(1 << last), (1 << last) - 1)))
+            exact = getattr(self, name)
+            px, last = exact[:Compared.width].as_signed(), Compared.width - 1
+            below, above = exact[-1] & ~exact[last:].all(), ~exact[-1] & exact[last:].any()
+
+            def over(limit):
+                return above | (~below & (px > limit))
+
+            def under(limit):
+                return below | (~above & (px < limit))
 
             # Step 1.
             fixed, changed, target = named(REASONS, "fixed"), named(1, "changed"), named(signed(32), "target")
             bound = named(signed(33), "bound")
             m.d.comb += bound.eq(p.px_notional_ticks)
             spans = (p.px_min_ticks < 0) & (p.px_max_ticks > 0)
-            on_price = {4: ~self.book_ok, 5: (px < p.px_min_ticks) | (px > p.px_max_ticks) | ((px == 0) & ~spans),
-                        10: (~px >= bound) | (px > bound)}      # ~px is -px - 1
+            on_price = {4: ~self.book_ok, 5: under(p.px_min_ticks) | over(p.px_max_ticks) | ((exact == 0) & ~spans),
+                        10: below | (~px >= bound) | over(bound)}     # ~px is -px - 1
             with m.If(self.en):
                 m.d.sync += [
                     fixed.eq(Cat(limits.fixed[g] | on_price.get(g, 0) for g in range(REASONS))),
-                    changed.eq(limits.resize | (px >= limits.up) | (px < limits.down)),
-                    target.eq(px),
+                    changed.eq(limits.resize | ~under(limits.up) | under(limits.down)),
+                    target.eq(exact),
                 ]
 
             # Step 2.

@@ -173,7 +173,7 @@ class Scheduler(wiring.Component):
         with m.If((mode == Mode.SETTLE) & (self.settle | self.restart)):    # not these words, not on this session
             m.d.sync += mode.eq(Mode.IDLE)
         with m.If(start):
-            m.d.sync += [mode.eq(Mode.BACKGROUND), step.eq(1), flying.eq(~self.identified), flight.eq(asked)]
+            m.d.sync += [mode.eq(Mode.BACKGROUND), step.eq(1), flying.eq(1), flight.eq(asked)]
             m.d.comb += following.eq(asked)
         with m.If(fetch):
             m.d.sync += [mode.eq(Mode.SETTLE), step.eq(1)]
@@ -224,7 +224,7 @@ class Scheduler(wiring.Component):
             now_touched.eq(touched | Mux(self.applied, 1 << current, 0)),
             now_waiting.eq(waiting | Mux(self.weigh & self.wait_tokens, 1 << decided, 0)),
             done.eq(Mux(triggered & ~cancelled & ~self.mass_cancel, 1 << decided,
-                        Mux(start & ~self.identified, 1 << asked, 0))),
+                        Mux(start, 1 << asked, 0))),
         ]
         with m.If(squash):
             m.d.comb += again.eq(1 << flight)

@@ -162,8 +162,8 @@ def test_instruments_do_not_share_tokens():
         await b.step(fill=1)
         # Who spends is not who is asked about.
         await b.step(4, spender=1)
-        await b.step(4, spend_session=1, spend_symbol=1, index=2)
-        await b.step(4, spend_session=1, spend_symbol=1, index=0)
+        await b.step(6, spend_session=1, spend_symbol=1, index=2)
+        await b.step(6, spend_session=1, spend_symbol=1, index=0)
         assert b.tokens == 98
         assert await b.symbols() == [1, 0, 1]
         await b.step(3, symbol_interval=1)
@@ -176,7 +176,7 @@ def test_empty_bucket_stays_empty():
         await b.resize(session_burst=1, symbol_burst=1)
         await b.step(fill=1)
         for _ in range(3):
-            await b.step(4, spend_session=1, spend_symbol=1, spender=0)
+            await b.step(6, spend_session=1, spend_symbol=1, spender=0)
             assert b.tokens == 0
             assert await b.symbols() == [0, 0, 0], "none has enough without the session"
         await b.step(2, session_interval=1, session_burst=10)
@@ -219,8 +219,8 @@ def test_random():
             levels |= new
             new = {}
             rested += 1
-            if rested > 3 and rng.random() < .2:
-                spender, rested = rng.randrange(instruments), 3
+            if rested > 5 and rng.random() < .2:
+                spender, rested = rng.randrange(instruments), 5
             x = dict.fromkeys(STROBES, 0) | {"index": rng.randrange(instruments) if rng.random() < .5 else index,
                                              "spender": spender}
             if rng.random() < .05:
@@ -240,7 +240,7 @@ def test_random():
             assert (b.new_ok, b.cancel_ok, b.tokens) == (new_ok, session > 0, session), x
             seen["reserve"] += session > 0 and symbols[index] > 0 and not new_ok
             what = rng.random()
-            if what < .4 and session and rested > 3 and symbols[spender]:
+            if what < .4 and session and rested > 5 and symbols[spender]:
                 x |= {"spend_session": 1, "spend_symbol": 1}
                 rested = 0
             elif what < .45 and session:
@@ -313,7 +313,7 @@ def test_against_the_golden_model():
             quiet -= 1
             if quiet < 0 and tokens and rng.random() < .3:
                 x["spend_session"], x["spend_symbol"] = 1, int(rng.random() < .7)
-                spent, quiet = x["spender"] if x["spend_symbol"] else None, 3
+                spent, quiet = x["spender"] if x["spend_symbol"] else None, 5
             elif c % 8 > 3 and rng.random() < .02:  # not while a size is changing
                 x["fill"] = 1
             seen["refill"] += bool(await b.step(**x))
