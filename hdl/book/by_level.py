@@ -92,13 +92,13 @@ class BookByLevel(wiring.Component):
             Signal(name=name) for name in ("shifts_in", "puts", "shifts_out", "forgets_all", "forgets"))
         at, beyond = Signal(), Signal()     # the middle level is the entry's, or worse
         middle, stores = Signal(range(_STRIDE)), Signal()
-        m.d.comb += self.busy.eq(asked_for != idle)
         with m.If(self.update_bid | self.update_ask):
             m.d.sync += [
-                asked_for.eq(0), of.eq(address), level.eq(self.level), held.eq(entry), shifts_in.eq(insert),
-                puts.eq(insert | replace), shifts_out.eq(delete), forgets_all.eq(thru), forgets.eq(from_)]
+                self.busy.eq(1), asked_for.eq(0), of.eq(address), level.eq(self.level), held.eq(entry),
+                shifts_in.eq(insert), puts.eq(insert | replace), shifts_out.eq(delete), forgets_all.eq(thru),
+                forgets.eq(from_)]
         with m.Elif(asked_for == depth + _MIDDLE):
-            m.d.sync += asked_for.eq(idle)
+            m.d.sync += [self.busy.eq(0), asked_for.eq(idle)]
         with m.Elif(self.busy):
             m.d.sync += asked_for.eq(asked_for + 1)
         with m.If(self.busy):

@@ -75,7 +75,10 @@ class MacRx(wiring.Component):
         long_enough, too_long = Signal(), Signal()
         error = Signal()
         first = Signal()
-        m.d.comb += self.out.data.eq(rxd)
+        # Whatever follows the stream looks at these three: what the next cycle shows is known from the pins.
+        starts, valid, sof, eof = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [self.out.data.eq(rxd), self.out.valid.eq(valid), self.out.sof.eq(sof), self.out.eof.eq(eof)]
+        m.d.sync += [valid.eq((starts | valid) & self.rx_dv), sof.eq(starts & self.rx_dv), eof.eq(valid & ~self.rx_dv)]
 
         # Waiting for silence is the state after reset: a 0xD5 in the middle of a frame must not be taken for a start.
         with m.FSM(init="wait for silence"):
@@ -86,18 +89,14 @@ class MacRx(wiring.Component):
                 m.d.sync += [crc.eq(CRC32_INIT), length.eq(0), long_enough.eq(0), too_long.eq(0),
                              error.eq(0), first.eq(1)]
                 with m.If(rx_dv):
-                    self._preamble_byte(m, rxd, rx_er)
+                    self._preamble_byte(m, rxd, rx_er, starts)
             with m.State("preamble"):
                 with m.If(rx_dv):
-                    self._preamble_byte(m, rxd, rx_er)
+                    self._preamble_byte(m, rxd, rx_er, starts)
                 with m.Else():
                     m.d.comb += self.preamble_errors.eq(1)
                     m.next = "silence"
             with m.State("frame"):
-                m.d.comb += [
-                    self.out.valid.eq(rx_dv),
-                    self.out.sof.eq(rx_dv & first),
-                ]
                 with m.If(rx_dv):
                     m.d.sync += [crc.eq(crc32_step(crc, rxd)), length.eq(length + 1), first.eq(0),
                                  error.eq(error | rx_er)]
@@ -110,7 +109,6 @@ class MacRx(wiring.Component):
                     m.d.comb += self.preamble_errors.eq(1)
                     m.next = "silence"
                 with m.Else():
-                    m.d.comb += self.out.eof.eq(1)
                     with m.If(error):
                         m.d.comb += self.rx_errors.eq(1)
                     with m.Elif(~long_enough):
@@ -125,11 +123,12 @@ class MacRx(wiring.Component):
 
         return m
 
-    def _preamble_byte(self, m, rxd, rx_er):
+    def _preamble_byte(self, m, rxd, rx_er, starts):
         with m.If(rx_er | ((rxd != PREAMBLE) & (rxd != SFD))):
             m.d.comb += self.preamble_errors.eq(1)
             m.next = "wait for silence"
         with m.Elif(rxd == SFD):
+            m.d.comb += starts.eq(1)
             m.next = "frame"
         with m.Else():
             m.next = "preamble"

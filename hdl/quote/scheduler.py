@@ -216,19 +216,23 @@ class Scheduler(wiring.Component):
             m.d.comb += expired.eq((1 << of) & ~stale)
 
         # Sets, in the order in which they overrule one another. The trigger of the cycle before has settled `decided`.
+        # What the gate says of a decision counts a cycle later: nothing starts so soon.
         now_touched, now_waiting, done, again = Signal(n), Signal(n), Signal(n), Signal(n)
+        deferred, waits, refilled = Signal(), Signal(), Signal()
+        m.d.sync += [deferred.eq(self.weigh & self.deferred), waits.eq(self.weigh & self.wait_tokens),
+                     refilled.eq(self.refill)]
         # It went by what was live, so that a mass cancel in the same cycles leaves it pending.
         triggered, cancelled = Signal(), Signal()
         m.d.sync += [triggered.eq(self.trigger), cancelled.eq(self.mass_cancel)]
         m.d.comb += [
             now_touched.eq(touched | Mux(self.applied, 1 << current, 0)),
-            now_waiting.eq(waiting | Mux(self.weigh & self.wait_tokens, 1 << decided, 0)),
+            now_waiting.eq(waiting | Mux(waits & ~refilled, 1 << decided, 0)),
             done.eq(Mux(triggered & ~cancelled & ~self.mass_cancel, 1 << decided,
                         Mux(start, 1 << asked, 0))),
         ]
         with m.If(squash):
             m.d.comb += again.eq(1 << flight)
-        with m.If(self.weigh & self.deferred):
+        with m.If(deferred | (waits & refilled)):
             m.d.comb += again.eq(1 << decided)
         m.d.sync += [
             pending.eq((pending | Mux(self.publish, now_touched, 0) | Mux(self.accept, stale, 0)
