@@ -1,6 +1,7 @@
 """``python -m boards``: bitstreams, and the speed of single components."""
 
 import os
+import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,15 @@ def _print_figures(figures):
     console.print(table, highlight=False)
 
 
+def _netlist(name):
+    """Path of a board's netlist, or of one by its own name."""
+    path = flow.BUILD / "boards" / name / "top.json" if name in boards.BOARDS else Path(name)
+    if not path.is_file():
+        print(f"boards: {path}: no such netlist; build or time something first", file=sys.stderr)
+        raise typer.Exit(CANNOT_RUN)
+    return path
+
+
 @app.command()
 def build(
     board: Annotated[str, typer.Argument(help="One of the supported boards; 'list' names them.")],
@@ -106,11 +116,7 @@ def sizes(
 
     Example: python -m boards sizes colorlight_5a75b_r7_0 --depth 4
     """
-    path = flow.BUILD / "boards" / netlist / "top.json" if netlist in boards.BOARDS else Path(netlist)
-    if not path.is_file():
-        print(f"boards: {path}: no such netlist; build or time something first", file=sys.stderr)
-        raise typer.Exit(CANNOT_RUN)
-    found = flow.sizes(path)
+    found = flow.sizes(_netlist(netlist))
     table = Table(box=None, pad_edge=False)
     for name in ("", "LUT4", "flip-flops", "block RAM", "multipliers"):
         table.add_column(name, justify="right" if name else "left")
@@ -125,6 +131,33 @@ def sizes(
     for scope in sorted((each for each in found if "." not in each), key=lambda each: -found[each]["lut"]):
         show(scope, 0)
     Console(width=None if sys.stdout.isatty() else 120).print(table, highlight=False)
+
+
+@app.command()
+def depth(
+    netlist: Annotated[str, typer.Argument(help="A board that was synthesised, or a netlist (top.json).")],
+    ways: Annotated[int, typer.Option(min=1, help="How many are shown, ends of one signal counting once.")] = 10,
+    target: Annotated[float, typer.Option(help="MHz that the ends are counted against.")] = 125.0,
+):
+    """The longest ways between registers, estimated from the netlist in seconds, without placing it.
+
+    Example: python -m boards depth colorlight_5a75b_r7_0 --ways 20
+    """
+    from boards import depth as estimate
+    found = estimate.longest(_netlist(netlist))
+    seen = set()
+    for way in found:
+        kind = re.sub(r"\d+", "#", way.end)
+        if kind in seen:
+            continue
+        seen.add(kind)
+        print(f"{way.ns:6.2f} ns, {way.cells:2} cells: {way.end}")
+        for ns, name in way.hops:
+            print(f"    {ns:6.2f}  {name}")
+        if len(seen) == ways:
+            break
+    period = 1000 / target
+    print(f"{sum(way.ns > period for way in found)} of {len(found)} ends above {period:g} ns")
 
 
 @app.command("list")

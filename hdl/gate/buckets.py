@@ -60,12 +60,13 @@ class TokenBuckets(wiring.Component):
         def ticker(name, interval, restart):
             left, tick = Signal(32, name=f"{name}_left"), Signal(name=f"{name}_tick")
             off, again = Signal(name=f"{name}_off", init=1), Signal(name=f"{name}_again")
-            m.d.comb += tick.eq(~off & (left == 1))
+            ends = Signal(name=f"{name}_ends")
+            m.d.comb += tick.eq(~off & ends)
             m.d.sync += [off.eq(interval == 0), again.eq(restart)]
             with m.If(again | tick | off):
-                m.d.sync += left.eq(interval)
+                m.d.sync += [left.eq(interval), ends.eq(interval == 1)]
             with m.Else():
-                m.d.sync += left.eq(left - 1)
+                m.d.sync += [left.eq(left - 1), ends.eq(left == 2)]
             return tick
 
         session_tick = ticker("session", self.session_interval, self.restart_session)

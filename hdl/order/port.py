@@ -332,10 +332,13 @@ class OrderPort(wiring.Component):
         upcoming = Signal(signed(12))   # the position of the next cycle
         walking = Signal()
         last = Signal()
-        m.d.comb += last.eq(walking & (upcoming == length))
-        m.d.sync += [upcoming.eq(upcoming + 1), position.eq(upcoming)]
+        ends = Signal()                 # `upcoming` is one too many
+        length_1 = Signal(signed(17))
+        m.d.comb += last.eq(walking & ends)
+        m.d.sync += [upcoming.eq(upcoming + 1), position.eq(upcoming), length_1.eq(length - 1),
+                     ends.eq(upcoming == length_1)]
         with m.If(since[first_position - 2 - 1]):
-            m.d.sync += upcoming.eq(Mux(is_frame, 0, -BODY_OFFSET))
+            m.d.sync += [upcoming.eq(Mux(is_frame, 0, -BODY_OFFSET)), ends.eq(0)]
         with m.If(since[first_position - 1 - 1]):
             m.d.sync += walking.eq(1)
         with m.Elif(last):
