@@ -13,6 +13,7 @@ from hdl.control.registers import GATES, PARAM_BY_NAME
 from hdl.control.telemetry import Telemetry
 from hdl.layout import net, sbe
 from hdl.mac.rx import MacRx
+from hdl.mac.stream import RxBytes
 from hdl.net.verify import VerifyFirst
 from hdl.order.port import OrderPort
 from hdl.path import COUNTED, TickPath
@@ -137,7 +138,8 @@ class Core(wiring.Component):
             ]
         else:
             m.submodules.ethernet_link = ethernet = EthernetLink(mac=self.link_mac)
-            connect(m, order.link_rx, ethernet.rx)
+            # What the host says may come a cycle later, so that the order port's receiver ends in registers here.
+            m.d.sync += [getattr(ethernet.rx, name).eq(getattr(order.link_rx, name)) for name in RxBytes.members]
             connect(m, ethernet.tx, order.link_tx)
             was_available = Signal()
             m.d.sync += was_available.eq(ethernet.tx.available)
@@ -172,10 +174,12 @@ class Core(wiring.Component):
             **{name: getattr(order.counters, name) for name in (
                 "order_rx_frames", "order_rx_bad", "order_rx_dropped", "order_rx_slow", "segments_in_order",
                 "segments_duplicate", "segments_out_of_order", "segments_refused", "acks_sent", "order_tx_frames")},
-            "telemetry_overflow": telemetry.lost | link.session_sent_lost, "link_rx_errors": link.rx_errors,
-            "link_rx_packets": link.rx_packets,
         }
+        own = {"telemetry_overflow": telemetry.lost | link.session_sent_lost, "link_rx_errors": link.rx_errors,
+               "link_rx_packets": link.rx_packets}
         m.d.comb += [getattr(bank.count, name).eq(strobe) for name, strobe in counted.items()]
+        m.d.sync += [getattr(bank.count, name).eq(strobe) for name, strobe in own.items()]
+        counted |= own
         assert set(counted) == set(bank.count.signature.members), set(counted) ^ set(bank.count.signature.members)
 
         # ------------------------------------------------------------------ the host link

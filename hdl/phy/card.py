@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, ClockDomain, Module, Signal
 from amaranth.lib import wiring
-from amaranth.lib.fifo import AsyncFIFO
+from amaranth.lib.fifo import AsyncFIFO, AsyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.registers import BY_NAME
@@ -40,7 +40,8 @@ class HostUart(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.uart = uart = Uart(divisor=self.divisor, domain="local")
-        m.submodules.from_host = from_host = AsyncFIFO(width=8, depth=16, w_domain="local", r_domain="sync")
+        m.submodules.from_host = from_host = AsyncFIFOBuffered(
+            width=8, depth=17, w_domain="local", r_domain="sync")
         m.submodules.to_host = to_host = AsyncFIFO(width=8, depth=16, w_domain="sync", r_domain="local")
         m.d.comb += [
             uart.rx.eq(self.rx), self.tx.eq(uart.tx),
