@@ -74,8 +74,8 @@ class Scheduler(wiring.Component):
     cycle.
     ``content`` : out(1) the evaluation is of a decision on a trigger byte. ``weigh`` : out(1), ``direct`` : out(1) the
     gate weighs what was decided: ``deferred`` : in(1) with it: try again when the port is ready. ``wait_tokens`` :
-    in(1) with it: try again when tokens arrive. ``window`` : out(1) the cycle after, ``leave`` : out(1) the cycle after
-    that.
+    in(1) with it: try again when tokens arrive, or at once if some have since the decision. ``window`` : out(1) the
+    cycle after, ``leave`` : out(1) the cycle after that.
     ``decided`` : out(8) the instrument of ``weigh``, ``window`` and ``leave``. ``busy`` : out(1) claimed, under way, or
     pending while the port is ready: slower senders hold back.
 
@@ -218,9 +218,10 @@ class Scheduler(wiring.Component):
         # Sets, in the order in which they overrule one another. The trigger of the cycle before has settled `decided`.
         # What the gate says of a decision counts a cycle later: nothing starts so soon.
         now_touched, now_waiting, done, again = Signal(n), Signal(n), Signal(n), Signal(n)
-        deferred, waits, refilled = Signal(), Signal(), Signal()
+        deferred, waits = Signal(), Signal()
+        refilled = Signal()     # tokens have come since the decision
         m.d.sync += [deferred.eq(self.weigh & self.deferred), waits.eq(self.weigh & self.wait_tokens),
-                     refilled.eq(self.refill)]
+                     refilled.eq(self.refill | (refilled & ~self.due & ~self.trigger))]
         # It went by what was live, so that a mass cancel in the same cycles leaves it pending.
         triggered, cancelled = Signal(), Signal()
         m.d.sync += [triggered.eq(self.trigger), cancelled.eq(self.mass_cancel)]

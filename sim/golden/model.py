@@ -233,6 +233,7 @@ class GoldenModel:
         self._heartbeat = None      # (last value, cycle of the last one that counted)
         self._kill_pin = self._feed_lost = self._feed_was_lost = False
         self._session_ticks, self._symbol_ticks = _Ticker(), _Ticker()
+        self._last_tick = -1        # of a ticker that has been restarted since
         self._session_tokens, self._symbol_tokens = _Bucket(), [_Bucket() for _ in range(instruments)]
         self._sizes = {"session_burst": 0, "symbol_burst": 0}   # what they are cut to; registers say what fills them
         self._port = OrderPort(self.timing, self.counters)
@@ -712,9 +713,10 @@ class GoldenModel:
         again = 1 << self._flight.instrument if squash else 0
         waits = 0
         if s.weighed is not None:
-            instrument, deferred, wait_tokens = s.weighed
-            again |= 1 << instrument if deferred else 0
-            waits = 1 << instrument if wait_tokens else 0
+            instrument, deferred, wait_tokens, decided = s.weighed
+            arrived = wait_tokens and self._ticked(decided, c)
+            again |= 1 << instrument if deferred or arrived else 0
+            waits = 1 << instrument if wait_tokens and not arrived else 0
 
         state = self.state
         armed, stopped, cleared = self._edge_state(c, s, trading)
@@ -896,7 +898,7 @@ class GoldenModel:
         if not deferred and not no_token and (flight.direct or emit):
             record = self._record(c, flight, d, emit, st)
         weigh = c + (timing.weigh_direct if flight.direct else timing.weigh_background)
-        self._at(weigh, self._weighed, (i, deferred, wait_tokens))
+        self._at(weigh, self._weighed, (i, deferred, wait_tokens, c))
         self._at(weigh + timing.leave, self._leave, emit, i if is_new else None, record, deferred or no_token)
         if emit:
             self._in_flight = c + 1, weigh + timing.leave
@@ -1048,6 +1050,11 @@ class GoldenModel:
         for bucket in self._symbol_tokens:
             yield bucket, self._symbol_ticks, "symbol_burst"
 
+    def _ticked(self, first, last):
+        """Whether tokens came in one of these few cycles."""
+        return self._last_tick >= first or any(
+            ticker.is_tick(c) for c in range(first, last + 1) for ticker in (self._session_ticks, self._symbol_ticks))
+
     def _look_at_tokens(self, cycle, s):
         for bucket, ticker, burst in self._buckets():
             self._tokens(bucket, ticker, self._sizes[burst], cycle)
@@ -1058,6 +1065,8 @@ class GoldenModel:
 
     def _restart_now(self, c, ticker, interval):
         self._look_at_tokens(c, None)
+        recent = range(c - self.timing.weigh_direct, c + 1)
+        self._last_tick = max([self._last_tick, *(k for k in recent if ticker.is_tick(k))])
         for bucket, used, _ in self._buckets():
             if used is ticker:  # what arrives in this cycle is cut in the next: one may be spent in it, too
                 bucket.tokens += ticker.ticks_before(c + 1) - bucket.seen

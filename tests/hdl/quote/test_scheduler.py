@@ -423,10 +423,11 @@ def test_deferred_decision_on_a_trigger_byte_is_evaluated_again():
     simulate(test)
 
 
-@pytest.mark.parametrize("late", [0, 1, 25])
-@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize(("late", "direct"), [
+    *itertools.product([-1, 0, 1, 25], [False, True]), (2 - WEIGH_DIRECT, True)])
 def test_without_tokens_it_waits_for_the_refill(late, direct):
-    """Also if the tokens arrive in the very cycle in which it is known that they were missed."""
+    """Also if the tokens arrive in the cycle in which it is known that they were missed, or between the decision, in
+    which they were missed, and that one."""
     async def test(b):
         if direct:
             decided = await b.entry(1, publish=True)
@@ -434,10 +435,13 @@ def test_without_tokens_it_waits_for_the_refill(late, direct):
         else:
             decided = await b.start(1) + DECISION_CYCLES
             weigh, after = decided + WEIGH_BACKGROUND, decided + AFTER_BACKGROUND
+        if late < 0:
+            await b.step(weigh + late - b.cycle)
+            await b.step(refill=1)
         await b.step(weigh - b.cycle)
         await b.step(wait_tokens=1, refill=late == 0)
         refill = weigh
-        if late:
+        if late > 0:
             await b.step(late - 1)
             assert b.decided == [(decided, 1, direct)]
             refill = b.cycle
