@@ -1,6 +1,23 @@
 """For all tests: programs that they start must hear Ctrl-C, even if whoever started the tests had it ignored."""
 
+import os
 import signal
+
+import pytest
+
+from sim.board.tap import TapError, TapNamespace
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def namespace():
+    """A network namespace for TAP interfaces; tests that want one are skipped where there can be none."""
+    if not os.path.exists("/dev/net/tun"):
+        pytest.skip("no /dev/net/tun on this machine")
+    try:
+        with TapNamespace() as namespace:
+            yield namespace
+    except TapError as error:
+        pytest.skip(f"no namespace for a TAP interface: {error}")

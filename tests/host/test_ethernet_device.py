@@ -18,23 +18,11 @@ from host.control import Client, ControlError
 from host.device import DeviceError
 from host.ethernet_device import ROOM, EthernetDevice, open_socket, parse, unpack
 from host.open_device import open_device
-from sim.board.tap import TapError, TapNamespace
 
 from .conftest import FIRST_LIGHT
 
 CARD, HOST = net.MAC_HOST_LINK, "02:aa:bb:cc:dd:ee"
 ROOT = FIRST_LIGHT.parents[1]
-
-
-@pytest.fixture
-def namespace():
-    if not os.path.exists("/dev/net/tun"):
-        pytest.skip("no /dev/net/tun on this machine")
-    try:
-        with TapNamespace() as namespace:
-            yield namespace
-    except TapError as error:
-        pytest.skip(f"no namespace for a TAP interface: {error}")
 
 
 class Card:

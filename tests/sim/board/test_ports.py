@@ -1,6 +1,5 @@
 """What is plugged into the ports: sources, captures, stations, and the kernel by way of a TAP interface."""
 
-import os
 import random
 import socket
 import time
@@ -71,17 +70,6 @@ def test_attachment_to_no_port_is_refused(board):
         Wires(board, burst=0)
     with pytest.raises(ValueError, match="1 frames but 0 start cycles"):
         Source([b""], [])
-
-
-@pytest.fixture
-def namespace():
-    if not os.path.exists("/dev/net/tun"):
-        pytest.skip("no /dev/net/tun on this machine")
-    try:
-        with TapNamespace() as namespace:
-            yield namespace
-    except TapError as error:
-        pytest.skip(f"no namespace for a TAP interface: {error}")
 
 
 def until(condition, wires, seconds=5.0):
