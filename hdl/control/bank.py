@@ -24,7 +24,8 @@ READ_LATENCY = 11
 #: Members
 #: -------
 #: we : Out(1)
-#:     Write ``data`` to ``addr`` at the end of this cycle.
+#:     Write ``data`` to ``addr``. ``data`` holds for two cycles more, and in the three cycles after ``we`` and ``re``
+#:     are 0.
 #: ready : In(1)
 #:     ``we`` and ``re`` are legal. Once 1, it stays.
 #: re : Out(1)
@@ -86,16 +87,16 @@ class RegisterBank(wiring.Component):
     ``x_lo`` changes nothing until ``x_hi`` is written, then both halves change in one cycle; the halves read back as
     they were written. Reading ``x_lo`` of a register of kind ro latches what ``x_hi`` will read.
 
-    **Latency**: a write in cycle ``c`` shows in ``rw`` in ``c + 1``. The strobes in ``write`` come in ``c`` itself,
-    with the word on ``bus.data``; those in ``written`` come in ``c + 1``, with the new value on ``rw``. A strobe on
+    **Latency**: a write on the bus in cycle ``c`` acts in ``c + 1``, when its strobe in ``write`` comes, with the word
+    on ``bus.data``, and shows in ``rw`` in ``c + 2``, with its strobe in ``written``. A strobe on
     ``count`` in ``c`` is counted in what is read in ``c + 1`` or later. Strobes can come in every cycle for
     :data:`ANY_CYCLE`, in one of 6 for :data:`OFTEN`, in one of 13 for others, if at most one word in 4 cycles is
     written and one in 13 is read; the mean over 90 cycles is what matters.
 
     **Parameter rows** are banked. Writes go to the shadow bank, one word at a time, and never show in ``row``; ``flip``
-    makes the shadow bank the active one and the other way round, for all rows in one cycle; a word written in that
+    makes the shadow bank the active one and the other way round, for all rows in one cycle; a word that acts in that
     cycle goes to the bank that is the shadow after it. ``row`` in cycle
-    ``c + 3`` is the row ``row_addr`` of cycle ``c`` in the bank that is active in ``c + 1``. The host reads
+    ``c + 3`` is the row ``row_addr`` of cycle ``c`` in the bank that is active in ``c``. The host reads
     the shadow bank.
 
     **After reset** every register is 0, and so are both banks: memories keep their content through a reset, so a sweep
@@ -119,7 +120,7 @@ class RegisterBank(wiring.Component):
     now : In(Signature)
         What the host reads of those rw registers that the core advances by itself (:data:`LIVE`).
     write : Out(Signature)
-        Strobes: an rw or wo register is being written. For a pair, its high half.
+        Strobes from flip-flops: an rw or wo register is being written. For a pair, its high half.
     written : Out(Signature)
         Strobes: an rw register has just changed.
     ro : In(Signature)
@@ -127,7 +128,7 @@ class RegisterBank(wiring.Component):
     count : In(Signature)
         Strobes that are counted. Counters stay at 2^32 - 1.
     refused : Out(1)
-        Strobe: a write was refused.
+        Strobe: the write of the cycle before was refused.
     flip : In(1)
         Strobe: change banks at the end of this cycle.
     bank : Out(1)
@@ -135,11 +136,11 @@ class RegisterBank(wiring.Component):
     row_addr : In(8), row : Out(PARAM_ROW)
         Parameters of one instrument, see above. Without meaning where ``row_addr`` is not below ``instruments``.
     param_write : Out(1), param_write_row : Out(16), param_write_word : Out(5)
-        Strobe: a parameter is being written, with ``bus.data``. The row is the instrument in the low bits, and above
-        them, where ``row_addr`` would have its next bit, the bank that is written (instrument + instruments * bank,
-        with ``instruments`` rounded up to a power of two).
+        Strobe: a parameter was written two cycles before, ``bus.data``. The row is the instrument in the low bits, and
+        above them, where ``row_addr`` would have its next bit, the bank that is written (instrument +
+        instruments * bank, with ``instruments`` rounded up to a power of two).
     security_write : Out(1), security_index : Out(8)
-        Strobe: the SecurityID of an instrument is being written, with ``bus.data``.
+        Strobe: the SecurityID of an instrument was written in the cycle before, ``bus.data``.
     histogram_addr : Out(6), histogram_data : In(32)
         Read port of the latency histogram; data four cycles after an address that holds still.
     """
@@ -174,40 +175,73 @@ class RegisterBank(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bus = self.bus
-        refused = Signal()          # the write in this cycle has no effect
-        hit = Signal()              # it is to a register that can be written
-        m.d.comb += [refused.eq(bus.we & ~hit), self.refused.eq(refused)]
+        address = Signal(16)        # of the latest write or read
+        with m.If(bus.we | bus.re):
+            m.d.sync += address.eq(bus.addr)
 
-        self._elaborate_registers(m, hit)
-        row, sweep = self._elaborate_rows(m, hit)
-        self._elaborate_read(m, refused, row, sweep)
-        with m.If(self.security_write):
-            m.d.comb += hit.eq(1)
+        # A write: what it is, then what it does to values, then what it does to memories.
+        is_global = bus.addr[8:] == registers.GLOBAL_BASE >> 8
+        is_param = bus.addr[15] & (bus.addr[WORD_BITS:15] < self.instruments) & (bus.addr[:WORD_BITS] < len(PARAMS))
+        is_id = (bus.addr[8:] == registers.SECURITY_ID_BASE >> 8) & (bus.addr[:8] < self.instruments)
+        is_register, is_word = Signal(), Signal()
+        with m.Switch(bus.addr[:8]):
+            for register in REGISTERS:
+                if register.access in ("rw", "wo"):
+                    with m.Case(register.address):
+                        m.d.comb += is_register.eq(is_global)
+                        if register.access == "rw" and _half(register)[0] not in LIVE:
+                            m.d.comb += is_word.eq(is_global)
+        wrote, to_param, to_id, to_word, to_none = (
+            Signal(name=name) for name in ("wrote", "to_param", "to_id", "to_word", "to_none"))
+        m.d.sync += [
+            wrote.eq(bus.we), to_param.eq(bus.we & is_param), to_id.eq(bus.we & is_id), to_word.eq(bus.we & is_word),
+            to_none.eq(bus.we & ~is_register & ~is_param & ~is_id),
+        ]
+        locked = self.ro.state != registers.DISARMED
+        written_word = Signal()
+        m.d.comb += [
+            self.security_write.eq(to_id & ~locked), self.security_index.eq(address),
+            self.refused.eq(to_none | (to_id & locked)),
+        ]
+        m.d.sync += [self.param_write.eq(to_param), written_word.eq(to_word | self.security_write)]
+
+        # The bits that the word has; 0 after reset.
+        mask, kept = Signal(32), Signal(32)
+        widths = Signal(32)
+        m.d.comb += [widths.eq(~0), kept.eq(bus.data & mask)]
+        with m.If(to_param):
+            _mask(m, widths, address[:WORD_BITS], {(param.word, param.width) for param in PARAMS})
+        with m.Elif(~to_id):
+            _mask(m, widths, address[:8], {(register.address, register.width) for register in REGISTERS
+                                           if register.access == "rw"})
+        with m.If(wrote):
+            m.d.sync += mask.eq(widths)
+
+        self._elaborate_registers(m)
+        row, sweep = self._elaborate_rows(m, address, kept)
+        self._elaborate_read(m, address, row, sweep, kept, written_word)
         return m
 
-    def _elaborate_registers(self, m, hit):
+    def _elaborate_registers(self, m):
         """Values and strobes."""
         bus = self.bus
         held = {}
-        m.d.sync += [getattr(self.written, name).eq(0) for name in _whole("rw")]
-        with m.If(bus.we):
-            with m.Switch(bus.addr):
-                for register in REGISTERS:
-                    name, half = _half(register)
-                    if register.access not in ("rw", "wo"):
-                        continue
-                    with m.Case(register.address):
-                        m.d.comb += hit.eq(1)
-                        if half == 0:
-                            held[name] = Signal(32, name=f"{name}_held")
-                            m.d.sync += held[name].eq(bus.data)
-                            continue
-                        m.d.comb += getattr(self.write, name).eq(1)
-                        if register.access == "rw":
-                            value = bus.data if half is None else Cat(held[name], bus.data)
-                            m.d.sync += [getattr(self.rw, name).eq(value), getattr(self.written, name).eq(1)]
+        for register in REGISTERS:
+            if register.access not in ("rw", "wo"):
+                continue
+            name, half = _half(register)
+            strobe = Signal(name=f"{name}_low") if half == 0 else getattr(self.write, name)
+            m.d.sync += strobe.eq(bus.we & (bus.addr == register.address))
+            if half == 0:
+                held[name] = Signal(32, name=f"{name}_held")
+                with m.If(strobe):
+                    m.d.sync += held[name].eq(bus.data)
+            elif register.access == "rw":
+                m.d.sync += getattr(self.written, name).eq(strobe)
+                with m.If(strobe):
+                    m.d.sync += getattr(self.rw, name).eq(bus.data if half is None else Cat(held[name], bus.data))
 
-    def _elaborate_rows(self, m, hit):
+    def _elaborate_rows(self, m, address, kept):
         """Parameter rows as the core reads them, a row at a time, and the sweep that clears all memories.
 
         Returns the row that the host writes and reads, and the sweep; its top bit says that it is done.
@@ -216,32 +250,21 @@ class RegisterBank(wiring.Component):
         assert max(register.address for register in REGISTERS) < 256
         index_width = max(1, (self.instruments - 1).bit_length())
         row = Signal(index_width + 1)               # row that is written or read by the host
-        instrument = bus.addr[WORD_BITS:15]
-        active = self.bank ^ self.flip              # from the next cycle on
 
         sweep = Signal(max(index_width + 1 + WORD_BITS, WORDS_BITS) + 1)
         with m.If(~sweep[-1]):
             m.d.sync += sweep.eq(sweep + 1)
-        is_param = bus.addr[15] & (instrument < self.instruments)
-        m.d.sync += self.bank.eq(active)
+        with m.If(self.flip):
+            m.d.sync += self.bank.eq(~self.bank)
         m.d.comb += [
             bus.ready.eq(sweep[-1]),
-            row.eq(Cat(instrument[:index_width], ~active)),
+            row.eq(Cat(address[WORD_BITS:WORD_BITS + index_width], ~self.bank)),
             self.param_write_row.eq(row),
-            self.param_write_word.eq(bus.addr),
+            self.param_write_word.eq(address),
         ]
 
         # Memories of four lanes, each with a write enable: parameters share one as far as they fit. A write goes to the
         # shadow bank and a read to the active one, so that they never meet in a row.
-        param_hits = Signal(len(PARAMS))
-        with m.If(bus.we & is_param):
-            with m.Switch(bus.addr[:WORD_BITS]):
-                for param in PARAMS:
-                    with m.Case(param.word):
-                        m.d.comb += param_hits[param.word].eq(1)
-        data_in = Signal(32)
-        with m.If(sweep[-1]):
-            m.d.comb += data_in.eq(bus.data)
         for n, params in enumerate(_packed(PARAMS)):
             m.submodules[f"params_{n}"] = memory = Memory(
                 shape=LANES * LANE_BITS, depth=2 << index_width, init=[], attrs=BLOCK)
@@ -249,125 +272,82 @@ class RegisterBank(wiring.Component):
             # The memory's output needs most of a cycle to leave it: a register near by, another one where it is used.
             fetched, near = (Signal(LANES * LANE_BITS, name=f"{name}_{n}", reset_less=True)
                              for name in ("fetched", "near"))
-            m.d.comb += read.addr.eq(Cat(self.row_addr[:index_width], active))
+            m.d.comb += [read.addr.eq(Cat(self.row_addr[:index_width], self.bank)),
+                         write.addr.eq(Mux(sweep[-1], row, sweep))]
             m.d.sync += [fetched.eq(read.data), near.eq(fetched)]
-            with m.If(~sweep[-1]):
-                m.d.comb += [write.addr.eq(sweep), write.en.eq(~0)]
-            with m.Else():
-                m.d.comb += write.addr.eq(row)
             for lane, param in params:
                 bits, lanes = slice(lane * LANE_BITS, lane * LANE_BITS + param.width), _lanes(param)
-                m.d.comb += write.data[bits].eq(data_in)
-                with m.If(param_hits[param.word]):
-                    m.d.comb += write.en[lane:lane + lanes].eq(~0)
+                hit = self.param_write & (address[:WORD_BITS] == param.word)
+                m.d.comb += [write.data[bits].eq(kept),
+                             write.en[lane:lane + lanes].eq((hit | ~sweep[-1]).replicate(lanes))]
                 m.d.sync += self.row[param.name].eq(near[bits])
-        m.d.comb += self.param_write.eq(param_hits.any())
-        with m.If(self.param_write):
-            m.d.comb += hit.eq(1)
         return row, sweep
 
-    def _elaborate_read(self, m, refused, row, sweep):
+    def _elaborate_read(self, m, address, row, sweep, kept, written_word):
         """What the host reads. Cycles are counted from ``bus.re``."""
         bus = self.bus
         passed = [bus.re] + [Signal(name=f"passed_{n}") for n in range(1, READ_LATENCY)]
         m.d.sync += [later.eq(earlier) for earlier, later in pairwise(passed)]
-        asked = Signal(16)          # the address, near by
-        with m.If(bus.re):
-            m.d.sync += asked.eq(bus.addr)
 
-        # Whatever the host writes is also written, a cycle later, to memories that are a word wide; what it never
-        # wrote is 0 there.
-        is_global, is_id = bus.addr[8:] == registers.GLOBAL_BASE >> 8, bus.addr[8:] == registers.SECURITY_ID_BASE >> 8
-        m.d.comb += [
-            self.security_write.eq(bus.we & is_id & (bus.addr[:8] < self.instruments)
-                                   & (self.ro.state == registers.DISARMED)),
-            self.security_index.eq(bus.addr),
-        ]
-        written_param, written_word, kept = Signal(), Signal(), Signal(32)
-        param_addr, word_addr = Signal(len(row) + WORD_BITS), Signal(WORDS_BITS)
-        mask = Signal(32, init=(1 << 32) - 1)
-        param_widths = {(param.word, param.width) for param in PARAMS}
-        word_widths = {(register.address, register.width) for register in REGISTERS if register.access == "rw"}
-        with m.If(bus.addr[15]):
-            _mask(m, mask, bus.addr[:WORD_BITS], param_widths)
-        with m.Elif(~is_id):
-            _mask(m, mask, bus.addr[:8], word_widths)
-        is_rw = Signal()
-        with m.Switch(bus.addr[:8]):
-            with m.Case(*(register.address for register in REGISTERS
-                          if register.access == "rw" and _half(register)[0] not in LIVE)):
-                m.d.comb += is_rw.eq(is_global)
-        m.d.sync += [
-            written_param.eq(self.param_write),
-            written_word.eq(self.security_write | (bus.we & is_rw)),
-        ]
-        with m.If(bus.we):
-            m.d.sync += [kept.eq(bus.data & mask), param_addr.eq(Cat(bus.addr[:WORD_BITS], row)),
-                         word_addr.eq(Cat(bus.addr[:8], is_id))]
-
+        # Whatever the host writes is also written to memories that are a word wide; what it never wrote is 0 there.
+        param_addr = Cat(address[:WORD_BITS], row)
         memory = Memory(shape=32, depth=1 << len(param_addr), init=[], attrs=BLOCK)
         m.submodules.param_words = memory
         write, read = memory.write_port(), memory.read_port(domain="comb")
         fetched, param = Signal(32, reset_less=True), Signal(32, reset_less=True)
         m.d.comb += [
-            read.addr.eq(Cat(bus.addr[:WORD_BITS], row)),
+            read.addr.eq(param_addr),
             write.addr.eq(Mux(sweep[-1], param_addr, sweep)),
-            write.data.eq(kept),            # 0 after reset
-            write.en.eq(written_param | ~sweep[-1]),
+            write.data.eq(kept),
+            write.en.eq(self.param_write | ~sweep[-1]),
         ]
-        asked_param, asked_global, asked_word, asked_histogram = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += asked_global.eq(asked[8:] == registers.GLOBAL_BASE >> 8)
+        asked_param, asked_word, asked_histogram = (
+            Signal(name=f"asked_{what}") for what in ("param", "word", "histogram"))
+        is_global = address[8:] == registers.GLOBAL_BASE >> 8
         m.d.sync += [
-            asked_param.eq(asked[15] & (asked[WORD_BITS:15] < self.instruments)),
-            asked_word.eq((asked_global & ~asked[7]) | (asked[8:] == registers.SECURITY_ID_BASE >> 8)),
-            asked_histogram.eq(asked[6:] == registers.HISTOGRAM_BASE >> 6),
+            asked_param.eq(address[15] & (address[WORD_BITS:15] < self.instruments)),
+            asked_word.eq((is_global & ~address[7]) | (address[8:] == registers.SECURITY_ID_BASE >> 8)),
+            asked_histogram.eq(address[6:] == registers.HISTOGRAM_BASE >> 6),
         ]
         with m.If(passed[1]):
             m.d.sync += fetched.eq(read.data)
         with m.If(passed[2]):
             m.d.sync += param.eq(Mux(asked_param, fetched, 0))
 
-        # Values that the core supplies, in groups; a group that is not asked shows 0.
-        supplied = self._supplied(m, passed[1], asked)
-        groups = []
-        for n in range(0, len(supplied), 6):
-            group = Signal(32, name=f"group_{n // 6}", reset_less=True)
-            with m.If(passed[1]):
-                m.d.sync += group.eq(0)
-                with m.If(asked_global):
-                    with m.Switch(asked[:8]):
-                        for address, value in supplied[n:n + 6]:
-                            with m.Case(address):
-                                m.d.sync += group.eq(value)
-            groups.append(group)
+        # Values that the core supplies. Each has a register that says that it is asked for; if none is, 0 is read.
+        parts, latched = [], {}
+        for register, value in self._supplied():
+            name, half = _half(register)
+            chosen = Signal(name=f"{register.name}_chosen")
+            m.d.sync += chosen.eq(passed[1] & (address == register.address))
+            if register.access == "ro" and half == 0:
+                latched[name] = Signal(32, name=f"{name}_latched")
+                with m.If(chosen):
+                    m.d.sync += latched[name].eq(value[32:])
+            if register.access == "ro" and half == 1:
+                value = latched[name]
+            parts.append(Mux(chosen, value[:32], 0))
+        supplied = Signal(32, reset_less=True)
+        with m.If(passed[2]):
+            m.d.sync += supplied.eq(reduce(or_, parts))
 
-        word = self._elaborate_words(m, refused, sweep, passed, asked, asked_word, kept, word_addr, written_word)
-        m.d.comb += self.histogram_addr.eq(bus.addr)
+        word = self._elaborate_words(m, sweep, passed, address, asked_word, kept, written_word)
+        m.d.comb += self.histogram_addr.eq(address)
         with m.If(passed[-1]):
-            m.d.sync += bus.read_data.eq(reduce(or_, (
-                *groups, param, word, self.histogram_data & asked_histogram.replicate(32))))
+            m.d.sync += bus.read_data.eq(
+                supplied | param | word | (self.histogram_data & asked_histogram.replicate(32)))
 
-    def _supplied(self, m, sampled, asked):
-        """[(address, value)] of what is read from signals. High halves are those of the last ``sampled`` low half."""
+    def _supplied(self):
+        """(register, value) of what is read from signals. Of pairs that are ro, the value is all of it for both."""
         own = {"map_hash": Const(MAP_HASH, 32), "instruments": Const(self.instruments, 32), "bank": self.bank}
-        supplied, latched = [], {}
         for register in REGISTERS:
             name, half = _half(register)
             if register.access == "rw" and name in LIVE:
-                supplied.append((register.address, getattr(self.now, name).word_select(half, 32)))
+                yield register, getattr(self.now, name).word_select(half, 32)
             elif register.access == "ro":
-                value = own[name] if name in own else getattr(self.ro, name)
-                if half == 0:
-                    latched[name] = Signal(32, name=f"{name}_latched")
-                    with m.If(sampled & (asked == register.address)):
-                        m.d.sync += latched[name].eq(value[32:])
-                    value = value[:32]
-                elif half == 1:
-                    value = latched[name]
-                supplied.append((register.address, value))
-        return supplied
+                yield register, own[name] if name in own else getattr(self.ro, name)
 
-    def _elaborate_words(self, m, refused, sweep, passed, asked, asked_word, kept, word_addr, written_word):
+    def _elaborate_words(self, m, sweep, passed, address, asked_word, kept, written_word):
         """Words that were written, and counters, in one memory; returns the one under the address.
 
         Each counter has a short one of its own, which is added to the memory when its turn comes, and when it is read.
@@ -380,16 +360,16 @@ class RegisterBank(wiring.Component):
         assert len(counters) <= ROUND == 1 << index_width <= 256 - COUNTERS_AT
         events = Signal(len(counters))      # of the cycle before
         m.d.sync += events.eq(Cat(
-            refused if register.name == "write_refused" else getattr(self.count, register.name)
+            self.refused if register.name == "write_refused" else getattr(self.count, register.name)
             for register in counters))
 
         is_count = Signal()
         asked_index = Signal(index_width)   # of the counter under the address, a cycle later
         m.d.sync += is_count.eq(0)
-        with m.Switch(asked[:8]):
+        with m.Switch(address[:8]):
             for n, register in enumerate(counters):
                 with m.Case(register.address):
-                    m.d.sync += [is_count.eq(asked[8:] == registers.GLOBAL_BASE >> 8), asked_index.eq(n)]
+                    m.d.sync += [is_count.eq(address[8:] == registers.GLOBAL_BASE >> 8), asked_index.eq(n)]
 
         # Everything below rests in a cycle in which a word is written.
         go = Signal()
@@ -408,7 +388,7 @@ class RegisterBank(wiring.Component):
                 visit.eq(reads | ~(near & is_count & (turn == asked_index))),
                 index.eq(Mux(reads, asked_index, turn)),
                 counts.eq(~reads | is_count),
-                word.eq(Mux(reads & ~is_count, Cat(asked[:8], asked[12]),
+                word.eq(Mux(reads & ~is_count, Cat(address[:8], address[12]),
                             Cat(Mux(reads, asked_index, turn), Const(COUNTERS_AT >> index_width, 9 - index_width)))),
                 turn.eq(turn + ~reads),
             ]
@@ -448,7 +428,7 @@ class RegisterBank(wiring.Component):
         with m.If(~sweep[-1]):
             m.d.comb += [write.addr.eq(sweep), write.data.eq(kept), write.en.eq(1)]     # 0 after reset
         with m.Elif(written_word):
-            m.d.comb += [write.addr.eq(word_addr), write.data.eq(kept), write.en.eq(1)]
+            m.d.comb += [write.addr.eq(Cat(address[:8], address[12])), write.data.eq(kept), write.en.eq(1)]
         with m.Else():
             m.d.comb += [write.addr.eq(words[3]), write.data.eq(new), write.en.eq(visits[3])]
         return shown

@@ -839,11 +839,13 @@ class GoldenModel:
 
     def _can_start(self, c):
         """Something that has waited could start in ``c`` without anything new arriving."""
+        port = self._port
+        if self._hold and port.ready(c) and self.session_tokens(c) > 0:
+            return True     # whatever is claimed or under way
         if self._flight is not None or self._claim is not None:
             return False    # their ends are put down, or come with a byte
         if self._settling is not None or self._committing:
             return True
-        port = self._port
         if c < port.free:
             return False
         if port.ack_pending:
@@ -852,10 +854,8 @@ class GoldenModel:
             return True
         if port.link and port.link[0][0] <= c:
             return True
-        if not port.ready(c):
+        if self._hold or not port.ready(c):
             return False
-        if self._hold:
-            return self.session_tokens(c) > 0
         trading = self.state in (ACTIVE, REDUCING)
         return bool(self._pending & (~self._touched | (0 if trading else self._all)))
 

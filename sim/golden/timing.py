@@ -51,7 +51,7 @@ class Timing:
     book_update: int = by_level.UPDATE_CYCLES - 1
     heartbeat: int = 2
     tx_register: int = port.PREAMBLE_AFTER_START
-    register: int = 0
+    register: int = 1
     kill_pin: int = 2
     verdict: int = port.RX_EOF_TO_STATE - 1
     room: int = port.RX_EOF_TO_ROOM

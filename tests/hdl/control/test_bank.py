@@ -33,18 +33,21 @@ def simulate(testbench, instruments=INSTRUMENTS):
     sim.run()
 
 
-def set_write(ctx, dut, address, data):
+async def begin_write(ctx, dut, address, data):
+    """Write a register, up to the cycle in which that acts."""
     ctx.set(dut.bus.we, 1)
     ctx.set(dut.bus.addr, address)
     ctx.set(dut.bus.data, data)
+    await ctx.tick()
+    ctx.set(dut.bus.we, 0)
+    ctx.set(dut.bus.addr, address + 1 & 0xFFFF)
 
 
 async def write(ctx, dut, address, data):
     """Write a register; returns whether it was refused."""
-    set_write(ctx, dut, address, data)
+    await begin_write(ctx, dut, address, data)
     refused = ctx.get(dut.refused)
-    await ctx.tick()
-    ctx.set(dut.bus.we, 0)
+    await ctx.tick().repeat(3)
     return bool(refused)
 
 
@@ -87,11 +90,10 @@ def test_strobes_come_with_the_write_and_with_the_value():
         for register in REGISTERS:
             if register.access not in ("rw", "wo") or is_pair(register):
                 continue
-            set_write(ctx, dut, register.address, 0x5A5A5A5A)
+            await begin_write(ctx, dut, register.address, 0x5A5A5A5A)
             strobes = [name for name in dut.write.signature.members if ctx.get(getattr(dut.write, name))]
             assert strobes == [register.name]
             await ctx.tick()
-            ctx.set(dut.bus.we, 0)
             assert not ctx.get(getattr(dut.write, register.name))
             written = [name for name in dut.written.signature.members if ctx.get(getattr(dut.written, name))]
             assert written == ([register.name] if register.access == "rw" else [])
@@ -99,6 +101,7 @@ def test_strobes_come_with_the_write_and_with_the_value():
                 assert ctx.get(getattr(dut.rw, register.name)) == 0x5A5A5A5A & (1 << register.width) - 1
             await ctx.tick()
             assert not any(ctx.get(getattr(dut.written, name)) for name in dut.written.signature.members)
+            await ctx.tick()
 
     simulate(testbench)
 
@@ -113,12 +116,13 @@ def test_pairs_change_at_once():
             assert not await write(ctx, dut, register.address, 0x11223344)
             assert ctx.get(getattr(dut.rw, name)) == 0
             assert not ctx.get(getattr(dut.written, name))
-            set_write(ctx, dut, high.address, 0x55667788)
+            await begin_write(ctx, dut, high.address, 0x55667788)
             assert ctx.get(getattr(dut.write, name))
+            assert ctx.get(getattr(dut.rw, name)) == 0
             await ctx.tick()
-            ctx.set(dut.bus.we, 0)
             assert ctx.get(getattr(dut.written, name))
             assert ctx.get(getattr(dut.rw, name)) == 0x5566778811223344
+            await ctx.tick().repeat(2)
             if name in LIVE:
                 ctx.set(getattr(dut.now, name), 0xAABBCCDD00000001)
                 assert await read(ctx, dut, register.address) == 0x00000001
@@ -180,9 +184,11 @@ def test_counters_lose_nothing(disturbed_by):
             if disturbed_by == "reads" and asked and cycle == asked + READ_LATENCY:
                 assert before - 1 <= ctx.get(dut.bus.read_data) <= counted[register.name], register.name
             if disturbed_by == "writes" and cycle % 4 == 0:
-                set_write(ctx, dut, rng.choice([BY_NAME["scratch"].address, 0x7FFF]), cycle)
-                refused += ctx.get(dut.refused)
+                ctx.set(dut.bus.we, 1)
+                ctx.set(dut.bus.addr, rng.choice([BY_NAME["scratch"].address, 0x7FFF]))
+                ctx.set(dut.bus.data, cycle)
             await ctx.tick()
+            refused += ctx.get(dut.refused)
         for name in pace:
             ctx.set(getattr(dut.count, name), 0)
         ctx.set(dut.bus.we, 0)
@@ -217,19 +223,18 @@ def test_security_ids_only_while_disarmed():
     async def testbench(ctx, dut):
         for instrument in range(INSTRUMENTS):
             assert await read(ctx, dut, security_id_address(instrument)) == 0
-            set_write(ctx, dut, security_id_address(instrument), 0x1000 + instrument)
+            await begin_write(ctx, dut, security_id_address(instrument), 0x1000 + instrument)
             assert ctx.get(dut.security_write)
             assert not ctx.get(dut.refused)
             assert ctx.get(dut.security_index) == instrument
-            await ctx.tick()
-            ctx.set(dut.bus.we, 0)
+            await ctx.tick().repeat(3)
         for state in (registers.ACTIVE, registers.REDUCING, registers.HALTED):
-            ctx.set(dut.ro.state, state)
-            set_write(ctx, dut, security_id_address(0), 1)
+            ctx.set(dut.ro.state, registers.DISARMED)
+            await begin_write(ctx, dut, security_id_address(0), 1)
+            ctx.set(dut.ro.state, state)        # in the very cycle
             assert not ctx.get(dut.security_write)
             assert ctx.get(dut.refused)
-            await ctx.tick()
-            ctx.set(dut.bus.we, 0)
+            await ctx.tick().repeat(3)
         assert await read(ctx, dut, security_id_address(0)) == 0x1000
         assert await read(ctx, dut, security_id_address(INSTRUMENTS)) == 0
 
@@ -240,8 +245,12 @@ def test_histogram_is_read_through_its_port():
     async def testbench(ctx, dut):
         ctx.set(dut.histogram_data, 77)
         assert await read(ctx, dut, registers.HISTOGRAM_BASE + 63) == 77
+        ctx.set(dut.bus.re, 1)
         ctx.set(dut.bus.addr, registers.HISTOGRAM_BASE + 41)
+        await ctx.tick()
+        ctx.set(dut.bus.re, 0)
         assert ctx.get(dut.histogram_addr) == 41
+        await ctx.tick().repeat(READ_LATENCY)
         assert await read(ctx, dut, registers.HISTOGRAM_BASE + 64) == 0
 
     simulate(testbench)
@@ -264,7 +273,7 @@ def test_rows_are_cleared_by_reset():
                 ctx.set(dut.flip, 1)
                 await ctx.tick()
                 ctx.set(dut.flip, 0)
-                await ctx.tick().repeat(2)
+                await ctx.tick().repeat(3)
                 assert ctx.get(dut.row["max_lots"]) == 1000
             ctx.set(reset, 1)
             await ctx.tick()
@@ -290,31 +299,38 @@ def test_rows_against_a_model(instruments):
         banks = [[{p.name: 0 for p in PARAMS} for _ in range(instruments)] for _ in range(2)]
         active = 0
         expected = deque([None] * 3, maxlen=3)
-        for _ in range(800):
+        written = deque([None] * 3, maxlen=3)       # of this cycle and the two before it
+        for cycle in range(1500):
             instrument, param, value = rng.randrange(instruments), rng.choice(PARAMS), rng.getrandbits(32)
             flip, row = rng.random() < 0.1, rng.randrange(instruments)
             ctx.set(dut.flip, flip)
-            if rng.random() < 0.7:
-                set_write(ctx, dut, param_address(instrument, param.name), value)
-                value &= (1 << param.width) - 1
-                shadow = 1 - active ^ flip      # a write in the cycle of `flip` is one after it
-                banks[shadow][instrument][param.name] = value - (
-                    1 << param.width if param.signed and value >> param.width - 1 else 0)
-                assert ctx.get(dut.param_write)
+            written.append((instrument, param, value) if cycle % 4 == 0 and rng.random() < 0.9 else None)
+            ctx.set(dut.bus.we, written[-1] is not None)
+            if written[-1] is not None:
+                ctx.set(dut.bus.addr, param_address(instrument, param.name))
+                ctx.set(dut.bus.data, value)
+            assert ctx.get(dut.param_write) == (written[0] is not None)
+            if written[0] is not None:
+                instrument, param, _ = written[0]
                 assert ctx.get(dut.param_write_word) == param.word
                 rounded = 1 << (instruments - 1).bit_length() if instruments > 1 else 2
-                assert ctx.get(dut.param_write_row) == instrument + shadow * rounded
-            else:
-                assert not ctx.get(dut.param_write)
+                assert ctx.get(dut.param_write_row) == instrument + (1 - active) * rounded
             ctx.set(dut.row_addr, row)
+            before = banks[active][row]
             await ctx.tick()
-            ctx.set(dut.bus.we, 0)
-            ctx.set(dut.flip, 0)
+            expected.append(dict(before))
             active ^= flip
+            if written[1] is not None:      # acts in this cycle: on the bank that is the shadow after it
+                instrument, param, value = written[1]
+                value &= (1 << param.width) - 1
+                banks[1 - active][instrument][param.name] = value - (
+                    1 << param.width if param.signed and value >> param.width - 1 else 0)
             assert ctx.get(dut.bank) == active
-            expected.append(dict(banks[active][row]))
             if expected[0] is not None:
                 assert {p.name: ctx.get(dut.row[p.name]) for p in PARAMS} == expected[0]
+        ctx.set(dut.bus.we, 0)
+        ctx.set(dut.flip, 0)
+        await ctx.tick().repeat(3)
         for instrument in range(instruments):
             for param in PARAMS:
                 value = banks[1 - active][instrument][param.name] & (1 << param.width) - 1

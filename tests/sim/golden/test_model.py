@@ -142,7 +142,7 @@ def test_late_inputs_are_refused():
     model = GoldenModel()
     model.advance(1000)
     with pytest.raises(ValueError, match="write at cycle 999 comes too late: the model stands at cycle 1000"):
-        model.write(999, 0, 0)
+        model.write(999 - model.timing.register, 0, 0)
     with pytest.raises(ValueError, match="too late"):
         model.feed_frame(WireFrame(900, bytes(64)))
 
@@ -167,7 +167,7 @@ def test_dead_man_cancels_everything_in_time():
     start = driver.all(INSTRUMENTS[:16], settings=SETTINGS | {"deadman_cycles": 200_000})
     run(model, schedule(generate(3, 200), start_cycle=start))
     halted = next(e for e in model.events if e.code == "STATE_CHANGED" and e.data & 0xFF == HALTED)
-    assert halted.cycle == driver.written["heartbeat"] + model.timing.heartbeat + 200_000 + 1
+    assert halted.cycle == driver.written["heartbeat"] + model.timing.register + model.timing.heartbeat + 200_000 + 1
     cancel = [f for f in model.tx if f.kind == "mass_cancel"]
     assert len(cancel) == 1
     assert cancel[0] is model.tx[-1]
