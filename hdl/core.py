@@ -82,6 +82,7 @@ class Core(wiring.Component):
         m.d.comb += [feed_mac.rxd.eq(self.feed_rxd), feed_mac.rx_dv.eq(self.feed_rx_dv),
                      feed_mac.rx_er.eq(self.feed_rx_er), verify.hold.eq(bank.rw.feed_mode)]
         connect(m, feed_mac.out, verify.rx)
+        connect(m, feed_mac.ahead, verify.ahead)
         connect(m, verify.out, path.rx)
         connect(m, path.quote, order.quote)
         m.d.comb += [

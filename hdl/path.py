@@ -161,6 +161,7 @@ class TickPath(wiring.Component):
             walker.last.eq(payload.last_expected), walker.length.eq(payload.payload_len),
             walker.frame_end.eq(payload.frame_end), walker.frame_ok.eq(payload.frame_ok),
             arbiter.seq.eq(walker.seq), arbiter.seq_valid.eq(walker.seq_valid), walker.accept.eq(arbiter.accept),
+            walker.refuse.eq(arbiter.duplicate),
             arbiter.take_back.eq(walker.poisoned & ~payload.frame_ok),
             lookup.data.eq(walker.data), lookup.place.eq(walker.security_id_place[:NARROWING]),
             lookup.write.eq(control.security_id_written), lookup.write_index.eq(control.security_index),

@@ -63,7 +63,7 @@ class Mdp3Walker(wiring.Component):
     length : in(16) payload length, known with ``first``.
     frame_end, frame_ok : in(1, 1) end of a frame whose payload was passed on, and whether it proved good.
     seq : out(32), seq_valid : out(1) sequence number, in the cycle in which the byte after it arrives.
-    accept : in(1) answer to ``seq_valid`` in the same cycle: walk this packet (else it is ignored).
+    accept, refuse : in(1, 1) answer to ``seq_valid``, at most seven cycles after it: walk this packet, or ignore it.
     security_id : out(32), security_id_valid : out(1) SecurityID of an entry, with its last byte; the value stands from
         the next cycle on. ``security_id_place`` : out(4) the byte of it that arrives, one hot.
     px, size, level, action, entry_type : out(64, 32, 8, 8, 8) fields of an entry, right while ``entry`` is high.
@@ -89,7 +89,7 @@ class Mdp3Walker(wiring.Component):
         super().__init__({
             "data": In(8), "valid": In(1), "first": In(1), "last": In(1), "length": In(16),
             "frame_end": In(1), "frame_ok": In(1),
-            "seq": Out(32), "seq_valid": Out(1), "accept": In(1),
+            "seq": Out(32), "seq_valid": Out(1), "accept": In(1), "refuse": In(1),
             "security_id": Out(32), "security_id_valid": Out(1), "security_id_place": Out(4),
             "eve": Out(1), "eve_ends_event": Out(1), "trigger_next": Out(1),
             "px": Out(64), "size": Out(32), "level": Out(8), "action": Out(8), "entry_type": Out(8), "entry": Out(1),
@@ -209,9 +209,6 @@ class Mdp3Walker(wiring.Component):
                 # The sequence number is looked at with the byte after it.
                 with m.If(self.valid & (index == _PACKET["MsgSeqNum"].end)):
                     m.d.comb += self.seq_valid.eq(1)
-                    m.d.sync += accepted.eq(self.accept)
-                    with m.If(~self.accept):
-                        m.d.sync += phase.eq(Phase.IGNORE)
                 with m.If(self.valid & (index == _PACKET.size - 1)):
                     next_message()
             with m.Case(Phase.MESSAGE):
@@ -300,6 +297,11 @@ class Mdp3Walker(wiring.Component):
         with m.If(self.frame_end):
             m.d.sync += security_id_next.eq(0)
         m.d.comb += self.security_id_valid.eq(self.valid & security_id_next)
+
+        with m.If(self.accept):
+            m.d.sync += accepted.eq(1)
+        with m.If(self.refuse):
+            m.d.sync += phase.eq(Phase.IGNORE)
 
         # The ends of a packet overrule what its bytes ask for.
         with m.If(self.valid & self.first):

@@ -21,7 +21,8 @@ class MacRx(wiring.Component):
     held back until the verdict. The preamble may be of any length, none included, as PHYs are allowed to shorten it.
 
     **Latency**: a byte on the pins in cycle ``c`` is on ``out`` in cycle ``c + 1``. That one cycle is the input
-    register; no logic stands between it and ``out.data``.
+    register; all of ``out`` comes from flip-flops. The verdict takes one more: ``out.eof`` and ``out.ok`` come two
+    cycles after the last byte.
 
     **Bad input**: a frame whose preamble holds anything but 0x55 before 0xD5, or a receive error, or that ends
     without a delimiter, never shows on ``out``. Any later fault leaves ``out.ok`` at 0. A frame that was already
@@ -39,10 +40,12 @@ class MacRx(wiring.Component):
         GMII receive pins.
     out : Out(RxBytes)
         The frame, see :data:`hdl.mac.stream.RxBytes`.
+    ahead : Out(RxBytes)
+        What ``out`` will be in the next cycle, for whoever puts a choice before a register of his own.
     frames, preamble_errors, rx_errors, runts, oversize, bad_fcs : Out(1)
         Strobes for counters. Each carrier burst (``rx_dv`` from 0 to 1 to 0) gives exactly one of them, the first
         that holds in the order preamble error, receive error, shorter than 64 bytes, longer than ``max_frame``,
-        wrong FCS, good frame. All of them but ``preamble_errors`` come with ``out.eof``.
+        wrong FCS, good frame. All of them but ``preamble_errors`` come with ``out.eof``. All from flip-flops.
     """
 
     def __init__(self, *, max_frame: int = 1522):
@@ -54,6 +57,7 @@ class MacRx(wiring.Component):
             "rx_dv": In(1),
             "rx_er": In(1),
             "out": Out(RxBytes),
+            "ahead": Out(RxBytes),
             "frames": Out(1),
             "preamble_errors": Out(1),
             "rx_errors": Out(1),
@@ -75,10 +79,16 @@ class MacRx(wiring.Component):
         long_enough, too_long = Signal(), Signal()
         error = Signal()
         first = Signal()
-        # Whatever follows the stream looks at these three: what the next cycle shows is known from the pins.
-        starts, valid, sof, eof = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += [self.out.data.eq(rxd), self.out.valid.eq(valid), self.out.sof.eq(sof), self.out.eof.eq(eof)]
-        m.d.sync += [valid.eq((starts | valid) & self.rx_dv), sof.eq(starts & self.rx_dv), eof.eq(valid & ~self.rx_dv)]
+        # Whatever follows the stream looks at flip-flops: what the next cycle shows is known from the pins, and the
+        # verdict is taken in the cycle after the last byte.
+        starts, ends = Signal(), Signal()
+        out, ahead = self.out, self.ahead
+        m.d.comb += [ahead.data.eq(self.rxd), ahead.valid.eq((starts | out.valid) & self.rx_dv),
+                     ahead.sof.eq(starts & self.rx_dv), ahead.eof.eq(ends), out.data.eq(rxd)]
+        m.d.sync += [ends.eq(out.valid & ~self.rx_dv), out.valid.eq(ahead.valid), out.sof.eq(ahead.sof),
+                     out.eof.eq(ahead.eof), out.ok.eq(ahead.ok)]
+        strobes = [self.frames, self.preamble_errors, self.rx_errors, self.runts, self.oversize, self.bad_fcs]
+        m.d.sync += [strobe.eq(0) for strobe in strobes]
 
         # Waiting for silence is the state after reset: a 0xD5 in the middle of a frame must not be taken for a start.
         with m.FSM(init="wait for silence"):
@@ -94,7 +104,7 @@ class MacRx(wiring.Component):
                 with m.If(rx_dv):
                     self._preamble_byte(m, rxd, rx_er, starts)
                 with m.Else():
-                    m.d.comb += self.preamble_errors.eq(1)
+                    m.d.sync += self.preamble_errors.eq(1)
                     m.next = "silence"
             with m.State("frame"):
                 with m.If(rx_dv):
@@ -106,26 +116,27 @@ class MacRx(wiring.Component):
                         m.d.sync += too_long.eq(1)
                 with m.Elif(first):
                     # Carrier ended with the delimiter: no byte was shown, so there is no frame to end.
-                    m.d.comb += self.preamble_errors.eq(1)
+                    m.d.sync += self.preamble_errors.eq(1)
                     m.next = "silence"
                 with m.Else():
                     with m.If(error):
-                        m.d.comb += self.rx_errors.eq(1)
+                        m.d.sync += self.rx_errors.eq(1)
                     with m.Elif(~long_enough):
-                        m.d.comb += self.runts.eq(1)
+                        m.d.sync += self.runts.eq(1)
                     with m.Elif(too_long):
-                        m.d.comb += self.oversize.eq(1)
+                        m.d.sync += self.oversize.eq(1)
                     with m.Elif(~crc32_good(crc)):
-                        m.d.comb += self.bad_fcs.eq(1)
+                        m.d.sync += self.bad_fcs.eq(1)
                     with m.Else():
-                        m.d.comb += [self.frames.eq(1), self.out.ok.eq(1)]
+                        m.d.sync += self.frames.eq(1)
+                        m.d.comb += ahead.ok.eq(1)
                     m.next = "silence"
 
         return m
 
     def _preamble_byte(self, m, rxd, rx_er, starts):
         with m.If(rx_er | ((rxd != PREAMBLE) & (rxd != SFD))):
-            m.d.comb += self.preamble_errors.eq(1)
+            m.d.sync += self.preamble_errors.eq(1)
             m.next = "wait for silence"
         with m.Elif(rxd == SFD):
             m.d.comb += starts.eq(1)

@@ -20,7 +20,8 @@ __all__ = ["HeldFrame", "Packet", "RxBytes"]
 #: sof : Out(1)
 #:     With the first byte after the start-of-frame delimiter. Only ever 1 together with ``valid``.
 #: eof : Out(1)
-#:     Strobe in the cycle after the last byte; ``valid`` is then 0. Every ``sof`` is followed by exactly one ``eof``.
+#:     Strobe in a cycle after the last byte and before the next ``sof``; ``valid`` is then 0. Every ``sof`` is followed
+#:     by exactly one ``eof``.
 #: ok : Out(1)
 #:     Only ever 1 together with ``eof``: the frame had a right FCS, no receive error and a legal length.
 RxBytes = Signature({

@@ -26,7 +26,7 @@ __all__ = ["FeedMatch", "FeedPayload"]
 #: payload_len : Out(16)
 #:     Bytes of payload by the UDP length, at least 1. Holds from ``first`` to ``frame_end``.
 #: frame_end : Out(1)
-#:     Strobe in the cycle after the frame's last FCS byte, once for every ``first``; ``valid`` is then 0.
+#:     Strobe behind the frame's last FCS byte, once for every ``first``, before the next one; ``valid`` is then 0.
 #: frame_ok : Out(1)
 #:     Only ever 1 together with ``frame_end``: the frame is good and held all of the payload.
 FeedPayload = Signature({
@@ -68,9 +68,10 @@ class FeedMatch(wiring.Component):
     that carries UDP to the line's group and port with a length that agrees with IPv4's. The UDP checksum is not
     looked at: the FCS covers the same bytes, and senders may leave it out.
 
-    **Latency**: none. ``out.data`` and ``out.valid`` follow ``rx`` in the same cycle, gated by registers only.
+    **Latency**: none. ``out.data`` and ``out.valid`` follow ``rx`` in the same cycle, gated by one register only. What
+    follows from ``rx.eof`` comes a cycle after it, the end of the payload's frame two.
 
-    **Bad input**: a frame that is not passed on gives exactly one of the strobes below, with ``rx.eof``, if
+    **Bad input**: a frame that is not passed on gives exactly one of the strobes below, behind ``rx.eof``, if
     ``rx.ok``; one that is not ok gives none, as the receiver has already counted it. The first check that fails in
     the order of the bytes on the wire names the reason; the header checksum comes before the group. The end of a
     frame is not known before it comes, so where the headers announce more bytes than there are, what follows
@@ -131,13 +132,16 @@ class FeedMatch(wiring.Component):
         line_on = [Signal(name=f"line_{name}_on") for name in "ab"]     # still possible by what has arrived
         lines = [(self.line_a_ip, self.line_a_port), (self.line_b_ip, self.line_b_port)]
         payload_len = Signal(16)
-        remaining = Signal(16)
+        remaining, last = Signal(16), Signal()  # after the byte that arrives, and whether that is none
+        in_payload = Signal()                   # the state of that name
         first = Signal()
         line = Signal()
         passed = Signal()
         trailer = Signal(range(net.FCS_SIZE + 1))
         hit = Signal()                          # the destination port is one of ours
         udp_length = Signal(17)                 # as IPv4 has it
+        is_none, is_one = Signal(), Signal()    # payload_len
+        m.d.sync += [is_none.eq(payload_len == 0), is_one.eq(payload_len == 1)]
 
         def field(header, name):
             """The field `name` of `header` is complete with this byte."""
@@ -150,7 +154,8 @@ class FeedMatch(wiring.Component):
             m.d.sync += [verdict.eq(reason), where.eq(_Where.IGNORED)]
 
         m.d.comb += [
-            out.data.eq(rx.data),
+            out.data.eq(rx.data), out.valid.eq(rx.valid & in_payload), out.first.eq(rx.valid & first),
+            out.last_expected.eq(out.valid & last),
             out.line.eq(line),
             out.payload_len.eq(payload_len),
         ]
@@ -246,22 +251,17 @@ class FeedMatch(wiring.Component):
                         with m.If((length < net.UDP.size) | (length != udp_length)):
                             drop(_Verdict.BAD_HEADER)
                     with m.If(field(net.UDP, "checksum")):
-                        m.d.sync += [remaining.eq(payload_len), first.eq(1)]
-                        with m.If(payload_len == 0):
+                        m.d.sync += [remaining.eq(payload_len - 1), last.eq(is_one), first.eq(~is_none)]
+                        with m.If(is_none):
                             drop(_Verdict.EMPTY)
                         with m.Else():
-                            m.d.sync += where.eq(_Where.PAYLOAD)
+                            m.d.sync += [where.eq(_Where.PAYLOAD), in_payload.eq(1)]
 
             with m.Case(_Where.PAYLOAD):
-                m.d.comb += [
-                    out.valid.eq(rx.valid),
-                    out.first.eq(rx.valid & first),
-                    out.last_expected.eq(rx.valid & (remaining == 1)),
-                ]
                 with m.If(rx.valid):
-                    m.d.sync += [first.eq(0), passed.eq(1), remaining.eq(remaining - 1)]
-                    with m.If(remaining == 1):
-                        m.d.sync += where.eq(_Where.TRAILER)
+                    m.d.sync += [first.eq(0), passed.eq(1), remaining.eq(remaining - 1), last.eq(remaining == 1)]
+                    with m.If(last):
+                        m.d.sync += [where.eq(_Where.TRAILER), in_payload.eq(0)]
 
             with m.Case(_Where.TRAILER):
                 with m.If(rx.valid & (trailer != net.FCS_SIZE)):
@@ -269,10 +269,13 @@ class FeedMatch(wiring.Component):
 
         # The frame's end undoes everything, whatever the state.
         whole = trailer == net.FCS_SIZE
+        ended, was_ok = Signal(), Signal()
+        m.d.sync += [out.frame_end.eq(ended), out.frame_ok.eq(was_ok)]
+        m.d.sync += [strobe.eq(0) for strobe in (
+            ended, was_ok, self.not_ours, self.bad_header, self.ip_options, self.fragments, self.empty)]
         with m.If(rx.eof):
-            m.d.comb += [
-                out.frame_end.eq(passed),
-                out.frame_ok.eq(passed & rx.ok & whole),
+            m.d.sync += [
+                ended.eq(passed), was_ok.eq(passed & rx.ok & whole),
                 self.not_ours.eq(rx.ok & (verdict == _Verdict.NOT_OURS)),
                 self.bad_header.eq(rx.ok & ((verdict == _Verdict.BAD_HEADER)
                                             | ((verdict == _Verdict.PASSED) & ~whole))),
@@ -281,7 +284,7 @@ class FeedMatch(wiring.Component):
                 self.empty.eq(rx.ok & (verdict == _Verdict.EMPTY)),
             ]
             m.d.sync += [at.eq(0), verdict.eq(_Verdict.PASSED), header_sum.eq(0), carry.eq(0), first.eq(0),
-                         passed.eq(0), trailer.eq(0)]
+                         passed.eq(0), trailer.eq(0), in_payload.eq(0)]
             m.d.sync += where.eq(_Where.ETHERNET)
 
         return m

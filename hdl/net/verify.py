@@ -13,8 +13,9 @@ __all__ = ["VerifyFirst"]
 class VerifyFirst(wiring.Component):
     """Passes frames straight on, or only those that proved good, from a buffer.
 
-    **Latency**: none while ``hold`` is 0. While it is 1 the first byte of a good frame leaves two cycles after its
-    ``eof`` came in, and the frame runs without a gap; one cycle with ``eof`` follows its last byte.
+    **Latency**: ``out`` comes from flip-flops. While ``hold`` is 0 it shows what ``rx`` shows, in the same cycle. While
+    it is 1 the first byte of a good frame leaves three cycles after its ``eof`` came in, and the frame runs without a
+    gap; one cycle with ``eof`` follows its last byte.
 
     **Bad input**: while ``hold`` is 1 a frame that is not ``ok`` leaves no trace on ``out``. The wire's own gaps leave
     more room between frames than the buffer needs, so that it cannot overflow at line rate.
@@ -25,10 +26,12 @@ class VerifyFirst(wiring.Component):
     Members
     -------
     rx : In(RxBytes), out : Out(RxBytes)
+    ahead : In(RxBytes) what ``rx`` will be in the next cycle.
     hold : In(1)
     """
 
     rx: In(RxBytes)
+    ahead: In(RxBytes)
     out: Out(RxBytes)
     hold: In(1)
 
@@ -45,10 +48,10 @@ class VerifyFirst(wiring.Component):
         m.d.sync += end.eq(take & fifo.o.last)
         with m.If(take):
             m.d.sync += under_way.eq(~fifo.o.last)
+        # The choice stands before the registers: what follows has all of the cycle.
         with m.If(self.hold):
-            m.d.comb += [self.out.data.eq(fifo.o.data), self.out.valid.eq(take), self.out.sof.eq(take & ~under_way),
+            m.d.sync += [self.out.data.eq(fifo.o.data), self.out.valid.eq(take), self.out.sof.eq(take & ~under_way),
                          self.out.eof.eq(end), self.out.ok.eq(end)]
         with m.Else():
-            m.d.comb += [self.out.data.eq(self.rx.data), self.out.valid.eq(self.rx.valid), self.out.sof.eq(self.rx.sof),
-                         self.out.eof.eq(self.rx.eof), self.out.ok.eq(self.rx.ok)]
+            m.d.sync += [getattr(self.out, name).eq(getattr(self.ahead, name)) for name in RxBytes.members]
         return m

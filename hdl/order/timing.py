@@ -30,7 +30,7 @@ FIRST_BYTE_AFTER_START = 8
 #: ``snd_nxt`` and ``app_seq`` have moved past the frame's message.
 SENT_AFTER_START = 2
 
-#: From ``RxBytes.eof`` (the cycle after the last FCS byte is on ``RxBytes``, two after it is on the pins) until the
+#: From ``RxBytes.eof`` (two cycles after the last FCS byte is on ``RxBytes``, three after it is on the pins) until the
 #: new ``rcv_nxt``, ``snd_una``, ``session_up`` and ``ack_pending`` stand.
 RX_EOF_TO_STATE = 2
 #: ... until a larger peer window can make the port ready.

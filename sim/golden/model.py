@@ -266,7 +266,8 @@ class GoldenModel:
             self._at(seen + session.DECIDED_AT, self._order_headers, established)
         else:
             established = [False]
-        self._at(seen + len(frame.data) + self.timing.verdict, self._order_end, frame, established)
+        self._at(seen + len(frame.data) + self.timing.rx_verdict + self.timing.verdict, self._order_end, frame,
+                 established)
 
     def write(self, cycle, address, data):
         """A register write that executes in ``cycle``."""
@@ -339,11 +340,13 @@ class GoldenModel:
         """First byte of a feed frame. All that its headers decide is put down for its own cycle."""
         rw = self._rw
         good = feed.receive(frame)
+        end = seen + len(frame.data) + self.timing.rx_verdict
         if rw["feed_mode"]:     # held back until its verdict is known
             if not good:
                 return
-            seen = max(seen + len(frame.data) + self.timing.verify, self._verify_free)
-            self._verify_free = seen + len(frame.data) + 1
+            seen = max(seen + len(frame.data) + self.timing.rx_verdict + self.timing.verify, self._verify_free)
+            end = seen + len(frame.data)
+            self._verify_free = end + 1
         found = feed.match(frame.data, ((rw["line_a_ip"], rw["line_a_port"]), (rw["line_b_ip"], rw["line_b_port"])),
                            rw["vlan"])
         if found.verdict != "line":
@@ -359,11 +362,12 @@ class GoldenModel:
             self.counters["feed_bad_header"] += 1
         self.counters["line_b_packets" if found.line else "line_a_packets"] += 1
         self._line.append((seen + found.payload - _PORT_TO_PAYLOAD, found.line))
-        end = seen + len(frame.data)
+        end += self.timing.packet_end
         if len(payload) <= feed.SEQ_AT:
             self._at(end, self._short_packet)
             return
-        self._at(seen + found.payload + feed.SEQ_AT, self._sequence, payload, found.length, seen + found.payload, end,
+        first = seen + found.payload
+        self._at(first + feed.SEQ_AT + self.timing.arbiter, self._sequence, payload, found.length, first, end,
                  good and whole)
 
     def _short_packet(self, cycle, s):

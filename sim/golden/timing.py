@@ -7,6 +7,7 @@ is seen ``rx_register`` cycles after it was on the pins.
 from dataclasses import dataclass
 
 from hdl.book import by_level
+from hdl.feed import arbiter
 from hdl.order import timing as port
 from hdl.quote import scheduler
 
@@ -20,8 +21,10 @@ class Timing:
     Attributes
     ----------
     rx_register : from a byte on the receive pins to the same byte seen.
-    verify : verify-then-quote: from the end of a good frame (the cycle after its last byte is seen) to its first byte
-        leaving the buffer.
+    rx_verdict : from the cycle after a frame's last byte is seen to the receiver's verdict on it.
+    verify : verify-then-quote: from that verdict on a good frame to its first byte leaving the buffer.
+    packet_end : from the verdict on a frame to the cycle in which its packet is over.
+    arbiter : from the byte with which a sequence number is looked at to what becomes of its packet.
     load : from the start of a background evaluation to the cycle in which its rows are in registers: what is looked at
         then (touched, stale) counts.
     decision : from that start to the cycle in which its frame may start. On a trigger byte: none, it starts in the
@@ -41,7 +44,10 @@ class Timing:
     """
 
     rx_register: int = 1
-    verify: int = 2
+    rx_verdict: int = 1
+    verify: int = 3
+    packet_end: int = 2
+    arbiter: int = arbiter.ANSWER_CYCLES
     load: int = scheduler.LOAD_CYCLES
     decision: int = scheduler.DECISION_CYCLES
     weigh_background: int = scheduler.WEIGH_BACKGROUND

@@ -6,7 +6,7 @@ import pytest
 from amaranth.back import verilog
 from amaranth.sim import Simulator
 
-from hdl.feed.arbiter import SequenceArbiter
+from hdl.feed.arbiter import ANSWER_CYCLES, SequenceArbiter
 
 SEED = 65
 MODULO = 1 << 32
@@ -26,13 +26,15 @@ def offer(numbers, gaps_between=lambda: 0):
                 await ctx.tick()
             ctx.set(dut.seq, seq % MODULO)
             ctx.set(dut.seq_valid, 1)
+            for _ in range(ANSWER_CYCLES):
+                assert not any(ctx.get(s) for s in (dut.accept, dut.duplicate, dut.gap))
+                await ctx.tick()
+                ctx.set(dut.seq_valid, 0)
             accept, duplicate, gap = (ctx.get(s) for s in (dut.accept, dut.duplicate, dut.gap))
             assert accept + duplicate == 1
             assert not (gap and duplicate)
             out.append(("gap" if gap else "accept" if accept else "duplicate", ctx.get(dut.ahead) if gap else 0))
             await ctx.tick()
-        ctx.set(dut.seq_valid, 0)
-        await ctx.tick()    # what is missing is counted a cycle later
         registers.update({name: ctx.get(getattr(dut, name)) for name in ("missing", "expected", "last_seq")})
 
     simulator = Simulator(dut)
@@ -92,9 +94,10 @@ def test_a_damaged_number_is_taken_back(damage, first):
         async def offer_one(seq):
             ctx.set(dut.seq, seq % MODULO)
             ctx.set(dut.seq_valid, 1)
+            for _ in range(ANSWER_CYCLES):
+                await ctx.tick()
+                ctx.set(dut.seq_valid, 0)
             verdict = ctx.get(dut.accept), ctx.get(dut.gap)
-            await ctx.tick()
-            ctx.set(dut.seq_valid, 0)
             await ctx.tick()
             return verdict
 

@@ -6,6 +6,7 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.sim import Simulator
 
+from hdl.feed.arbiter import ANSWER_CYCLES
 from hdl.feed.mdp3 import Mdp3Walker
 from sim.golden.feed import SEQ_AT, walk
 from tests.hdl.feed.packets import packet
@@ -41,19 +42,24 @@ def run(cases):
     dut = Mdp3Walker()
     seen = []
 
+    def answer(ctx, accept, now):
+        ctx.set(dut.accept, now and accept)
+        ctx.set(dut.refuse, now and not accept)
+
     async def testbench(ctx):
         for payload, length, accept, good in cases:
             got, ahead = [], []
+            answer_at = None
             for at, byte in enumerate(payload):
                 ctx.set(dut.data, byte)
                 ctx.set(dut.valid, 1)
                 ctx.set(dut.first, at == 0)
                 ctx.set(dut.last, at == length - 1)
                 ctx.set(dut.length, length)
-                ctx.set(dut.accept, 0)
                 if ctx.get(dut.seq_valid):
                     got.append((at, "seq", ctx.get(dut.seq)))
-                    ctx.set(dut.accept, accept)
+                    answer_at = at + ANSWER_CYCLES
+                answer(ctx, accept, at == answer_at)
                 if ctx.get(dut.message):
                     got.append((at, "message", bool(ctx.get(dut.book_message))))
                 claim = ctx.get(dut.security_id_valid)
@@ -78,7 +84,8 @@ def run(cases):
             ctx.set(dut.valid, 0)
             ctx.set(dut.first, 0)
             ctx.set(dut.last, 0)
-            for _ in range(3):
+            for at in range(len(payload), len(payload) + 3):
+                answer(ctx, accept, at == answer_at)
                 await ctx.tick()
             ctx.set(dut.frame_end, 1)
             ctx.set(dut.frame_ok, good)

@@ -14,7 +14,7 @@ class MacLoopback(wiring.Component):
     """Sends every good frame back, with an FCS of its own.
 
     **Latency**: with the last byte of a frame's FCS on the pins in cycle ``c`` and the transmitter idle, the first
-    preamble byte is on the pins in ``c + 5``: one cycle for the receiver's register, one until ``eof``, two through the
+    preamble byte is on the pins in ``c + 6``: one cycle for the receiver's register, two until ``eof``, two through the
     buffer, one for the transmitter's register.
     """
 

@@ -73,7 +73,7 @@ def run(pins, *, max_frame=1522):
 
     async def testbench(ctx):
         nonlocal frame, began, ended
-        for cycle, (byte, valid, error) in enumerate([*pins, IDLE, IDLE, IDLE]):
+        for cycle, (byte, valid, error) in enumerate([*pins, IDLE, IDLE, IDLE, IDLE]):
             ctx.set(dut.rxd, byte)
             ctx.set(dut.rx_dv, valid)
             ctx.set(dut.rx_er, error)

@@ -107,45 +107,58 @@ def run(frames, config=LINES, *, gaps=None):
         for name, value in config.items():
             ctx.set(getattr(dut, name), value)
         out = dut.out
+        ends = {}       # cycle of eof to what the frame has shown: what follows from it comes one and two cycles later
+        cycle = 0
+
+        async def step(data=0xDD, valid=0, sof=0, eof=0, ok=0):
+            nonlocal cycle
+            for name, value in {"data": data, "valid": valid, "sof": sof, "eof": eof, "ok": ok}.items():
+                ctx.set(getattr(dut.rx, name), value)
+            for reason in REASONS:
+                if ctx.get(getattr(dut, reason)):
+                    ends[cycle - 1][1].append(reason)
+            if ctx.get(out.frame_end):
+                shown, found, last, line, announced = ends[cycle - 2]
+                assert shown
+                assert not ctx.get(out.frame_ok) or last is not None
+                found.insert(0, ("payload", line, announced, shown, bool(ctx.get(out.frame_ok))))
+            else:
+                assert not ctx.get(out.frame_ok)
+            now = ctx.get(out.valid), ctx.get(out.data), ctx.get(out.first), ctx.get(out.last_expected)
+            line, announced = ctx.get(out.line), ctx.get(out.payload_len)
+            await ctx.tick()
+            cycle += 1
+            return *now, line, announced
+
         for (frame, ok), gap in zip(frames, gaps, strict=True):
-            shown, first, last, line, announced, found = b"", None, None, None, None, []
-            for n in range(len(frame) + gap):
-                valid, eof = n < len(frame), n == len(frame)
-                ctx.set(dut.rx.data, frame[n] if valid else 0xDD)
-                ctx.set(dut.rx.valid, valid)
-                ctx.set(dut.rx.sof, n == 0)
-                ctx.set(dut.rx.eof, eof)
-                ctx.set(dut.rx.ok, eof and ok)
-                if ctx.get(out.valid):
-                    assert valid
-                    assert ctx.get(out.data) == frame[n]        # in the same cycle
-                    assert ctx.get(out.first) == (not shown)
+            shown, first, last, of = b"", None, None, (None, None)
+            for n, byte in enumerate(frame):
+                valid, data, is_first, is_last, *where = await step(byte, 1, n == 0)
+                assert not valid or data == byte        # in the same cycle
+                assert is_first == (valid and not shown)
+                assert valid or not is_last
+                if valid:
                     first = n if first is None else first
                     assert n == first + len(shown)
                     assert last is None
-                    shown += bytes([ctx.get(out.data)])
-                    line, announced = ctx.get(out.line), ctx.get(out.payload_len)
-                    if ctx.get(out.last_expected):
-                        assert len(shown) == announced
+                    shown += bytes([data])
+                    assert of in ((None, None), tuple(where))
+                    of = tuple(where)
+                    if is_last:
+                        assert len(shown) == of[1]
                         last = n
-                else:
-                    assert not ctx.get(out.first)
-                    assert not ctx.get(out.last_expected)
-                if ctx.get(out.frame_end):
-                    assert eof
-                    assert shown
-                    assert (line, announced) == (ctx.get(out.line), ctx.get(out.payload_len))
-                    assert not ctx.get(out.frame_ok) or last is not None
-                    found.append(("payload", line, announced, shown, bool(ctx.get(out.frame_ok))))
-                else:
-                    assert not ctx.get(out.frame_ok)
-                for reason in REASONS:
-                    if ctx.get(getattr(dut, reason)):
-                        assert eof
-                        found.append(reason)
-                await ctx.tick()
+            ends[cycle] = shown, outcomes_of(outcomes), last, *of
+            assert (await step(eof=1, ok=ok))[:1] == (0,)
+            for _ in range(gap - 1):
+                assert (await step())[:1] == (0,)
+        for _ in range(3):
+            await step()
+        for shown, found, *_ in ends.values():
             assert not shown or found, "payload was shown and never ended"
-            outcomes.append(found)
+
+    def outcomes_of(frames):
+        frames.append([])
+        return frames[-1]
 
     sim = Simulator(dut)
     sim.add_clock(8e-9)

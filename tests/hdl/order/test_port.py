@@ -39,8 +39,8 @@ SEQ, ACK, APP = CONFIG["init_snd_nxt"], CONFIG["init_rcv_nxt"], CONFIG["init_app
 
 
 def eof_cycle(first_preamble, frame):
-    """Cycle of RxBytes.eof of a frame (with FCS): 8 bytes of preamble, the bytes, the input register."""
-    return first_preamble + 8 + len(frame) + 1
+    """Cycle of RxBytes.eof of a frame (with FCS): 8 bytes of preamble, the bytes, input register, verdict."""
+    return first_preamble + 8 + len(frame) + 2
 
 
 def message(rng, size=None, kind="Heartbeat"):
