@@ -29,6 +29,8 @@ _LINK = sbe.load("t2q_link")
 OUTCOME = _LINK.enums["Outcome"]
 FLAG = _LINK.sets["DecisionFlags"]
 _TYPE = SCHEMA.enums["MDEntryTypeBook"]
+_RESET = _TYPE["BookReset"]
+assert (_TYPE["Bid"] & 1, _TYPE["Offer"]) == (0, _TYPE["Bid"] | 1)
 _ACTION = SCHEMA.enums["MDUpdateAction"]
 _SIZE_NULL = SCHEMA["MDIncrementalRefreshBook46"].groups["NoMDEntries"]["MDEntrySize"].null
 assert _SIZE_NULL == (1 << 31) - 1
@@ -214,7 +216,9 @@ class TickPath(wiring.Component):
         # Everything but the byte itself comes from flip-flops, and the way to the pins is short: this is the path that
         # the whole design is built around.
         go, hold = Signal(), Signal()     # hold: a mass cancel is outstanding
-        is_bid, is_ask, is_reset = (payload.data == _TYPE[name] for name in ("Bid", "Offer", "BookReset"))
+        # "0" and "1" differ in their lowest bit, which chooses between the two verdicts while the rest is compared.
+        is_side = payload.data[1:] == _TYPE["Bid"] >> 1
+        is_bid, is_ask, is_reset = is_side & ~payload.data[0], is_side & payload.data[0], payload.data == _RESET
         in_background = Signal(Verdict)
         with m.If(at[7]):
             m.d.sync += in_background.eq(hypotheses.verdicts[SAME])
@@ -226,11 +230,10 @@ class TickPath(wiring.Component):
         m.d.comb += [
             go.eq(self.ready & ~hold & ~exposure.clearing & state.trading & state.heartbeat_ok & ~control.kill_pin
                   & ~scheduler.fouled),
-            direct.eq(self.rx.valid & primed
-                      & ((is_bid & leaves(on_type["bid"])) | (is_ask & leaves(on_type["ask"]))
-                         | (is_reset & on_reset & buckets.cancel_ok))),
-            fired.eq(go & (direct | (scheduler.due & leaves(in_background)))),
-            trigger.eq(self.rx.valid & primed & (((is_bid | is_ask) & kept_side) | is_reset)),
+            direct.eq((is_side & Mux(payload.data[0], leaves(on_type["ask"]), leaves(on_type["bid"])))
+                      | (is_reset & on_reset & buckets.cancel_ok)),
+            fired.eq((go & self.rx.valid & primed & direct) | (go & scheduler.due & leaves(in_background))),
+            trigger.eq(self.rx.valid & primed & ((is_side & kept_side) | is_reset)),
             # Not in a cycle in which another decision is told: one record a cycle.
             mass_cancel.eq(hold & self.ready & buckets.cancel_ok & ~scheduler.leave),
             self.fire.eq(fired | mass_cancel), self.kind.eq(Mux(mass_cancel, KIND_MASS_CANCEL, KIND_QUOTE)),

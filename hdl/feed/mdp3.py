@@ -4,7 +4,7 @@ The walker takes one byte a cycle and never waits. All offsets come from the sch
 wire, so that a newer schema with longer blocks still parses.
 """
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -146,28 +146,36 @@ class Mdp3Walker(wiring.Component):
         size, block_length = framing.value["size"], header.value["blockLength"]
         entry_length = dimension.value["blockLength"]
         is_book, has_indicator, is_reset, is_ours = Signal(), Signal(), Signal(), Signal()
-        indicator_at = Signal(range(_INDEX_END + 1))
         body = Signal(16)       # bytes of the message after its header
         body_is_none, body_is_one, too_short, too_long, bad_block = (
             Signal(name=name) for name in ("body_is_none", "body_is_one", "too_short", "too_long", "bad_block"))
         block_is_one, needed = Signal(), Signal(17)     # needed: by the root block and the group dimension
+        # The template is looked up in two cycles: which one it is, and what that means.
+        indicated = [message for message in SCHEMA.messages.values() if "MatchEventIndicator" in message.fields]
+        is_template = {message.id: Signal(name=f"is_template_{message.id}") for message in indicated}
+
+        def one_of(messages):
+            return Cat(is_template[message.id] for message in messages).any()
+
+        by_offset = {}
+        for message in indicated:
+            by_offset.setdefault(message["MatchEventIndicator"].offset, []).append(message)
+        indicator_at = {offset: Signal(name=f"indicator_at_{offset}") for offset in by_offset}
+        book_template = one_of([SCHEMA.by_id[n] for n in BOOK_TEMPLATES])
         m.d.sync += [
-            is_book.eq(0), has_indicator.eq(0), is_reset.eq(header.value["templateId"] == CHANNEL_RESET),
-            is_ours.eq(header.value["schemaId"] == SCHEMA.id),
+            *(flag.eq(header.value["templateId"] == n) for n, flag in is_template.items()),
+            *(indicator_at[offset].eq(one_of(messages)) for offset, messages in by_offset.items()),
+            is_book.eq(book_template), has_indicator.eq(one_of(indicated)),
+            is_reset.eq(header.value["templateId"] == CHANNEL_RESET), is_ours.eq(header.value["schemaId"] == SCHEMA.id),
         ]
-        with m.Switch(header.value["templateId"]):
-            for message in SCHEMA.messages.values():
-                if "MatchEventIndicator" in message.fields:
-                    with m.Case(message.id):
-                        m.d.sync += [has_indicator.eq(1), is_book.eq(message.id in BOOK_TEMPLATES),
-                                     indicator_at.eq(message["MatchEventIndicator"].offset)]
         m.d.sync += [
             body.eq(size - MESSAGE_PREFIX), body_is_none.eq(size == MESSAGE_PREFIX),
             body_is_one.eq(size == MESSAGE_PREFIX + 1), too_short.eq(size < MESSAGE_PREFIX),
             too_long.eq(body >= payload_left),      # for what will be left after the next byte
             block_is_one.eq(block_length == 1),
-            needed.eq(block_length + Mux(is_book, _ENTRY.dimension.size, 0)),
-            bad_block.eq((block_length <= indicator_at) | (needed > body)),
+            needed.eq(block_length + Mux(book_template, _ENTRY.dimension.size, 0)),
+            bad_block.eq(Cat(flag & (block_length <= offset) for offset, flag in indicator_at.items()).any()
+                         | (needed > body)),
         ]
         in_root, skips_to_group = Signal(), Signal()    # as they were when the message began
         entries_left = Signal(8)    # entries after the one whose bytes arrive
@@ -231,7 +239,7 @@ class Mdp3Walker(wiring.Component):
                             m.d.sync += phase.eq(Phase.SKIP)
             with m.Case(Phase.ROOT):
                 with m.If(self.valid):
-                    at_indicator = index == indicator_at
+                    at_indicator = Cat(flag & (index == offset) for offset, flag in indicator_at.items()).any()
                     publishes = (self.data & PUBLISH_BITS).any()
                     with m.If(at_indicator):
                         m.d.sync += end_of_event.eq(publishes)

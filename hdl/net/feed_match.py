@@ -143,15 +143,36 @@ class FeedMatch(wiring.Component):
         is_none, is_one = Signal(), Signal()    # payload_len
         m.d.sync += [is_none.eq(payload_len == 0), is_one.eq(payload_len == 1)]
 
-        def field(header, name):
-            """The field `name` of `header` is complete with this byte."""
-            return at == header.fields[name].offset + header.fields[name].size - 1
-
         def value(header, name):
+            """The field `name` of `header`, right with its last byte."""
             return window[:8 * header.fields[name].size]
+
+        def after(header, name):
+            """The byte behind the field `name` of `header` arrives: what was found of the field is acted upon."""
+            return at == header.fields[name].end
 
         def drop(reason):
             m.d.sync += [verdict.eq(reason), where.eq(_Where.IGNORED)]
+
+        # All comparisons are made of every byte, and stand in flip-flops with the next one; `at` tells which of them
+        # is looked at. A header's first byte goes by while the one before is still being judged.
+        found = {
+            "ipv4": value(net.ETHERNET, "ethertype") == net.ETHERTYPE_IPV4,
+            "vlan": value(net.ETHERNET, "ethertype") == net.ETHERTYPE_VLAN,
+            "other_vid": value(net.VLAN, "tci")[:12] != self.vlan[:12],
+            "bad_version": (rx.data[4:] != net.IPV4_NO_OPTIONS >> 4) | (rx.data[:4] < net.IPV4_NO_OPTIONS & 0xF),
+            "options": rx.data[:4] != net.IPV4_NO_OPTIONS & 0xF,
+            "too_short": value(net.IPV4, "total_length") < net.IPV4.size,
+            # Below "don't fragment" stand "more fragments" and the offset.
+            "fragment": (value(net.IPV4, "flags_fragment") & (net.IPV4_DONT_FRAGMENT - 1)) != 0,
+            "other_protocol": value(net.IPV4, "protocol") != net.PROTOCOL_UDP,
+            "bad_length": (value(net.UDP, "length") < net.UDP.size) | (value(net.UDP, "length") != udp_length),
+        }
+        for name, (ip, port) in zip("ab", lines, strict=True):
+            found |= {f"mac_{name}": value(net.ETHERNET, "dst") == _multicast_mac(ip), f"on_{name}": ip != 0,
+                      f"ip_{name}": value(net.IPV4, "dst") == ip, f"port_{name}": value(net.UDP, "dst_port") == port}
+        is_ = {name: Signal(name=f"is_{name}") for name in found}
+        m.d.sync += [is_[name].eq(what) for name, what in found.items()]
 
         m.d.comb += [
             out.data.eq(rx.data), out.valid.eq(rx.valid & in_payload), out.first.eq(rx.valid & first),
@@ -160,22 +181,21 @@ class FeedMatch(wiring.Component):
             out.payload_len.eq(payload_len),
         ]
 
+        with m.If(rx.valid):
+            m.d.sync += at.eq(at + 1)
         with m.Switch(where):
             with m.Case(_Where.ETHERNET):
                 with m.If(rx.valid):
-                    m.d.sync += at.eq(at + 1)
-                    with m.If(field(net.ETHERNET, "dst")):
-                        ours = [(ip != 0) & (value(net.ETHERNET, "dst") == _multicast_mac(ip)) for ip, _ in lines]
-                        m.d.sync += [on.eq(hit) for on, hit in zip(line_on, ours, strict=True)]
-                    # What a long comparison has found is acted upon with the next byte.
-                    with m.If((at == net.ETHERNET.fields["src"].offset) & ~(line_on[0] | line_on[1])):
+                    with m.If(after(net.ETHERNET, "dst")):
+                        m.d.sync += [on.eq(is_[f"mac_{name}"] & is_[f"on_{name}"])
+                                     for name, on in zip("ab", line_on, strict=True)]
+                    with m.If((at == net.ETHERNET.fields["dst"].end + 1) & ~(line_on[0] | line_on[1])):
                         drop(_Verdict.NOT_OURS)
-                    with m.If(field(net.ETHERNET, "ethertype")):
-                        m.d.sync += at.eq(0)
-                        with m.If((value(net.ETHERNET, "ethertype") == net.ETHERTYPE_IPV4)
-                                  & (self.vlan[16] | ~self.vlan[17])):
+                    with m.If(after(net.ETHERNET, "ethertype")):
+                        m.d.sync += at.eq(1)
+                        with m.If(is_["ipv4"] & (self.vlan[16] | ~self.vlan[17])):
                             m.d.sync += where.eq(_Where.IPV4)
-                        with m.Elif((value(net.ETHERNET, "ethertype") == net.ETHERTYPE_VLAN) & self.vlan[16:18].any()):
+                        with m.Elif(is_["vlan"] & self.vlan[16:18].any()):
                             m.d.sync += where.eq(_Where.VLAN)
                         with m.Else():
                             drop(_Verdict.NOT_OURS)
@@ -183,15 +203,13 @@ class FeedMatch(wiring.Component):
             with m.Case(_Where.VLAN):
                 # The EtherType that said "tagged" was the tag's own first field, so what follows is the rest of the
                 # tag, and then the EtherType proper.
-                tci_end = net.VLAN.fields["tci"].size - 1
-                ethertype_end = tci_end + net.ETHERNET.fields["ethertype"].size
+                tci_end = net.VLAN.fields["tci"].size
                 with m.If(rx.valid):
-                    m.d.sync += at.eq(at + 1)
-                    with m.If((at == tci_end) & ~self.vlan[16] & (value(net.VLAN, "tci")[:12] != self.vlan[:12])):
+                    with m.If((at == tci_end) & ~self.vlan[16] & is_["other_vid"]):
                         drop(_Verdict.NOT_OURS)
-                    with m.If(at == ethertype_end):
-                        m.d.sync += at.eq(0)
-                        with m.If(value(net.ETHERNET, "ethertype") == net.ETHERTYPE_IPV4):
+                    with m.If(at == tci_end + net.ETHERNET.fields["ethertype"].size):
+                        m.d.sync += at.eq(1)
+                        with m.If(is_["ipv4"]):
                             m.d.sync += where.eq(_Where.IPV4)
                         with m.Else():
                             drop(_Verdict.NOT_OURS)
@@ -206,51 +224,43 @@ class FeedMatch(wiring.Component):
             m.d.sync += udp_length.eq(total_length - net.IPV4.size)
             with m.Case(_Where.IPV4):
                 with m.If(rx.valid):
-                    m.d.sync += at.eq(at + 1)
                     with m.If(at[0]):
                         m.d.sync += Cat(header_sum, carry).eq(header_sum + window[:16] + carry)
-                    with m.If(field(net.IPV4, "version_ihl")):
-                        version, ihl = rx.data[4:], rx.data[:4]
-                        with m.If((version != net.IPV4_NO_OPTIONS >> 4) | (ihl < net.IPV4_NO_OPTIONS & 0xF)):
+                    with m.If(after(net.IPV4, "version_ihl")):
+                        with m.If(is_["bad_version"]):
                             drop(_Verdict.BAD_HEADER)
-                        with m.Elif(ihl != net.IPV4_NO_OPTIONS & 0xF):
+                        with m.Elif(is_["options"]):
                             drop(_Verdict.IP_OPTIONS)
-                    with m.If(field(net.IPV4, "total_length")):
+                    with m.If(at == net.IPV4.fields["total_length"].end - 1):
                         m.d.sync += total_length.eq(value(net.IPV4, "total_length"))
-                        with m.If(value(net.IPV4, "total_length") < net.IPV4.size):
-                            drop(_Verdict.BAD_HEADER)
-                    # Below "don't fragment" stand "more fragments" and the offset.
-                    with m.If(field(net.IPV4, "flags_fragment")):
-                        with m.If((value(net.IPV4, "flags_fragment") & (net.IPV4_DONT_FRAGMENT - 1)) != 0):
-                            drop(_Verdict.FRAGMENT)
-                    with m.If(field(net.IPV4, "protocol") & (value(net.IPV4, "protocol") != net.PROTOCOL_UDP)):
+                    with m.If(after(net.IPV4, "total_length") & is_["too_short"]):
+                        drop(_Verdict.BAD_HEADER)
+                    with m.If(after(net.IPV4, "flags_fragment") & is_["fragment"]):
+                        drop(_Verdict.FRAGMENT)
+                    with m.If(after(net.IPV4, "protocol") & is_["other_protocol"]):
                         drop(_Verdict.NOT_OURS)
-                    with m.If(field(net.IPV4, "dst")):
-                        m.d.sync += [on.eq(on & (value(net.IPV4, "dst") == ip))
-                                     for on, (ip, _) in zip(line_on, lines, strict=True)]
-                        m.d.sync += at.eq(0)
-                        m.d.sync += where.eq(_Where.UDP)
+                    with m.If(at == net.IPV4.size - 1):
+                        m.d.sync += [at.eq(0), where.eq(_Where.UDP)]
 
             with m.Case(_Where.UDP):
                 with m.If(rx.valid):
-                    m.d.sync += at.eq(at + 1)
-                    with m.If(at == 1):     # a long comparison, as above
+                    with m.If(at == 0):
+                        m.d.sync += [on.eq(on & is_[f"ip_{name}"]) for name, on in zip("ab", line_on, strict=True)]
+                    with m.If(at == 1):
                         with m.If(~sum_ok):
                             drop(_Verdict.BAD_HEADER)
                         with m.Elif(~(line_on[0] | line_on[1])):
                             drop(_Verdict.NOT_OURS)
-                    with m.If(field(net.UDP, "dst_port")):
-                        hits = [on & (value(net.UDP, "dst_port") == port)
-                                for on, (_, port) in zip(line_on, lines, strict=True)]
+                    with m.If(after(net.UDP, "dst_port")):
+                        hits = [on & is_[f"port_{name}"] for name, on in zip("ab", line_on, strict=True)]
                         m.d.sync += [line.eq(~hits[0]), hit.eq(hits[0] | hits[1])]
-                    with m.If((at == net.UDP.fields["length"].offset) & ~hit):
+                    with m.If((at == net.UDP.fields["dst_port"].end + 1) & ~hit):
                         drop(_Verdict.NOT_OURS)
-                    with m.If(field(net.UDP, "length")):
-                        length = value(net.UDP, "length")
-                        m.d.sync += payload_len.eq(length - net.UDP.size)
-                        with m.If((length < net.UDP.size) | (length != udp_length)):
-                            drop(_Verdict.BAD_HEADER)
-                    with m.If(field(net.UDP, "checksum")):
+                    with m.If(at == net.UDP.fields["length"].end - 1):
+                        m.d.sync += payload_len.eq(value(net.UDP, "length") - net.UDP.size)
+                    with m.If(after(net.UDP, "length") & is_["bad_length"]):
+                        drop(_Verdict.BAD_HEADER)
+                    with m.If(at == net.UDP.size - 1):
                         m.d.sync += [remaining.eq(payload_len - 1), last.eq(is_one), first.eq(~is_none)]
                         with m.If(is_none):
                             drop(_Verdict.EMPTY)

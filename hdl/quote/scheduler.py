@@ -148,18 +148,20 @@ class Scheduler(wiring.Component):
 
         # The evaluation: what it is for, and how far it is.
         flying, flight = Signal(), Signal(8)    # a background evaluation that has not decided, whatever claims the mode
-        weighing, squash, loaded = Signal(), Signal(), Signal()
+        weighing, squash, loaded, ripe = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             weighing.eq((mode == Mode.CONTENT) & (step == DECISION_CYCLES)),
             squash.eq(flying & (claim | self.invalidate)),
             loaded.eq((mode != Mode.IDLE) & (step == LOAD_CYCLES - 1)),
             self.load.eq(loaded & (mode != Mode.CONTENT)),
-            self.due.eq(flying & (mode == Mode.BACKGROUND) & (step == DECISION_CYCLES) & ~squash),
+            self.due.eq(ripe & ~claim & ~self.invalidate),
             self.content.eq(mode == Mode.CONTENT),
             self.weigh.eq(tail[0] | weighing), self.direct.eq(mode == Mode.CONTENT),
             self.window.eq(tail[1]), self.leave.eq(tail[2]),
             self.settle_now.eq((mode == Mode.SETTLE) & (step == LOAD_CYCLES) & settling & ~self.settle),
         ]
+        # The decision is on the way to the pins: that its cycle comes is known the cycle before.
+        m.d.sync += ripe.eq(flying & (mode == Mode.BACKGROUND) & (step == DECISION_CYCLES - 1) & ~squash)
         m.d.sync += [tail.eq(Cat(self.due, self.weigh, tail[1])), self.at.eq(Cat(loaded, self.at[:-1]))]
         m.d.comb += following.eq(current)
         m.d.sync += current.eq(following)
