@@ -195,6 +195,8 @@ class Core(wiring.Component):
             link.session_sent.eq(order.session_sent), link.session_sent_seq.eq(order.session_sent_seq),
             telemetry.cycle.eq(cycle), telemetry.decision_valid.eq(path.record_valid),
             *(getattr(telemetry.decision, name).eq(getattr(record, name)) for name in record.signature.members),
+            telemetry.mass_cancel.strobe.eq(path.mass_cancel), telemetry.mass_cancel.data.eq(path.last_seq),
+            telemetry.mass_cancel_state.eq(path.status.state), telemetry.quote_id.eq(path.quote_id),
         ]
         events = {
             "state_changed": (path.state_changed, Cat(path.status.state, Const(0, 6), path.status.halt_cause)),

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
 from hdl.book.by_level import BookByLevel
 from hdl.control.params import PARAM_ROW
-from hdl.control.registers import MASS_CANCEL_INSTRUMENT, REDUCING
+from hdl.control.registers import REDUCING
 from hdl.feed.arbiter import SequenceArbiter
 from hdl.feed.lookup import NARROWING, InstrumentLookup
 from hdl.feed.mdp3 import SCHEMA, Mdp3Walker
@@ -66,7 +66,7 @@ PathCounters = Signature({name: Out(1) for name in COUNTED})
 #: A decision as the host will read it; names and widths are those of the link's Decision message.
 DecisionRecord = Signature({
     f.name: Out(signed(8 * f.size) if f.signed else 8 * f.size)
-    for f in _LINK["Decision"].fields.values() if f.name != "sequence"})
+    for f in _LINK["Decision"].fields.values() if f.name not in ("sequence", "quoteId")})
 
 # The last byte of a SecurityID is far enough before the trigger byte for every verdict to stand by then.
 _ENTRY = SCHEMA["MDIncrementalRefreshBook46"].groups["NoMDEntries"]
@@ -108,7 +108,10 @@ class TickPath(wiring.Component):
     session_up, session_lost, session_enabled : in(1) from the order session; ``session_enabled`` strobes when a
         connection is handed over: nothing is live on it.
     fire : out(1), kind : out(1), quote : out(Quote), ready : in(1), hot_busy : out(1) to the order port.
-    record : out(DecisionRecord), record_valid : out(1) a decision was taken.
+    record : out(DecisionRecord), record_valid : out(1) a decision was taken; of its cycles the low 9 bits stand, its
+        ``quoteId`` in ``quote_id``, and what has no meaning for this decision is anything, as
+        :class:`hdl.control.telemetry.Telemetry` wants it. mass_cancel : out(1) one starts. quote_id : out(64) of the
+        frame that started last, from two cycles after its start on.
     direct_quote : out(1) a quote caused by a trigger byte starts; ``trigger_cycle`` : out(64) when that byte was on the
         pins.
     state_changed, arm_refused, gap, poisoned, channel_reset : out(1) events; ``gap_size`` : out(32) packets missing in
@@ -127,7 +130,8 @@ class TickPath(wiring.Component):
             "counters": Out(PathCounters), "drops": Out(32), "row_address": Out(8), "row": In(PARAM_ROW),
             "flip": Out(1), "bank": In(1), "session_up": In(1), "session_lost": In(1), "session_enabled": In(1),
             "fire": Out(1), "kind": Out(1), "quote": Out(Quote), "ready": In(1), "hot_busy": Out(1),
-            "record": Out(DecisionRecord), "record_valid": Out(1), "direct_quote": Out(1), "trigger_cycle": Out(64),
+            "record": Out(DecisionRecord), "record_valid": Out(1), "mass_cancel": Out(1),
+            "quote_id": Out(64), "direct_quote": Out(1), "trigger_cycle": Out(64),
             "state_changed": Out(1), "arm_refused": Out(1), "gap": Out(1), "gap_size": Out(32),
             "poisoned": Out(1), "channel_reset": Out(1), "last_seq": Out(32)})
 
@@ -335,11 +339,14 @@ class TickPath(wiring.Component):
                 moment.heartbeat_ok.eq(state.heartbeat_ok), moment.session_up.eq(self.session_up),
                 moment.new_ok.eq(buckets.new_ok), moment.cancel_ok.eq(buckets.cancel_ok), moment.can_send.eq(go),
                 moment.fouled.eq(scheduler.fouled), moment.fired.eq(fired), moment.cycle.eq(self.cycle),
-                moment.quote_id.eq(next_quote_id), trigger_at.eq(on_pins), line_b.eq(payload.line),
+                trigger_at.eq(on_pins), line_b.eq(payload.line),
                 last_seq.eq(arbiter.last_seq),
             ]
         started = Signal()
-        m.d.sync += started.eq(self.fire)
+        quote_id_before = Signal(64)
+        m.d.sync += [started.eq(self.fire), quote_id_before.eq(next_quote_id)]
+        with m.If(started):
+            m.d.sync += self.quote_id.eq(quote_id_before)
         with m.If(control.quote_id_written):
             m.d.sync += next_quote_id.eq(control.quote_id)
         with m.Elif(started):
@@ -392,7 +399,7 @@ class TickPath(wiring.Component):
             exposure.emit.eq(leaves_now), exposure.instrument.eq(scheduler.decided),
             exposure.bid_px.eq(window.bid_ticks), exposure.ask_px.eq(window.ask_ticks),
             exposure.bid_lots.eq(window.bid_quantity), exposure.ask_lots.eq(window.ask_quantity),
-            exposure.quote_id.eq(moment.quote_id),
+            exposure.quote_id.eq(self.quote_id),
             exposure.clear_all.eq(mass_cancel), exposure.restart.eq(self.session_enabled),
             exposure.settle.eq(scheduler.settle_now),
             exposure.clear_bid.eq(settle_words[8]), exposure.clear_ask.eq(settle_words[9]),
@@ -433,38 +440,27 @@ class TickPath(wiring.Component):
                          bests_known.eq(Cat(book.best_bid.known, book.best_ask.known))]
         out = self.record
         told, sent = Signal(), Signal()     # a decision was taken; its frame has left
-        m.d.comb += [
-            told.eq(scheduler.leave & ~record.deferred), sent.eq(moment.fired),
-            self.record_valid.eq(mass_cancel | (told & (record.direct | sent))),
-            out.fireCycle.eq(Mux(mass_cancel, self.cycle, moment.cycle)),
-            out.feedSeq.eq(Mux(mass_cancel, arbiter.last_seq, last_seq)),
-            out.state.eq(Mux(mass_cancel, state.state, moment.state)),
-        ]
         flags = {"direct": record.direct, "lineB": record.direct & line_b, "bidKnown": bests_known[0],
                  "askKnown": bests_known[1], "bidSideOk": record.bid_ok, "askSideOk": record.ask_ok,
                  "bidCounted": sent & (window.bid_quantity != 0), "askCounted": sent & (window.ask_quantity != 0)}
         assert set(flags) == set(FLAG)
         assert sorted(FLAG.values()) == list(range(len(flags)))
-        with m.If(mass_cancel):
-            m.d.comb += [out.outcome.eq(OUTCOME["MASS_CANCEL"]), out.instrument.eq(MASS_CANCEL_INSTRUMENT),
-                         out.quoteId.eq(next_quote_id)]
-        with m.Else():
-            m.d.comb += [
-                out.outcome.eq(Mux(sent, Mux(record.is_new, OUTCOME["SENT"], OUTCOME["PULLED"]),
-                                   Mux(record.reasons == 0, OUTCOME["HELD"], OUTCOME["DROPPED"]))),
-                out.instrument.eq(scheduler.decided), out.reasons.eq(record.reasons),
-                out.flags.eq(Cat(flags[name] for name in sorted(flags, key=FLAG.get))),
-                out.triggerCycle.eq(Mux(record.direct, trigger_at, 0)),
-                out.bestBidTicks.eq(sampled[0]), out.bestAskTicks.eq(sampled[1]),
-                out.candidateBidTicks.eq(engine.bid), out.candidateAskTicks.eq(engine.ask),
-                out.positionLots.eq(record.lots),
-            ]
-            with m.If(sent):
-                m.d.comb += [out.quoteId.eq(moment.quote_id),
-                             out.bidTicks.eq(window.bid_ticks), out.askTicks.eq(window.ask_ticks),
-                             out.bidLots.eq(window.bid_quantity), out.askLots.eq(window.ask_quantity)]
         m.d.comb += [
-            self.drops.eq(Mux(self.record_valid & ~mass_cancel, record.reasons, 0)),
+            told.eq(scheduler.leave & ~record.deferred), sent.eq(moment.fired),
+            self.record_valid.eq(told & (record.direct | sent)), self.mass_cancel.eq(mass_cancel),
+            out.outcome.eq(Mux(sent, Mux(record.is_new, OUTCOME["SENT"], OUTCOME["PULLED"]),
+                               Mux(record.reasons == 0, OUTCOME["HELD"], OUTCOME["DROPPED"]))),
+            out.flags.eq(Cat(flags[name] for name in sorted(flags, key=FLAG.get))),
+            out.instrument.eq(scheduler.decided), out.state.eq(moment.state), out.reasons.eq(record.reasons),
+            out.fireCycle.eq(moment.cycle), out.triggerCycle.eq(trigger_at), out.feedSeq.eq(last_seq),
+            out.bestBidTicks.eq(sampled[0]), out.bestAskTicks.eq(sampled[1]),
+            out.bidTicks.eq(window.bid_ticks), out.askTicks.eq(window.ask_ticks),
+            out.bidLots.eq(window.bid_quantity), out.askLots.eq(window.ask_quantity),
+            out.candidateBidTicks.eq(engine.bid), out.candidateAskTicks.eq(engine.ask),
+            out.positionLots.eq(record.lots),
+        ]
+        m.d.comb += [
+            self.drops.eq(Mux(self.record_valid, record.reasons, 0)),
             self.direct_quote.eq(fired & primed & self.rx.valid), self.trigger_cycle.eq(on_pins),
             self.state_changed.eq(state.changed), self.arm_refused.eq(state.arm_refused), self.gap.eq(arbiter.gap),
             self.gap_size.eq(arbiter.ahead), self.last_seq.eq(arbiter.last_seq),

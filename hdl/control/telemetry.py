@@ -3,16 +3,17 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
 
+from hdl.control.registers import MASS_CANCEL_INSTRUMENT
 from hdl.layout import sbe
 from hdl.mac.stream import Packet
 from hdl.memory import BLOCK
 
-__all__ = ["DECISION", "EVENT", "EventInput", "Telemetry", "record_layout"]
+__all__ = ["DECISION", "EventInput", "Telemetry", "record_layout"]
 
 
 def record_layout(message) -> data.FlexibleLayout:
@@ -34,16 +35,20 @@ def record_layout(message) -> data.FlexibleLayout:
 
 _LINK = sbe.load("t2q_link")
 _DECISION, _EVENT = _LINK["Decision"], _LINK["Event"]
-_CODES = _LINK.enums["EventCode"]
+_CODES, _OUTCOMES = _LINK.enums["EventCode"], _LINK.enums["Outcome"]
+_DIRECT = _LINK.sets["DecisionFlags"]["direct"]
 _OVERFLOW = "TELEMETRY_OVERFLOW"
 WORD = 32       # bits that are stored a cycle
-STAMP = 33      # bits of the cycle that are kept with an event that waits
+#: Bits of a cycle that are kept with what waits; the others are made of the present cycle.
+STAMP = 9
 
-DECISION = record_layout(_DECISION)     #: a Decision; ``sequence`` is filled in by :class:`Telemetry`
-EVENT = record_layout(_EVENT)           #: an Event
+DECISION = record_layout(_DECISION)     #: a Decision; see :class:`Telemetry` for the fields that it fills in itself
 
 #: One kind of event. Members: ``strobe`` : Out(1), it happens in this cycle; ``data`` : Out(32), what about it.
 EventInput = Signature({"strobe": Out(1), "data": Out(32)})
+
+_FRAME = ("SENT", "PULLED")     # outcomes of decisions that have a frame
+_SENT_ONLY = ("quoteId", "bidTicks", "askTicks", "bidLots", "askLots")
 
 
 class Telemetry(wiring.Component):
@@ -51,17 +56,18 @@ class Telemetry(wiring.Component):
 
     Decisions and events share one sequence of numbers, in which every record counts, lost ones too: a number that is
     missing at the host is a record that was lost. As soon as there is room again, an event TELEMETRY_OVERFLOW follows,
-    whose data is the number of records lost since the last one.
+    whose data is the number of records lost since the last one, and whose cycle is the one in which it is stored.
 
-    **Latency**: the first byte of a decision is on ``o`` 7 cycles after its strobe, that of an event 9 cycles, if
-    nothing was waiting.
+    **Latency**: the first byte of a decision is on ``o`` 8 cycles after its strobe, that of a mass cancel or an event
+    9 cycles, if nothing was waiting.
 
-    **Rate**: a record is stored a word of 32 bits a cycle. While that is done one more decision can wait, so two may
-    follow one another at once, and then one in every 20 cycles; a third one in between is lost. Of one kind of event
-    that happens again while the first still waits to be stored, the last one is kept and the others count as lost.
+    **Rate**: a record is stored a word of 32 bits a cycle; meanwhile one decision, one mass cancel and one event of
+    each kind can wait. So two decisions may follow one another after 3 cycles, and then one in every 28; one in
+    between is lost. Of a mass cancel or one kind of event that happens again before the first one is stored, the first
+    one is kept and the others count as lost. Nothing waits for the host: what comes while there is no room is lost.
 
-    **Order**: records keep the order in which they happened, save that a decision goes before events that wait, and
-    those go by their codes. The cycle of an event is right unless it had to wait for 2^32 cycles.
+    **Order**: decisions and mass cancels keep the order in which they happened. They go before events that wait, but
+    not two of them before the same event; those go by their codes.
 
     Parameters
     ----------
@@ -71,13 +77,23 @@ class Telemetry(wiring.Component):
     Members
     -------
     cycle : In(64)
-        The present cycle, for events.
+        The present cycle. It has counted for half a period of :data:`STAMP` bits when the first record comes, or
+        started at 0.
     decision_valid : In(1), decision : In(DECISION)
-        Strobe: a decision. Its ``sequence`` is ignored. The strobe may come late in its cycle.
+        Strobe: a decision, not MASS_CANCEL. Its ``sequence`` and ``quoteId`` are ignored, and of its cycles all but the
+        low :data:`STAMP` bits: they lie at most 100 cycles back. Told as 0 are ``triggerCycle`` where the flag
+        ``direct`` is not set, and where the outcome is neither SENT nor PULLED ``quoteId`` and ticks and lots of
+        bid and ask.
+    mass_cancel : In(EventInput), mass_cancel_state : In(8)
+        Strobe: a mass cancel starts in this cycle, ``data`` is its ``feedSeq``. Told as a decision, with the present
+        cycle as ``fireCycle``; all that this does not mention is 0.
+    quote_id : In(64)
+        ``quoteId`` of the decision or mass cancel whose frame was the last one. It holds for the 75 cycles after the
+        strobe.
     events : In(Signature)
         An :data:`EventInput` for every code of the schema but TELEMETRY_OVERFLOW, under its name in lower case.
     lost : Out(1)
-        Strobe for a counter: one record or more was lost in the cycle before.
+        Strobe for a counter: one record or more was lost.
     o : Out(Packet)
         Payloads of link packets.
     o_type : Out(8), o_length : Out(16)
@@ -92,6 +108,9 @@ class Telemetry(wiring.Component):
             "cycle": In(64),
             "decision_valid": In(1),
             "decision": In(DECISION),
+            "mass_cancel": In(EventInput),
+            "mass_cancel_state": In(8),
+            "quote_id": In(64),
             "events": In(Signature({name.lower(): Out(EventInput) for name in _CODES if name != _OVERFLOW})),
             "lost": Out(1),
             "o": Out(Packet),
@@ -101,135 +120,192 @@ class Telemetry(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        words = [-(-layout.size // WORD) for layout in (DECISION, EVENT)]
-        most = max(words)
-        size = 1 << (self.depth * most + 2).bit_length()
+        decision_words, rest = divmod(_DECISION.block_length, WORD // 8)
+        event_words = 5     # number, code, data, cycle
+        assert not rest
+        assert [(f.name, f.size) for f in _EVENT.fields.values()] == [
+            ("sequence", 4), ("code", 1), ("data", 4), ("cycle", 8)]
+        write, room = self._elaborate_memory(m, decision_words)
 
-        sequence = Signal(32)
-        lost = Signal(range(len(_CODES) + 1))       # in the cycle before
-        missing = Signal(32)                        # lost since the last TELEMETRY_OVERFLOW
-        store = Signal()                            # a record starts to be stored, under number `sequence`
-        ready, ready_next = Signal(), Signal()      # it could
-        m.d.sync += ready.eq(ready_next)
-
-        # A decision: taken in every cycle in which there is room for one, so that its strobe has few registers to
-        # reach, and so that hundreds of clock enables come from one.
-        decision = Signal(DECISION)
-        decision_full, decision_full_next = Signal(), Signal()
-        room = Signal(init=1)       # no decision waits, or it is being stored
-        m.d.comb += decision_full_next.eq(~room | self.decision_valid)
-        m.d.sync += [decision_full.eq(decision_full_next), room.eq(~decision_full_next | ready_next)]
-        with m.If(room):
-            m.d.sync += decision.eq(self.decision)
-        losses = [self.decision_valid & ~room]
-
-        # Events wait in a place of their own, one for each kind. The first by its code is chosen, then moved.
-        event = Signal(EVENT)
-        event_full, event_done = Signal(), Signal()
+        # What waits. A kind takes in what is offered until something has happened.
         names = sorted(_CODES, key=_CODES.get)
-        waiting, choice = Signal(len(names)), Signal(len(names))
-        choosing = choice.any()
-        # The high word of an event's cycle is the present one, or the one before it: the low bit tells.
-        high_before = Signal(32)
-        with m.If(self.cycle[:32].all()):
-            m.d.sync += high_before.eq(self.cycle[32:])
-        stamp = self.cycle[:STAMP]
-        values = {}
-        for n, name in enumerate(names):
-            if name == _OVERFLOW:
-                with m.If(choice[n]):
-                    m.d.sync += [waiting[n].eq(0), missing.eq(lost)]
-                with m.Else():
-                    m.d.sync += missing.eq(missing + lost)
-                    with m.If(lost.any() | missing.any()):
-                        m.d.sync += waiting[n].eq(1)
-                values[name] = missing, stamp
+        kinds = ["decision", "mass_cancel", *names]
+        waiting, chosen = ({kind: Signal(name=f"{kind.lower()}_{what}") for kind in kinds}
+                           for what in ("waiting", "chosen"))
+        done, taken = Signal(), Signal()    # the record that was chosen is dealt with; `missing` is taken
+        losses = []
+        upcoming, decision = (Signal(DECISION, name=name, reset_less=True) for name in ("upcoming", "decision"))
+        stamps, values, begins = {}, {}, Signal()
+        with m.If(~waiting["decision"]):
+            m.d.sync += [waiting["decision"].eq(self.decision_valid), upcoming.eq(self.decision)]
+        with m.If(begins & chosen["decision"]):
+            m.d.sync += waiting["decision"].eq(0)
+        losses.append(self.decision_valid & waiting["decision"])
+        now = Signal(STAMP)                 # the cycle before
+        m.d.sync += now.eq(self.cycle)
+        state = Signal(8)
+        happens = {}
+        for kind in kinds[1:]:
+            stamps[kind] = Signal(STAMP, name=f"{kind.lower()}_stamp")
+            if kind == _OVERFLOW:
+                with m.If(~chosen[kind]):
+                    m.d.sync += stamps[kind].eq(self.cycle)
                 continue
-            source = getattr(self.events, name.lower())
-            values[name] = Signal(32, name=f"{name.lower()}_data"), Signal(STAMP, name=f"{name.lower()}_stamp")
-            with m.If(choice[n]):
-                m.d.sync += waiting[n].eq(0)
-            with m.If(source.strobe):
-                m.d.sync += [waiting[n].eq(1), values[name][0].eq(source.data), values[name][1].eq(stamp)]
-            losses.append(source.strobe & waiting[n] & ~choice[n])
-        m.d.sync += choice.eq(0)
-        with m.If(~choosing & ~event_full):
-            m.d.sync += choice.eq(waiting & -waiting)
-        event_full_next = Signal()
-        m.d.comb += event_full_next.eq(choosing | (event_full & ~event_done))
-        m.d.sync += event_full.eq(event_full_next)
-        chosen = Signal(STAMP)
-        m.d.comb += chosen.eq(_one_of(choice, [values[name][1] for name in names]))
-        with m.If(choosing):
+            source = self.mass_cancel if kind == "mass_cancel" else getattr(self.events, kind.lower())
+            offered, values[kind] = (Signal(32, name=f"{kind.lower()}_{what}") for what in ("offered", "data"))
+            happens[kind] = Signal(name=f"{kind.lower()}_happens")
+            m.d.sync += [happens[kind].eq(source.strobe), offered.eq(source.data)]
+            with m.If(~waiting[kind]):
+                m.d.sync += [waiting[kind].eq(happens[kind]), values[kind].eq(offered), stamps[kind].eq(now)]
+            with m.If(done & chosen[kind]):
+                m.d.sync += waiting[kind].eq(0)
+            losses.append(happens[kind] & waiting[kind])
+        offered_state = Signal(8)
+        m.d.sync += offered_state.eq(self.mass_cancel_state)
+        with m.If(~waiting["mass_cancel"]):
+            m.d.sync += state.eq(offered_state)
+        cancel_first = Signal()     # it happened before the decision
+        with m.If(self.decision_valid & ~waiting["decision"]):
+            m.d.sync += cancel_first.eq(waiting["mass_cancel"] | happens["mass_cancel"])
+
+        # Which one is next.
+        free, drops = Signal(init=1), Signal()
+        events_turn, event_waits = Signal(), Signal()
+        m.d.comb += event_waits.eq(Cat(waiting[name] for name in names if name != _OVERFLOW).any()
+                                   | (waiting[_OVERFLOW] & room))
+        others = ~(events_turn & event_waits)
+        picks = {"decision": waiting["decision"] & others & ~(cancel_first & waiting["mass_cancel"])}
+        picks["mass_cancel"] = waiting["mass_cancel"] & others & (cancel_first | ~waiting["decision"])
+        before = (waiting["decision"] | waiting["mass_cancel"]) & others
+        for name in names:
+            wants = waiting[name] & room if name == _OVERFLOW else waiting[name]
+            picks[name] = wants & ~before
+            before = before | wants
+        turns = Signal(decision_words)      # the word, one hot
+        is_event = Signal()
+        last = (turns[event_words - 1] & is_event) | turns[decision_words - 1]
+        m.d.comb += [begins.eq(turns[0] | drops), done.eq(last | drops)]
+        m.d.sync += [turns.eq(Mux(last, 0, turns << 1)), drops.eq(0)]
+        with m.If(free):
             m.d.sync += [
-                event.code.eq(_one_of(choice, [_CODES[name] for name in names])),
-                event.data.eq(_one_of(choice, [values[name][0] for name in names])),
-                event.cycle.eq(Cat(chosen[:32], Mux(chosen[32] == self.cycle[32], self.cycle[32:], high_before))),
+                *(chosen[kind].eq(picks[kind]) for kind in kinds),
+                is_event.eq(~(picks["decision"] | picks["mass_cancel"])), decision.eq(upcoming),
+                free.eq(~before), turns[0].eq(before & room), drops.eq(before & ~room),
             ]
+        with m.If(done):
+            m.d.sync += [free.eq(1), events_turn.eq(~is_event)]
 
-        m.d.sync += [lost.eq(sum(losses)), sequence.eq(sequence + (lost + store))]
-        m.d.comb += self.lost.eq(lost.any())
+        # Numbers and losses.
+        lost, sequence, missing = Signal(range(len(kinds) + 1)), Signal(32), Signal(32)
+        m.d.sync += [lost.eq(sum(losses) + drops), sequence.eq(sequence + (lost + turns[0])), self.lost.eq(lost.any()),
+                     missing.eq(Mux(taken, 0, missing) + lost)]
+        m.d.comb += taken.eq(turns[2] & chosen[_OVERFLOW])
+        with m.If(lost.any()):
+            m.d.sync += waiting[_OVERFLOW].eq(1)
+        with m.Elif(taken):
+            m.d.sync += waiting[_OVERFLOW].eq(0)
 
-        # Storing: a word a cycle, its number first. A decision moves on before that, an event stays where it is.
-        m.submodules.records = records = Memory(shape=WORD + 2, depth=size, init=[], attrs=BLOCK)
-        write, read = records.write_port(), records.read_port(domain="comb")
-        number, stored = Signal(32), Signal(DECISION)
-        left = Signal(range(most + 1))              # words
-        kind = Signal()                             # it is an event
-        writing = Signal()                          # `left` is not 0
-        used = Signal(range(size + 1))              # words in the memory
-        fetch = Signal()
-        m.d.comb += [
-            # `used` may lack three words by then: this cycle's, the one before it and the next one's.
-            ready_next.eq(Mux(writing, left == 1, ~store) & (used <= size - most - 3)),
-            # The next one is chosen and moved just behind the last word.
-            event_done.eq(writing & kind & (left == 3)),
-            store.eq(ready & (decision_full | event_full)),
-        ]
+        # Each word has a register that is 0 but in its turn.
+        parts = []
+
+        def part(turn, value, width=WORD):
+            shown = Signal(width, name=f"part_{len(parts)}", reset_less=True)
+            m.d.sync += shown.eq(Mux(turn, value, 0))
+            parts.append(shown)
+
+        def place(name):
+            place, rest = divmod(_DECISION[name].offset, WORD // 8)
+            assert not rest, name
+            return place
+
+        of_decision, of_cancel = chosen["decision"], chosen["mass_cancel"]
+        of_both, sent, direct = Signal(), Signal(), decision.flags[_DIRECT]
+        m.d.comb += [of_both.eq(~is_event),
+                     sent.eq(of_decision & Cat(decision.outcome == _OUTCOMES[name] for name in _FRAME).any())]
+        part(turns[0], sequence)
+        at = place("outcome")
+        assert [_DECISION[name].offset - 4 * at for name in ("outcome", "instrument", "flags", "state")] == [*range(4)]
+        part(turns[at] & of_decision, Cat(decision.outcome, decision.instrument, decision.flags, decision.state))
+        part(turns[at] & of_cancel, Cat(
+            Const(_OUTCOMES["MASS_CANCEL"], 8), Const(MASS_CANCEL_INSTRUMENT, 8), Const(0, 8), state))
+        for half in range(2):
+            part(turns[place("quoteId") + half] & (sent | of_cancel), self.quote_id.word_select(half, WORD))
+        part(turns[place("feedSeq")] & of_cancel, values["mass_cancel"])
+        told = {"sequence", "outcome", "instrument", "flags", "state", "quoteId", "triggerCycle", "fireCycle"}
+        for name in _DECISION.fields:
+            if name not in told:
+                part(turns[place(name)] & (sent if name in _SENT_ONLY else of_decision), decision[name])
+        part(turns[1] & is_event, reduce(or_, (Mux(chosen[name], _CODES[name], 0) for name in names)), 8)
+        part(taken, missing)
+        for name in names:
+            if name != _OVERFLOW:
+                part(turns[2] & chosen[name], values[name])
+
+        # Cycles: the stamps of their turns, a cycle before them. The rest of a cycle is that of the present one, or of
+        # the period before it.
+        high, high_before = self.cycle[STAMP:], Signal(64 - STAMP)
+        with m.If(self.cycle[:STAMP] == 1 << (STAMP - 1)):
+            m.d.sync += high_before.eq(high)
+        clocks = []
+
+        def clock(turn, stamp):
+            shown = Signal(STAMP, name=f"clock_{len(clocks)}", reset_less=True)
+            m.d.sync += shown.eq(Mux(turn, stamp, 0))
+            clocks.append(shown)
+
+        fires, triggers = place("fireCycle"), place("triggerCycle")
+        clock((turns[fires - 1] | turns[fires]) & of_decision, decision.fireCycle)
+        clock((turns[triggers - 1] | turns[triggers]) & of_decision & direct, decision.triggerCycle)
+        clock((turns[fires - 1] | turns[fires]) & of_cancel, stamps["mass_cancel"])
+        for name in names:
+            clock((turns[2] | turns[3]) & chosen[name], stamps[name])
+        stamp = Signal(STAMP)
+        m.d.comb += stamp.eq(reduce(or_, clocks))
+        whole = Cat(stamp, Mux(stamp[-1] & ~self.cycle[STAMP - 1], high_before, high))
+        for half in range(2):
+            part((turns[triggers + half] & of_decision & direct) | (turns[fires + half] & of_both)
+                 | (turns[3 + half] & is_event), whole.word_select(half, WORD))
+
         # A word goes to the memory a cycle after it was put together.
-        m.d.sync += [write.data[WORD:].eq(Cat(kind, left == 1)), write.en.eq(writing)]
+        stores, ends, short, kind = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [
+            stores.eq(~free & ~drops), ends.eq(last), short.eq(turns[1] & is_event), kind.eq(is_event),
+            write.en.eq(stores), write.data.eq(Cat(reduce(or_, parts), kind, ends, short)),
+        ]
         with m.If(write.en):
             m.d.sync += write.addr.eq(write.addr + 1)
-        writing_next = Signal()
-        moves = Signal()            # a decision is there, and nothing is being stored: the clock enable of `stored`
-        m.d.comb += writing_next.eq(Mux(writing, left != 1, store))
-        m.d.sync += [writing.eq(writing_next), moves.eq(~writing_next & decision_full_next)]
-        with m.If(moves):
-            m.d.sync += stored.eq(decision)
-        with m.If(writing):
-            m.d.sync += left.eq(left - 1)
-        with m.Elif(store):
-            m.d.sync += [left.eq(Mux(decision_full, words[0], words[1])), kind.eq(~decision_full), number.eq(sequence)]
-        m.d.sync += used.eq(used + write.en - fetch)
+        return m
 
-        # Each word has a register that says that it is its turn.
-        assert DECISION["sequence"] == EVENT["sequence"] == data.Field(unsigned(WORD), 0)
-        first = Signal()
-        m.d.sync += first.eq(store)
-        turns = [first & ~kind, first & kind]
-        parts = [Mux(first, number, 0)]
-        for record, turn, count in zip((stored, event), turns, words, strict=True):
-            for n in range(1, count):
-                before, turn = turn, Signal(name=f"turn_{count}_{n}")
-                m.d.sync += turn.eq(before)
-                parts.append(Mux(turn, record.as_value()[WORD * n:WORD * (n + 1)], 0))
-        m.d.sync += write.data[:WORD].eq(reduce(or_, parts))
+    def _elaborate_memory(self, m, words):
+        """The memory and what comes out of it. Returns its write port, and whether there is room for a record.
 
-        # Showing: one word is shown, a byte at a time, and the next one is fetched meanwhile.
+        Beside a word stand three bits: it is of an event, the record's last one, and has one byte only.
+        """
+        size = 1 << (self.depth * words + 2).bit_length()
+        m.submodules.records = records = Memory(shape=WORD + 3, depth=size, init=[], attrs=BLOCK)
+        write, read = records.write_port(), records.read_port(domain="comb")
+        used = Signal(range(size + 1))              # words in the memory
+        room, fetch = Signal(), Signal()
+        m.d.sync += [
+            used.eq(used + write.en - fetch),
+            # It may lack four words by then, the last ones of the record before.
+            room.eq(used <= size - words - 4),
+        ]
+
+        # One word is shown, a byte at a time, and the next one is fetched meanwhile.
         fetched, waits = Signal(), Signal()         # from the memory; in `upcoming`
-        word, upcoming = (Signal(WORD + 2, name=name, reset_less=True) for name in ("word", "upcoming"))
-        current = Signal(WORD + 2)
+        word, upcoming, current = (Signal(WORD + 3, name=name, reset_less=True)
+                                   for name in ("word", "upcoming", "current"))
         bytes_left = Signal(range(WORD // 8 + 1))   # of the current word
         done = Signal()                             # the current word makes place for the next one
-        final = current[WORD + 1]
-        tails = [(message.block_length - 1) % (WORD // 8) + 1 for message in (_DECISION, _EVENT)]
+        is_event, final = current[WORD:WORD + 2]
         m.d.comb += [
             fetch.eq((used != 0) & ~fetched & ~waits),
             self.o.valid.eq(bytes_left != 0),
             self.o.data.eq(current[:8]),
             self.o.last.eq(final & (bytes_left == 1)),
-            self.o_type.eq(Mux(current[WORD], _EVENT.id, _DECISION.id)),
-            self.o_length.eq(Mux(current[WORD], _EVENT.block_length, _DECISION.block_length)),
+            self.o_type.eq(Mux(is_event, _EVENT.id, _DECISION.id)),
+            self.o_length.eq(Mux(is_event, _EVENT.block_length, _DECISION.block_length)),
             done.eq((bytes_left == 0) | (self.o.ready & (bytes_left == 1))),
         ]
         m.d.sync += fetched.eq(fetch)
@@ -239,19 +315,9 @@ class Telemetry(wiring.Component):
             m.d.sync += [upcoming.eq(word), waits.eq(1)]
         with m.If(done):
             with m.If(waits):
-                m.d.sync += [current.eq(upcoming), waits.eq(0)]
-            with m.If(~waits):
-                m.d.sync += bytes_left.eq(0)
-            with m.Elif(~upcoming[WORD + 1]):
-                m.d.sync += bytes_left.eq(WORD // 8)
-            with m.Else():
-                m.d.sync += bytes_left.eq(Mux(upcoming[WORD], tails[1], tails[0]))
+                m.d.sync += waits.eq(0)
+            m.d.sync += [current.eq(upcoming),
+                         bytes_left.eq(Mux(waits, Mux(upcoming[-1], 1, WORD // 8), 0))]
         with m.Elif(self.o.ready):
             m.d.sync += [current[:WORD].eq(current[8:WORD]), bytes_left.eq(bytes_left - 1)]
-
-        return m
-
-
-def _one_of(choice, values):
-    """The value whose bit of ``choice`` is 1."""
-    return reduce(or_, (Mux(bit, value, 0) for bit, value in zip(choice, values, strict=True)))
+        return write, room

@@ -15,10 +15,10 @@ from hdl.gate.limits import REASONS, LimitSide
 #: state : Out(2), kill_pin, heartbeat_ok, session_up, new_ok, cancel_ok : Out(1)
 #: can_send : Out(1) the port would have taken a frame, and trading was allowed. fouled : Out(1) what the verdict was
 #:     made of had changed meanwhile. fired : Out(1) a frame started.
-#: cycle, quote_id : Out(64) when that was, and the number that the frame took or would have taken.
+#: cycle : Out(64) when that was.
 Moment = Signature({"state": Out(2), "kill_pin": Out(1), "heartbeat_ok": Out(1), "session_up": Out(1),
                     "new_ok": Out(1), "cancel_ok": Out(1), "can_send": Out(1), "fired": Out(1), "fouled": Out(1),
-                    "cycle": Out(64), "quote_id": Out(64)})
+                    "cycle": Out(64)})
 
 
 #: Wider than any limit on a price.
