@@ -34,12 +34,10 @@ for _other in BOOK_TEMPLATES:  # the two templates differ in the exponent of the
         {n: (f.offset, f.size) for n, f in _ENTRY.fields.items()}
 
 
-#: Where nothing is looked at any more inside a section.
-_INDEX_END = 63
-_INDEX_WIDTH = _INDEX_END.bit_length()
-assert max(MIN_ENTRY, _PACKET.size, MESSAGE_PREFIX,
-           *(m["MatchEventIndicator"].offset for m in SCHEMA.messages.values() if "MatchEventIndicator" in m.fields)
-           ) < _INDEX_END
+#: Bytes of a section (packet header, message prefix, root block, group dimension, entry) that are told apart; behind
+#: them nothing is looked at any more.
+_PLACES = max(MIN_ENTRY, _PACKET.size, MESSAGE_PREFIX, _ENTRY.dimension.size,
+              *(m["MatchEventIndicator"].end for m in SCHEMA.messages.values() if "MatchEventIndicator" in m.fields))
 
 
 class Phase(enum.Enum):
@@ -102,7 +100,7 @@ class Mdp3Walker(wiring.Component):
 
         # Whatever takes a comparison or a subtraction is worked out a byte ahead and stands in a flip-flop: with the
         # byte itself there is nothing left but to choose.
-        index = Signal(range(_INDEX_END + 1))   # of the byte on `data` inside its section; stops at the greatest
+        place = Signal(_PLACES)     # of the byte on `data` inside its section, one hot; 0 behind what matters
         payload_left = Signal(16)   # bytes of the payload after the byte on `data`, from the second byte on
         message_left = Signal(16)   # bytes of the message from the byte on `data` on
         message_ends = Signal()     # ... one
@@ -115,17 +113,17 @@ class Mdp3Walker(wiring.Component):
         with m.If(self.valid):
             m.d.sync += payload_left.eq(Mux(self.first, self.length, payload_left) - Mux(self.first, 2, 1))
 
-        m.submodules.packet = packet = FieldCapture({"seq": _PACKET["MsgSeqNum"]}, _INDEX_WIDTH)
-        m.submodules.framing = framing = FieldCapture({"size": _FRAMING["MsgSize"]}, _INDEX_WIDTH)
+        m.submodules.packet = packet = FieldCapture({"seq": _PACKET["MsgSeqNum"]}, _PLACES)
+        m.submodules.framing = framing = FieldCapture({"size": _FRAMING["MsgSize"]}, _PLACES)
         m.submodules.header = header = FieldCapture({
             name: _HEADER[name].shifted(_FRAMING.size) for name in ("blockLength", "templateId", "schemaId")},
-            _INDEX_WIDTH)
+            _PLACES)
         m.submodules.dimension = dimension = FieldCapture({
-            name: _ENTRY.dimension[name] for name in ("blockLength", "numInGroup")}, _INDEX_WIDTH)
+            name: _ENTRY.dimension[name] for name in ("blockLength", "numInGroup")}, _PLACES)
         names = {"px": "MDEntryPx", "size": "MDEntrySize", "security_id": "SecurityID", "level": "MDPriceLevel",
                  "action": "MDUpdateAction", "entry_type": "MDEntryType"}
         m.submodules.fields = fields = FieldCapture({short: _ENTRY[name] for short, name in names.items()},
-                                                     _INDEX_WIDTH)
+                                                     _PLACES)
         trigger = max(names, key=lambda short: fields.fields[short].end)
         assert fields.fields["action"].end == fields.fields[trigger].offset
         assert fields.fields[trigger].size == 1
@@ -133,9 +131,9 @@ class Mdp3Walker(wiring.Component):
         m.d.comb += self.security_id.eq(fields.value["security_id"])
         captures = (packet, framing, header, dimension, fields)
         for capture in captures:
-            m.d.comb += [capture.data.eq(self.data), capture.index.eq(index)]
-        with m.If(self.first):      # the section index is registered: a first byte has index 0 whatever went before
-            m.d.comb += packet.index.eq(0)
+            m.d.comb += [capture.data.eq(self.data), capture.place.eq(place)]
+        with m.If(self.first):      # the place is registered: a first byte is the first whatever went before
+            m.d.comb += packet.place.eq(1)
 
         m.d.comb += self.seq.eq(packet.value["seq"])
         for short in names:
@@ -147,8 +145,8 @@ class Mdp3Walker(wiring.Component):
         entry_length = dimension.value["blockLength"]
         is_book, has_indicator, is_reset, is_ours = Signal(), Signal(), Signal(), Signal()
         body = Signal(16)       # bytes of the message after its header
-        body_is_none, body_is_one, too_short, too_long, bad_block = (
-            Signal(name=name) for name in ("body_is_none", "body_is_one", "too_short", "too_long", "bad_block"))
+        body_is_none, body_is_one, too_short, too_long, bad_size, bad_block = (Signal(name=name) for name in (
+            "body_is_none", "body_is_one", "too_short", "too_long", "bad_size", "bad_block"))
         block_is_one, needed = Signal(), Signal(17)     # needed: by the root block and the group dimension
         # The template is looked up in two cycles: which one it is, and what that means.
         indicated = [message for message in SCHEMA.messages.values() if "MatchEventIndicator" in message.fields]
@@ -171,7 +169,8 @@ class Mdp3Walker(wiring.Component):
         m.d.sync += [
             body.eq(size - MESSAGE_PREFIX), body_is_none.eq(size == MESSAGE_PREFIX),
             body_is_one.eq(size == MESSAGE_PREFIX + 1), too_short.eq(size < MESSAGE_PREFIX),
-            too_long.eq(body >= payload_left),      # for what will be left after the next byte
+            too_long.eq(body + 1 >= payload_left),  # for what will be left after the next byte but one
+            bad_size.eq(too_short | too_long),
             block_is_one.eq(block_length == 1),
             needed.eq(block_length + Mux(book_template, _ENTRY.dimension.size, 0)),
             bad_block.eq(Cat(flag & (block_length <= offset) for offset, flag in indicator_at.items()).any()
@@ -190,7 +189,7 @@ class Mdp3Walker(wiring.Component):
             m.d.sync += phase.eq(Phase.IGNORE)
 
         def next_message():
-            m.d.sync += index.eq(0)
+            m.d.sync += place.eq(1)
             m.d.sync += phase.eq(Phase.MESSAGE)
 
         def in_message(otherwise):
@@ -203,31 +202,30 @@ class Mdp3Walker(wiring.Component):
                 otherwise()
 
         def begin_entry():
-            m.d.sync += [index.eq(0), begins.eq(1), phase.eq(Phase.ENTRY)]
+            m.d.sync += [place.eq(1), begins.eq(1), phase.eq(Phase.ENTRY)]
             m.d.sync += [block_left.eq(entry_length), block_ends.eq(0)]
 
         with m.If(self.valid):
             m.d.sync += begins.eq(0)
-            with m.If(index != _INDEX_END):
-                m.d.sync += index.eq(index + 1)
+            m.d.sync += place.eq(place << 1)
 
         with m.Switch(phase):
             with m.Case(Phase.PACKET):
                 m.d.comb += packet.en.eq(self.valid)
                 # The sequence number is looked at with the byte after it.
-                with m.If(self.valid & (index == _PACKET["MsgSeqNum"].end)):
+                with m.If(self.valid & place[_PACKET["MsgSeqNum"].end]):
                     m.d.comb += self.seq_valid.eq(1)
-                with m.If(self.valid & (index == _PACKET.size - 1)):
+                with m.If(self.valid & place[_PACKET.size - 1]):
                     next_message()
             with m.Case(Phase.MESSAGE):
                 m.d.comb += [framing.en.eq(self.valid), header.en.eq(self.valid)]
-                with m.If(self.valid & (index == MESSAGE_PREFIX - 1)):
+                with m.If(self.valid & place[MESSAGE_PREFIX - 1]):
                     has_root = has_indicator & is_ours
                     m.d.sync += [
-                        index.eq(0), message_left.eq(body), message_ends.eq(body_is_one), block_left.eq(block_length),
+                        place.eq(1), message_left.eq(body), message_ends.eq(body_is_one), block_left.eq(block_length),
                         block_ends.eq(block_is_one), in_root.eq(is_reset), skips_to_group.eq(is_book),
                     ]
-                    with m.If(too_short | too_long | (has_root & bad_block)):
+                    with m.If(bad_size | (has_root & bad_block)):
                         stop()
                     with m.Else():
                         m.d.comb += [self.message.eq(1), self.book_message.eq(has_root & is_book)]
@@ -239,7 +237,7 @@ class Mdp3Walker(wiring.Component):
                             m.d.sync += phase.eq(Phase.SKIP)
             with m.Case(Phase.ROOT):
                 with m.If(self.valid):
-                    at_indicator = Cat(flag & (index == offset) for offset, flag in indicator_at.items()).any()
+                    at_indicator = Cat(flag & place[offset] for offset, flag in indicator_at.items()).any()
                     publishes = (self.data & PUBLISH_BITS).any()
                     with m.If(at_indicator):
                         m.d.sync += end_of_event.eq(publishes)
@@ -251,13 +249,13 @@ class Mdp3Walker(wiring.Component):
                         with m.If(~skips_to_group & at_indicator):
                             m.d.sync += phase.eq(Phase.SKIP)
                         with m.Elif(skips_to_group & block_ends):
-                            m.d.sync += index.eq(0)
+                            m.d.sync += place.eq(1)
                             m.d.sync += phase.eq(Phase.DIMENSION)
                     in_message(root)
             with m.Case(Phase.DIMENSION):
                 m.d.comb += dimension.en.eq(self.valid)
                 with m.If(self.valid):
-                    complete = index == _ENTRY.dimension.size - 1
+                    complete = place[_ENTRY.dimension.size - 1]
                     count = dimension.now["numInGroup"]
                     with m.If(complete & (count == 0)):
                         m.d.comb += self.publish.eq(end_of_event)
@@ -274,7 +272,7 @@ class Mdp3Walker(wiring.Component):
                         stop()
             with m.Case(Phase.ENTRY):
                 m.d.comb += fields.en.eq(self.valid)
-                m.d.comb += [self.security_id_place[i].eq(self.valid & (index == security.offset + i))
+                m.d.comb += [self.security_id_place[i].eq(self.valid & place[security.offset + i])
                              for i in range(security.size)]
                 m.d.comb += [self.eve.eq(fields.done["action"] & ~message_ends),
                              self.eve_ends_event.eq(last_entry & end_of_event)]
@@ -301,7 +299,7 @@ class Mdp3Walker(wiring.Component):
         # Whose entry it is starts much: what can be known a byte ahead is.
         security_id_next = Signal()
         with m.If(self.valid):
-            m.d.sync += security_id_next.eq(fields.en & (index == security.end - 2) & ~message_ends & ~self.last)
+            m.d.sync += security_id_next.eq(fields.en & place[security.end - 2] & ~message_ends & ~self.last)
         with m.If(self.frame_end):
             m.d.sync += security_id_next.eq(0)
         m.d.comb += self.security_id_valid.eq(self.valid & security_id_next)
@@ -313,7 +311,7 @@ class Mdp3Walker(wiring.Component):
 
         # The ends of a packet overrule what its bytes ask for.
         with m.If(self.valid & self.first):
-            m.d.sync += [index.eq(1), malformed.eq(0), accepted.eq(0)]
+            m.d.sync += [place.eq(2), malformed.eq(0), accepted.eq(0)]
             m.d.comb += packet.en.eq(1)
             m.d.sync += phase.eq(Phase.PACKET)
         with m.If(self.valid & self.last):
@@ -323,7 +321,7 @@ class Mdp3Walker(wiring.Component):
                                 | ((phase == Phase.ENTRY) & last_entry & ~(begins & overruns))
                                 | ((phase == Phase.DIMENSION) & (self.data == 0)))
                 | (phase == Phase.MESSAGE) & self.message
-                | (phase == Phase.PACKET) & (index == _PACKET.size - 1))
+                | (phase == Phase.PACKET) & place[_PACKET.size - 1])
             with m.If(walking & ~whole):
                 m.d.sync += malformed.eq(1)
             m.d.sync += phase.eq(Phase.IGNORE)

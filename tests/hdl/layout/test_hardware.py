@@ -17,7 +17,7 @@ ENTRY = sbe.load("cme_mdp3")["MDIncrementalRefreshBook46"].groups["NoMDEntries"]
 
 def play(fields, buffers, pause=0.0, rng=None):
     """Send buffers; of each (name, byte offset) of every strobe with the value of ``now``, and ``value`` at its end."""
-    dut = FieldCapture(fields)
+    dut = FieldCapture(fields, max(map(len, buffers)))
     out = []
 
     async def testbench(ctx):
@@ -26,12 +26,12 @@ def play(fields, buffers, pause=0.0, rng=None):
             for index, byte in enumerate(buffer):
                 while rng and rng.random() < pause:     # a byte of something else
                     ctx.set(dut.en, 0)
-                    ctx.set(dut.index, rng.randrange(len(buffer)))
+                    ctx.set(dut.place, 1 << rng.randrange(len(buffer)))
                     ctx.set(dut.data, rng.getrandbits(8))
                     assert not any(ctx.get(done) for done in dut.done.values())
                     await ctx.tick()
                 ctx.set(dut.en, 1)
-                ctx.set(dut.index, index)
+                ctx.set(dut.place, 1 << index)
                 ctx.set(dut.data, byte)
                 strobes += [(name, index, ctx.get(dut.now[name])) for name in fields if ctx.get(dut.done[name])]
                 await ctx.tick()
@@ -79,3 +79,8 @@ def test_big_endian_is_refused():
     with pytest.raises(ValueError, match="field seq is big endian; FieldCapture takes little-endian fields"):
         FieldCapture({"seq": net.TCP["seq"]})
     FieldCapture({"flags": net.TCP["flags"]})   # a single byte has no order
+
+
+def test_too_few_places_are_refused():
+    with pytest.raises(ValueError, match="3 places are too few, the last field ends at 4"):
+        FieldCapture({"seq": Field("seq", 0, 4)}, 3)
