@@ -76,9 +76,9 @@ assert _ENTRY["MDEntryType"].offset - (_ENTRY["SecurityID"].end - 1) >= DECISION
 class _Weighed(data.Struct):
     """What the gate says of a decision; names as in :class:`hdl.gate.gate.Gate`."""
 
-    deferred: 1
     emit: 1
     is_new: 1
+    rate_blocked: 1
     direct: 1
     bid_ok: 1
     ask_ok: 1
@@ -303,8 +303,8 @@ class TickPath(wiring.Component):
             lots.eq(Mux(exposure.position_known, exposure.known.lots, 0)),
             exposure.address.eq(scheduler.current), exposure.load.eq(scheduler.load),
             engine.at.eq(at), engine.params.eq(self.row), engine.position.eq(lots),
-            engine.best_bid.eq(px(book.best_bid)), engine.best_ask.eq(px(book.best_ask)),
-            engine.second_bid.eq(book.second_bid.px), engine.second_ask.eq(book.second_ask.px),
+            engine.best_bid.eq(px(book.best_bid)), engine.best_ask.eq(px(book.early_ask)),
+            engine.second_bid.eq(book.second_bid.px), engine.second_ask.eq(px(book.early_ask)),
             engine.entry_px.eq(ticks.ticks),
             limits.at.eq(at), limits.params.eq(self.row), limits.bid_live.eq(exposure.bid_live),
             limits.ask_live.eq(exposure.ask_live), limits.live.eq(exposure.live), limits.known.eq(exposure.known),
@@ -319,12 +319,13 @@ class TickPath(wiring.Component):
         fresh, book_ok = Signal(), Signal(HYPOTHESES)
         bests = {SAME: (book.best_bid, book.best_ask), BID_SECOND: (book.second_bid, book.best_ask),
                  ASK_SECOND: (book.best_bid, book.second_ask)}
-        with m.If(at.any()):
-            m.d.sync += fresh.eq(~scheduler.is_stale & ~scheduler.mid_event & (self.row.stale_cycles != 0))
-            for h, (bid, ask) in bests.items():
-                m.d.sync += book_ok[h].eq(bid.known & ask.known & (bid.px < ask.px))
-            m.d.sync += [book_ok[BID_PX].eq(book.best_ask.known & (ticks.ticks < book.best_ask.px)),
-                         book_ok[ASK_PX].eq(book.best_bid.known & (book.best_bid.px < ticks.ticks))]
+        limit_set = Signal()
+        m.d.sync += [limit_set.eq(self.row.stale_cycles != 0),
+                     fresh.eq(~scheduler.is_stale & ~scheduler.mid_event & limit_set)]
+        for h, (bid, ask) in bests.items():
+            m.d.sync += book_ok[h].eq(bid.known & ask.known & (bid.px < ask.px))
+        m.d.sync += [book_ok[BID_PX].eq(book.best_ask.known & (ticks.ticks < book.best_ask.px)),
+                     book_ok[ASK_PX].eq(book.best_bid.known & (book.best_bid.px < ticks.ticks))]
         m.d.comb += hypotheses.book_ok.eq(Mux(fresh, book_ok, 0))
 
         # ------------------------------------------------------------------ the moment of a decision
@@ -333,15 +334,26 @@ class TickPath(wiring.Component):
         trigger_at, line_b, last_seq = Signal(64), Signal(), Signal(32)
         on_pins = Signal(64)    # when the byte that is on `rx` was on the pins
         m.d.sync += on_pins.eq(self.cycle)
-        with m.If(trigger | scheduler.due):
-            m.d.sync += [
-                moment.state.eq(state.state), moment.kill_pin.eq(control.kill_pin),
-                moment.heartbeat_ok.eq(state.heartbeat_ok), moment.session_up.eq(self.session_up),
-                moment.new_ok.eq(buckets.new_ok), moment.cancel_ok.eq(buckets.cancel_ok), moment.can_send.eq(go),
-                moment.fouled.eq(scheduler.fouled), moment.fired.eq(fired), moment.cycle.eq(self.cycle),
-                trigger_at.eq(on_pins), line_b.eq(payload.line),
-                last_seq.eq(arbiter.last_seq),
-            ]
+        # The trigger byte is late in its cycle, and need not reach all of this: what there was in any cycle stands in
+        # the next one, and is kept if there was a decision.
+        decides = Signal()
+        m.d.sync += decides.eq(trigger | scheduler.due)
+
+        def keep(target, value):
+            was = Signal.like(target, name=f"was_{target.name}")
+            m.d.sync += was.eq(value)
+            with m.If(decides):
+                m.d.sync += target.eq(was)
+
+        for target, value in (
+                (moment.state, state.state), (moment.kill_pin, control.kill_pin),
+                (moment.heartbeat_ok, state.heartbeat_ok), (moment.session_up, self.session_up),
+                (moment.new_ok, buckets.new_ok), (moment.cancel_ok, buckets.cancel_ok), (moment.can_send, go),
+                (moment.fouled, scheduler.fouled), (moment.fired, fired), (line_b, payload.line),
+                (last_seq, arbiter.last_seq), (trigger_at, on_pins)):
+            keep(target, value)
+        with m.If(decides):
+            m.d.sync += moment.cycle.eq(on_pins)
         started = Signal()
         quote_id_before = Signal(64)
         m.d.sync += [started.eq(self.fire), quote_id_before.eq(next_quote_id)]
@@ -355,18 +367,15 @@ class TickPath(wiring.Component):
         # ------------------------------------------------------------------ what the frame says, in its shadow
         m.d.comb += [
             gate.en.eq(at[7]), gate.bid.eq(engine.bid), gate.ask.eq(engine.ask), gate.params.eq(self.row),
-            gate.book_ok.eq(hypotheses.book_ok[SAME]),
+            gate.book_ok.eq(hypotheses.book_ok[SAME]), gate.bid_moved.eq(hypotheses.bid_moved),
+            gate.ask_moved.eq(hypotheses.ask_moved),
         ]
         connect(m, gate.bid_limits, limits.bid)
         connect(m, gate.ask_limits, limits.ask)
         # The gate's word on a decision, as it was weighed.
-        no_token = gate.emit & ~gate.is_new & ~moment.cancel_ok     # not even for taking sides away
-        deferred = (gate.emit & ~moment.can_send) | moment.fouled
         record, weighed = Signal(_Weighed), Signal(_Weighed)
         m.d.comb += [
-            scheduler.deferred.eq(deferred),
-            scheduler.wait_tokens.eq(~deferred & (gate.rate_blocked | no_token)),
-            weighed.deferred.eq(deferred | no_token), weighed.emit.eq(gate.emit), weighed.is_new.eq(gate.is_new),
+            weighed.emit.eq(gate.emit), weighed.is_new.eq(gate.is_new), weighed.rate_blocked.eq(gate.rate_blocked),
             weighed.reasons.eq(gate.reasons), weighed.bid_ok.eq(gate.bid_ok), weighed.ask_ok.eq(gate.ask_ok),
             weighed.direct.eq(scheduler.direct), weighed.lots.eq(lots),
             weighed.bid_px.eq(gate.bid_px), weighed.ask_px.eq(gate.ask_px),
@@ -374,17 +383,23 @@ class TickPath(wiring.Component):
         ]
         with m.If(scheduler.weigh):
             m.d.sync += record.eq(weighed)
+        no_token = record.emit & ~record.is_new & ~moment.cancel_ok     # not even for taking sides away
+        waits_for_port = (record.emit & ~moment.can_send) | moment.fouled
+        deferred = Signal()
+        m.d.sync += deferred.eq(waits_for_port | no_token)
         m.d.comb += [
+            scheduler.deferred.eq(waits_for_port),
+            scheduler.wait_tokens.eq(~waits_for_port & (record.rate_blocked | no_token)),
             window.en.eq(scheduler.window & moment.fired), window.low.eq(limits.low), window.high.eq(limits.high),
             *(getattr(window, f"{side}_{what}").eq(getattr(record, f"{side}_{what}"))
               for side in ("bid", "ask") for what in ("px", "lots")),
             window.bid_most.eq(limits.bid_largest), window.ask_most.eq(limits.ask_largest),
-            exposure.prepare.eq(window.en),
+            exposure.prepare.eq(scheduler.weigh),
             self.quote.bid_ticks.eq(window.bid_ticks), self.quote.ask_ticks.eq(window.ask_ticks),
             self.quote.bid_lots.eq(window.bid_quantity), self.quote.ask_lots.eq(window.ask_quantity),
             self.quote.quote_id.eq(next_quote_id),
         ]
-        with m.If(window.en):
+        with m.If(scheduler.weigh & moment.fired):
             m.d.sync += [
                 self.quote.tick_e9.eq(Cat(self.row.tick_e9_lo, self.row.tick_e9_hi)),
                 self.quote.lot_mult.eq(self.row.lot_mult), self.quote.lot_exp.eq(self.row.lot_exp),
@@ -435,7 +450,7 @@ class TickPath(wiring.Component):
 
         # ------------------------------------------------------------------ telling the host
         sampled, bests_known = [Signal(signed(32), name=f"sampled_{n}") for n in range(2)], Signal(2)
-        with m.If(at[0]):
+        with m.If(at[2]):   # not sooner: those of the decision before are still to be told
             m.d.sync += [*(s.eq(px(best)) for s, best in zip(sampled, (book.best_bid, book.best_ask), strict=True)),
                          bests_known.eq(Cat(book.best_bid.known, book.best_ask.known))]
         out = self.record
@@ -446,7 +461,7 @@ class TickPath(wiring.Component):
         assert set(flags) == set(FLAG)
         assert sorted(FLAG.values()) == list(range(len(flags)))
         m.d.comb += [
-            told.eq(scheduler.leave & ~record.deferred), sent.eq(moment.fired),
+            told.eq(scheduler.leave & ~deferred), sent.eq(moment.fired),
             self.record_valid.eq(told & (record.direct | sent)), self.mass_cancel.eq(mass_cancel),
             out.outcome.eq(Mux(sent, Mux(record.is_new, OUTCOME["SENT"], OUTCOME["PULLED"]),
                                Mux(record.reasons == 0, OUTCOME["HELD"], OUTCOME["DROPPED"]))),
@@ -484,8 +499,8 @@ class TickPath(wiring.Component):
             "quotes_pulled": told & sent & ~record.is_new, "mass_cancels": mass_cancel,
             "decisions_held": told & record.direct & ~sent & (record.reasons == 0),
             "decisions_dropped": told & record.direct & ~sent & (record.reasons != 0),
-            "decisions_deferred": scheduler.leave & record.deferred,
-            "decisions_differed": scheduler.leave & ((moment.fired != (record.emit & ~record.deferred))
+            "decisions_deferred": scheduler.leave & deferred,
+            "decisions_differed": scheduler.leave & ((moment.fired != (record.emit & ~deferred))
                                                      | (moment.fired & window.clamped & ~record.reasons[14])),
         }
         assert set(count) == set(COUNTED)

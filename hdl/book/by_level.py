@@ -44,13 +44,16 @@ class BookByLevel(wiring.Component):
     Members
     -------
     address : in(8) instrument that is asked for.
-    load : in(1) in the cycle after ``address`` came to rest: take its top onto the bench. The bests stand from the next
-        cycle on, the seconds from the one after, until the next ``load`` or update.
+    load : in(1) in the cycle after ``address`` came to rest, or later: take its top onto the bench. The bests stand
+        from the second cycle on, the seconds from the third, until the next ``load`` or update.
+    early_ask : out(:class:`Level`) the best offer in the first cycle after ``load``, the second one in the second; the
+        best one otherwise.
     update_bid, update_ask : in(1, 1) apply the entry below to a side of the instrument on the bench, which is still on
         ``address``; at least :data:`UPDATE_CYCLES` after the last update, and as many before the next ``load``.
     update_reset : in(1) forget both sides of that instrument.
     action : in(8), level : in(8), px : in(32, signed), size : in(32), known : in(1) the entry; ``level`` counts from 1
-        and must be in range, ``action`` must be one of MDUpdateAction.
+        and must be in range, ``action`` must be one of MDUpdateAction. These two, and ``address``, stand in the cycle
+        before the update, too.
     invalidate : in(1) forget all books. What is on the bench stays there: it is what the last decision was made of.
         It overrules an update in the same cycle.
     best_bid, best_ask, second_bid, second_ask : out(:class:`Level`). After an update only the bests are right.
@@ -70,83 +73,96 @@ class BookByLevel(wiring.Component):
         super().__init__({"address": In(8), "load": In(1), "update_bid": In(1), "update_ask": In(1),
                           "update_reset": In(1), "action": In(8), "level": In(8), "px": In(signed(32)),
                           "size": In(32), "known": In(1), "invalidate": In(1), "best_bid": Out(Level),
-                          "best_ask": Out(Level), "second_bid": Out(Level), "second_ask": Out(Level), "busy": Out(1)})
+                          "best_ask": Out(Level), "early_ask": Out(Level), "second_bid": Out(Level),
+                          "second_ask": Out(Level), "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         n, depth = self.instruments, self.depth
         width = max(1, (n - 1).bit_length())
         address = self.address[:width]
-        insert, replace, delete, thru, from_ = (
+        entry = Signal(Level)
+        m.d.comb += [entry.known.eq(self.known), entry.px.eq(self.px), entry.size.eq(self.size)]
+        # What an update does, a cycle before it comes.
+        insert, puts_any, delete, thru, from_, at_top, top_deletes, top_loses = (Signal(name=name) for name in (
+            "insert", "puts_any", "delete", "thru", "from_", "at_top", "top_deletes", "top_loses"))
+        is_insert, is_replace, is_delete, is_thru, is_from = (
             Cat(self.action == _ACTION[a] for a in actions).any()
             for actions in (("New",), ("Change", "Overlay"), ("Delete",), ("DeleteThru",), ("DeleteFrom",)))
         top = self.level == 1
-        entry = Signal(Level)
-        m.d.comb += [entry.known.eq(self.known), entry.px.eq(self.px), entry.size.eq(self.size)]
+        m.d.sync += [
+            insert.eq(is_insert), puts_any.eq(is_insert | is_replace), delete.eq(is_delete), thru.eq(is_thru),
+            from_.eq(is_from), at_top.eq(top & (is_insert | is_replace)), top_deletes.eq(top & is_delete),
+            top_loses.eq(is_thru | (top & is_from))]
 
         # The update under way: the level that is asked for, and what the middle one of three becomes.
         idle = 2 * _STRIDE - 1
         asked_for = Signal(range(2 * _STRIDE), init=idle)
         of, level, held = Signal(width), Signal(range(_STRIDE)), Signal(Level)
-        shifts_in, puts, shifts_out, forgets_all, forgets = (
-            Signal(name=name) for name in ("shifts_in", "puts", "shifts_out", "forgets_all", "forgets"))
+        shifts_in, puts, shifts_out, forgets_all, forgets, is_ask = (
+            Signal(name=name) for name in ("shifts_in", "puts", "shifts_out", "forgets_all", "forgets", "is_ask"))
         at, beyond = Signal(), Signal()     # the middle level is the entry's, or worse
         middle, stores = Signal(range(_STRIDE)), Signal()
         with m.If(self.update_bid | self.update_ask):
             m.d.sync += [
                 self.busy.eq(1), asked_for.eq(0), of.eq(address), level.eq(self.level), held.eq(entry),
-                shifts_in.eq(insert), puts.eq(insert | replace), shifts_out.eq(delete), forgets_all.eq(thru),
-                forgets.eq(from_)]
+                shifts_in.eq(insert), puts.eq(puts_any), shifts_out.eq(delete), forgets_all.eq(thru),
+                forgets.eq(from_), is_ask.eq(self.update_ask)]
         with m.Elif(asked_for == depth + _MIDDLE):
             m.d.sync += [self.busy.eq(0), asked_for.eq(idle)]
         with m.Elif(self.busy):
             m.d.sync += asked_for.eq(asked_for + 1)
-        with m.If(self.busy):
-            m.d.sync += [at.eq(level + _MIDDLE - 2 == asked_for), beyond.eq(level + _MIDDLE - 1 <= asked_for),
-                         middle.eq(asked_for - _MIDDLE + 1),
-                         stores.eq((asked_for >= _MIDDLE - 1) & (asked_for < depth + _MIDDLE - 1))]
+        m.d.sync += [at.eq(level + _MIDDLE - 2 == asked_for), beyond.eq(level + _MIDDLE - 1 <= asked_for),
+                     middle.eq(asked_for - _MIDDLE + 1),
+                     stores.eq((asked_for >= _MIDDLE - 1) & (asked_for < depth + _MIDDLE - 1))]
 
-        second = Signal()       # the seconds come
-        m.d.sync += second.eq(self.load)
+        first, second = Signal(), Signal()      # the bests, the seconds have come out of the memory
+        m.d.sync += [first.eq(self.load), second.eq(first)]
+        counted, exists = Signal(), Signal()    # the side under way has been told; it has a level where one is asked for
+        m.d.sync += exists.eq(asked_for < depth)
+        passing = []
         for side, best, next_, update in (("bid", self.best_bid, self.second_bid, self.update_bid),
                                           ("ask", self.best_ask, self.second_ask, self.update_ask)):
             m.submodules[side] = memory = Memory(shape=Level, depth=_STRIDE << width, init=[], attrs=BLOCK)
             write, read = memory.write_port(), memory.read_port(domain="comb")
-            fetched = Signal(Level, name=f"{side}_fetched", reset_less=True)
-            m.d.sync += fetched.eq(read.data)
+            # The output of the memory is slow, and goes into a register as it is: whether it counts is told beside it.
+            fetched, come = (Signal(Level, name=f"{side}_{what}", reset_less=True) for what in ("fetched", "come"))
             valid = Signal(n, name=f"{side}_valid")
-            mine, counts, counted = (Signal(name=f"{side}_{what}") for what in ("mine", "counts", "counted"))
-            came, above, here, below, put = (
-                Signal(Level, name=f"{side}_{what}") for what in ("came", "above", "here", "below", "put"))
+            told, counts, came = (Signal(shape, name=f"{side}_{what}") for shape, what in (
+                (1, "told"), (1, "counts"), (Level, "came")))
             m.d.comb += [
                 read.addr.eq(Mux(self.busy, Cat(asked_for[:4], of), Cat(self.load, Const(0, 3), address))),
-                came.eq(fetched), came.known.eq(fetched.known & counts),
-                write.addr.eq(Cat(middle, of)), write.data.eq(put), write.en.eq(mine & stores),
+                came.eq(come), came.known.eq(come.known & counts),
+                write.addr.eq(Cat(middle, of)), write.en.eq(stores & (is_ask == (side == "ask"))),
             ]
-            m.d.sync += counts.eq(Mux(self.busy, counted & (asked_for < depth), valid.bit_select(address, 1)))
-            with m.If(self.load):
+            m.d.sync += [fetched.eq(read.data), come.eq(fetched), told.eq(valid.bit_select(address, 1) & ~self.invalidate),
+                         counts.eq(Mux(self.busy, counted & exists, told))]
+            with m.If(first):
                 m.d.sync += best.eq(came)
             with m.If(second):
                 m.d.sync += next_.eq(came)
-            with m.If(self.busy):
-                m.d.sync += [below.eq(came), here.eq(below), above.eq(here)]
-            m.d.comb += put.eq(Mux(shifts_out & (at | beyond), below, Mux(shifts_in & beyond, above,
-                                                                         Mux(puts & at, held, here))))
-            with m.If(forgets_all | (forgets & (at | beyond))):
-                m.d.comb += put.known.eq(0)
             with m.If(update):
                 # What was there before counts only if the side has been told since it was forgotten.
-                m.d.sync += [counted.eq(valid.bit_select(address, 1)), valid.bit_select(address, 1).eq(1)]
-                with m.If(top & (insert | replace)):
+                m.d.sync += [counted.eq(told), valid.bit_select(address, 1).eq(1)]
+                with m.If(at_top):
                     m.d.sync += best.eq(entry)
-                with m.If(top & delete):
+                with m.If(top_deletes):
                     m.d.sync += best.eq(next_)
-                with m.If(thru | (top & from_)):
+                with m.If(top_loses):
                     m.d.sync += best.known.eq(0)
-            with m.If(self.update_bid | self.update_ask):
-                m.d.sync += mine.eq(update)
             with m.If(self.update_reset):
                 m.d.sync += [valid.bit_select(address, 1).eq(0), best.known.eq(0)]
             with m.If(self.invalidate):
                 m.d.sync += valid.eq(0)
+            passing.append((came, write.data))
+        m.d.comb += self.early_ask.eq(Mux(first | second, passing[1][0], self.best_ask))
+
+        # The levels of the side under way: both memories are offered what becomes of them, one of them takes it.
+        above, here, below, put = (Signal(Level, name=what) for what in ("above", "here", "below", "put"))
+        m.d.comb += [below.eq(Mux(is_ask, passing[1][0], passing[0][0])), *(write.eq(put) for _, write in passing),
+                     put.eq(Mux(shifts_out & (at | beyond), below, Mux(shifts_in & beyond, above,
+                                                                      Mux(puts & at, held, here))))]
+        m.d.sync += [here.eq(below), above.eq(here)]
+        with m.If(forgets_all | (forgets & (at | beyond))):
+            m.d.comb += put.known.eq(0)
         return m

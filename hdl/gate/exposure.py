@@ -47,7 +47,8 @@ class Exposure(wiring.Component):
         changed in the cycle before may be read as anything: the evaluation that it is for must not decide.
     settle : in(1) the host knows better about the instrument on the bench, which is still on ``address``:
         ``position`` : in(:class:`Position`); ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote
-        was ``settled_quote_id`` : in(32). The bench does not change.
+        was ``settled_quote_id`` : in(32), which stands, as the bench does, from the cycle before ``settle`` on. The
+        bench does not change.
     prepare : in(1) a quote of the instrument on the bench leaves next: what was sent before is kept for ``emit``, which
         may come when the bench holds another instrument.
     emit : in(1) it leaves: ``instrument`` : in(8), ``bid_px``, ``ask_px`` : in(32, signed), ``bid_lots``, ``ask_lots``
@@ -124,13 +125,14 @@ class Exposure(wiring.Component):
         with m.If(self.emit):
             m.d.sync += [bids.bit_select(instrument, 1).eq(self.bid_lots != 0),
                          asks.bit_select(instrument, 1).eq(self.ask_lots != 0)]
+        is_meant = Signal()     # the quote on the bench
+        m.d.sync += is_meant.eq(self.live.quote_id == self.settled_quote_id)
         with m.If(self.settle):
             m.d.sync += known.bit_select(address, 1).eq(1)
-            with m.If(self.live.quote_id == self.settled_quote_id):
-                with m.If(self.clear_bid):
-                    m.d.sync += bids.bit_select(address, 1).eq(0)
-                with m.If(self.clear_ask):
-                    m.d.sync += asks.bit_select(address, 1).eq(0)
+            with m.If(is_meant & self.clear_bid):
+                m.d.sync += bids.bit_select(address, 1).eq(0)
+            with m.If(is_meant & self.clear_ask):
+                m.d.sync += asks.bit_select(address, 1).eq(0)
         with m.If(self.forget_positions | self.restart):
             m.d.sync += known.eq(0)
         with m.If(self.clear_all | self.restart):

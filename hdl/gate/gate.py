@@ -37,8 +37,10 @@ class Gate(wiring.Component):
 
     Members
     -------
-    Step 1, with ``en`` : in(1): ``bid``, ``ask`` : in(44, signed) candidate in quote ticks; ``book_ok`` : in(1);
-    ``params`` : in(PARAM_ROW); ``bid_limits``, ``ask_limits`` : in(LimitSide).
+    Step 1: ``bid``, ``ask`` : in(44, signed) candidate in quote ticks, ``params`` : in(PARAM_ROW) and ``bid_limits``,
+    ``ask_limits`` : in(LimitSide) stand from the cycle before ``en`` : in(1) until step 2 is over. With ``en``:
+    ``book_ok`` : in(1); ``bid_moved``, ``ask_moved`` : in(1) the candidate, if the limits allow it, is as far from what
+    is live as replaces that.
 
     Step 2, from the cycle after on: ``moment`` : in(Moment); ``reasons`` : out(32) bit *g* is set if G*g* failed on any
     side; ``bid_ok``, ``ask_ok`` : out(1) the side passed; ``emit`` : out(1) a frame has to leave; ``is_new`` : out(1)
@@ -49,8 +51,8 @@ class Gate(wiring.Component):
     def __init__(self):
         sides = {}
         for side in ("bid", "ask"):
-            sides |= {side: In(signed(44)), f"{side}_limits": In(LimitSide), f"{side}_ok": Out(1),
-                      f"{side}_px": Out(signed(32)), f"{side}_lots": Out(24)}
+            sides |= {side: In(signed(44)), f"{side}_limits": In(LimitSide), f"{side}_moved": In(1),
+                      f"{side}_ok": Out(1), f"{side}_px": Out(signed(32)), f"{side}_lots": Out(24)}
         super().__init__(sides | {
             "en": In(1), "book_ok": In(1), "params": In(PARAM_ROW), "moment": In(Moment), "reasons": Out(REASONS),
             "emit": Out(1), "is_new": Out(1), "rate_blocked": Out(1)})
@@ -60,16 +62,14 @@ class Gate(wiring.Component):
         p, moment = self.params, self.moment
 
         # Step 2, both sides.
-        now = Signal(REASONS)
+        now, now_ok = Signal(REASONS), Signal()
         m.d.comb += [
             now[0].eq((moment.state != ACTIVE) & (moment.state != REDUCING)),
             now[1].eq(~moment.heartbeat_ok),
             now[22].eq((moment.state == HALTED) | moment.kill_pin),
             now[24].eq(~moment.session_up),
+            now_ok.eq(now[:24] == 0),       # without a session nothing leaves anyway
         ]
-        lots = Signal(24)
-        with m.If(self.en):
-            m.d.sync += lots.eq(p.quote_lots)
 
         def side(name):
             limits = getattr(self, f"{name}_limits")
@@ -77,46 +77,40 @@ class Gate(wiring.Component):
             def named(shape, what):
                 return Signal(shape, name=f"{name}_{what}")
 
-            # Nothing that a price is compared with is as wide as it: beyond them one is like another.
+            # Step 1. Nothing that a price is compared with is as wide as it: beyond them one is like another.
             exact = getattr(self, name)
             px, last = exact[:Compared.width].as_signed(), Compared.width - 1
-            below, above = exact[-1] & ~exact[last:].all(), ~exact[-1] & exact[last:].any()
-
-            def over(limit):
-                return above | (~below & (px > limit))
-
-            def under(limit):
-                return below | (~above & (px < limit))
-
-            # Step 1.
-            fixed, changed, target = named(REASONS, "fixed"), named(1, "changed"), named(signed(32), "target")
-            bound = named(signed(33), "bound")
+            below, above = named(1, "below"), named(1, "above")
+            under_min, over_max, under_bound, over_bound, zero = (
+                named(1, what) for what in ("under_min", "over_max", "under_bound", "over_bound", "zero"))
+            bound, forbidden = named(signed(33), "bound"), named(1, "forbidden")
             m.d.comb += bound.eq(p.px_notional_ticks)
-            spans = (p.px_min_ticks < 0) & (p.px_max_ticks > 0)
-            on_price = {4: ~self.book_ok, 5: under(p.px_min_ticks) | over(p.px_max_ticks) | ((exact == 0) & ~spans),
-                        10: below | (~px >= bound) | over(bound)}     # ~px is -px - 1
+            m.d.sync += [
+                below.eq(exact[-1] & ~exact[last:].all()), above.eq(~exact[-1] & exact[last:].any()),
+                under_min.eq(px < p.px_min_ticks), over_max.eq(px > p.px_max_ticks),
+                under_bound.eq(~px >= bound), over_bound.eq(px > bound),    # ~px is -px - 1
+                zero.eq(exact == 0), forbidden.eq((p.px_min_ticks >= 0) | (p.px_max_ticks <= 0)),
+            ]
+            fixed, fits, changed = named(REASONS, "fixed"), named(1, "fits"), named(1, "changed")
+            on_price = {4: ~self.book_ok, 5: below | above | under_min | over_max | (zero & forbidden),
+                        10: below | above | under_bound | over_bound}
+            reasons_now = Cat(limits.fixed[g] | on_price.get(g, 0) for g in range(REASONS))
             with m.If(self.en):
-                m.d.sync += [
-                    fixed.eq(Cat(limits.fixed[g] | on_price.get(g, 0) for g in range(REASONS))),
-                    changed.eq(limits.resize | ~under(limits.up) | under(limits.down)),
-                    target.eq(exact),
-                ]
+                m.d.sync += [fixed.eq(reasons_now), fits.eq(reasons_now == 0),
+                             changed.eq(limits.resize | getattr(self, f"{name}_moved"))]
 
             # Step 2.
             reasons, ok = named(REASONS, "reasons"), getattr(self, f"{name}_ok")
             replace, keep, pull = named(1, "replace"), named(1, "keep"), named(1, "pull")
+            grows = (moment.state == REDUCING) & ~limits.reduces
             m.d.comb += [
-                reasons.eq(fixed | now),
-                ok.eq(reasons[:24] == 0),   # without a session nothing leaves anyway
-            ]
-            with m.If((moment.state == REDUCING) & ~limits.reduces):
-                m.d.comb += reasons[0].eq(1)
-            m.d.comb += [
+                reasons.eq(fixed | now | grows),
+                ok.eq(fits & now_ok & ~grows),
                 replace.eq(ok & changed & moment.new_ok),
                 keep.eq(limits.live & ok & ~(changed & moment.new_ok)),
                 pull.eq(limits.live & ~ok),
-                getattr(self, f"{name}_px").eq(Mux(replace, target, Mux(keep, limits.live_px, 0))),
-                getattr(self, f"{name}_lots").eq(Mux(replace, lots, Mux(keep, limits.live_lots, 0))),
+                getattr(self, f"{name}_px").eq(Mux(replace, exact[:32].as_signed(), Mux(keep, limits.live_px, 0))),
+                getattr(self, f"{name}_lots").eq(Mux(replace, p.quote_lots, Mux(keep, limits.live_lots, 0))),
             ]
             return reasons, ok & changed, replace, pull
 

@@ -1,19 +1,17 @@
 """The gate on hypotheses: what would have to be done, for every book that the next entry may make."""
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.params import PARAM_ROW
 from hdl.gate.limits import LimitSide
-from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, HYPOTHESES, SAME, References
+from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, References
 
 #: Wide enough for the threshold of any limit, with any skew and half spread.
 Threshold = signed(42)
-
-#: Hypotheses whose references share comparators, the earlier one and the later one.
-_PAIRS = ((SAME, BID_PX), (ASK_SECOND, ASK_PX), (None, BID_SECOND))
-
+#: What lies between a reference without skew and its price in 1/256: the half spread, and what rounding adds.
+Offset = signed(26)
 
 class Verdict(data.Struct):
     """``want``: a side passes every gate and has to be quoted anew. ``pull``: one that is live fails a gate."""
@@ -30,9 +28,9 @@ class Hypotheses(wiring.Component):
     G10 and G11, and G0 of REDUCING; the rest of G0, G1, G14 and G22 can change at any time and are asked in the very
     cycle in which a quote starts.
 
-    Every reference is held against eight thresholds. Those of the book as it is are there a cycle before the entry's,
-    so that two sets of comparators serve two references each. A reference that is wider than the thresholds can be
-    belongs to a price that no limit allows.
+    Every reference is held against eight thresholds. Two of them come a cycle before the others, so that two sets of
+    comparators serve two references each. A reference that is wider than the thresholds can be belongs to a price that
+    no limit allows.
 
     Members
     -------
@@ -41,32 +39,35 @@ class Hypotheses(wiring.Component):
         ``low``, ``high`` : in(32, signed) as :class:`hdl.gate.limits.Limits` does.
     book_ok : in(HYPOTHESES) G4 under each hypothesis, right in cycle 7. ``reducing`` : in(1).
     verdicts : out(array of :class:`Verdict`), combinational in cycle 7, from flip-flops. ``pull_all`` : out(1)
-        something is live: what has to be done if the book has no best price.
+        something is live: what has to be done if the book has no best price. ``bid_moved``, ``ask_moved`` : out(1)
+        under ``SAME`` the price of that side, if the limits allow it, is as far from what is live as replaces that;
+        from cycle 6 on.
     """
 
     def __init__(self):
         super().__init__({
             "at": In(8), "params": In(PARAM_ROW), "refs": In(References), "skew": In(signed(32)), "bid": In(LimitSide),
             "ask": In(LimitSide), "low": In(signed(32)), "high": In(signed(32)), "book_ok": In(HYPOTHESES),
-            "reducing": In(1), "verdicts": Out(data.ArrayLayout(Verdict, HYPOTHESES)), "pull_all": Out(1)})
+            "reducing": In(1), "verdicts": Out(data.ArrayLayout(Verdict, HYPOTHESES)), "pull_all": Out(1),
+            "bid_moved": Out(1), "ask_moved": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         p, at = self.params, self.at
         found = {}
-        for name, limits in (("bid", self.bid), ("ask", self.ask)):
-            # `limit[x]` is the least reference for which the price is at least x.
-            limit = []
+        # The low eight bits of an offset are those of each of its thresholds before the skew.
+        bid_offset, ask_offset = Signal(Offset), Signal(Offset)
+        m.d.comb += bid_offset.eq(p.half_spread_sub)
+        m.d.sync += ask_offset.eq(-255 - p.half_spread_sub)
+        for name, limits, offset in (("bid", self.bid, bid_offset), ("ask", self.ask, ask_offset)):
+            # `limit[x]` is the least reference for which the price is at least x; `more`: above x.
+            limit, above = [], offset >> 8
             for what, px, more in (("low", self.low, 0), ("high", self.high, 1), ("up", limits.up, 0),
-                                   ("down", limits.down, 0)):
-                base = Signal(Threshold, name=f"{name}_{what}_base")
+                                   ("down", limits.down, 1)):
+                base = Signal(Threshold.width - 8, name=f"{name}_{what}_base")
                 final = Signal(Threshold, name=f"{name}_{what}_limit")
-                offset = 256 * more - (255 if name == "ask" else 0)
-                with m.If(at[3]):
-                    half_spread = p.half_spread_sub if name == "bid" else -p.half_spread_sub
-                    m.d.sync += base.eq((px << 8) + (half_spread + offset))
-                with m.If(at[4]):
-                    m.d.sync += final.eq(base + self.skew)
+                m.d.sync += [base.eq(px - ~above if more else px + above),      # - ~x is x + 1
+                             final.eq(Cat(offset[:8], base).as_signed() + self.skew)]
                 limit.append(final)
             static = Signal(name=f"{name}_static")
             with m.If(at[6]):
@@ -75,9 +76,8 @@ class Hypotheses(wiring.Component):
 
         inside = {h: {side: Signal(name=f"{side}_inside_{h}") for side in found} for h in range(HYPOTHESES)}
         moved = {h: {side: Signal(name=f"{side}_moved_{h}") for side in found} for h in range(HYPOTHESES)}
-        for n, (early, late) in enumerate(_PAIRS):
-            ref = Signal.like(self.refs[late], name=f"compared_{n}")
-            m.d.comb += ref.eq(self.refs[late] if early is None else Mux(at[5], self.refs[early], self.refs[late]))
+        for n, (early, late) in enumerate(REFERENCES):
+            ref = self.refs[n]
             fits = (ref >> (Threshold.width - 1) == 0) | (ref >> (Threshold.width - 1) == -1)
             near = ref[:Threshold.width].as_signed()
             for side, (_, _, (low, high, up, down)) in found.items():
@@ -96,5 +96,6 @@ class Hypotheses(wiring.Component):
                 want.append(right & (limits.resize | moved[h][side]))
                 pull.append(limits.live & ~right)
             m.d.comb += [self.verdicts[h].want.eq(Cat(want).any()), self.verdicts[h].pull.eq(Cat(pull).any())]
-        m.d.comb += self.pull_all.eq(self.bid.live | self.ask.live)
+        m.d.comb += [self.pull_all.eq(self.bid.live | self.ask.live), self.bid_moved.eq(moved[SAME]["bid"]),
+                     self.ask_moved.eq(moved[SAME]["ask"])]
         return m

@@ -16,9 +16,10 @@ REASONS = 32
 #: -------
 #: fixed : Out(REASONS) bit *g* is set if G*g* fails whatever the price (G3, G5, G9, G10, G11).
 #: reduces : Out(1) it takes the position towards zero and not beyond, even with all that is open.
-#: live : Out(1) something stands at the venue. ``live_px``, ``live_lots`` : what. ``resize`` : Out(1) it has to be
-#:     replaced whatever the price: another quantity, or a price that the limits do not allow any more.
-#: up, down : Out(signed(33)) what is live is replaced by a price of at least ``up``, or below ``down``.
+#: live : Out(1) something stands at the venue. ``live_px``, ``live_lots`` : what. These are not registered.
+#: resize : Out(1) it has to be replaced whatever the price: another quantity, or a price that the limits do not allow
+#:     any more.
+#: up, down : Out(signed(33)) what is live is replaced by a price of at least ``up``, or of at most ``down``.
 LimitSide = Signature({
     "fixed": Out(REASONS), "reduces": Out(1), "live": Out(1), "live_px": Out(signed(32)), "live_lots": Out(24),
     "resize": Out(1), "up": Out(signed(33)), "down": Out(signed(33)),
@@ -36,8 +37,9 @@ class Limits(wiring.Component):
 
     Members
     -------
-    at : in(8) bit *t* is set in cycle *t* of an evaluation: the inputs below hold still from its cycle 0 on, the
-        results stand from its cycle 6 on, until the next one (windows and thresholds from cycle 3 on).
+    at : in(8) bit *t* is set in cycle *t* of an evaluation: the inputs below hold still from its cycle 0 to 5, the
+        results stand from its cycle 6 on (windows and thresholds from cycle 3 on), until the next one: ``low`` and
+        ``high`` until its cycle 2, the greatest quantities until its cycle 1.
     params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
         position_known : in(1). ``bound_notional`` : in(56) right in cycle 5.
     bid, ask : out(LimitSide). ``low``, ``high`` : out(32, signed). ``lots`` : out(24) the greatest quantity that G11
@@ -53,40 +55,41 @@ class Limits(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        p = self.params
-        run = Signal()
-        m.d.comb += run.eq(self.at.any())
-        with m.If(run):
-            # The window, in three steps.
-            least, most = Signal(signed(33)), Signal(signed(33))
-            bound, low_bound = Signal(signed(33)), Signal(signed(33))
-            bounds_low, bounds_high = Signal(), Signal()
-            m.d.comb += bound.eq(p.px_notional_ticks)
-            m.d.sync += [
-                least.eq(Mux(p.px_min_ticks == 0, 1, p.px_min_ticks)),
-                most.eq(Mux(p.px_max_ticks == 0, -1, p.px_max_ticks)),
-                low_bound.eq(-bound), bounds_low.eq(least < low_bound), bounds_high.eq(most > bound),
-                self.low.eq(Mux(bounds_low, low_bound, least)), self.high.eq(Mux(bounds_high, bound, most)),
-            ]
-            # Quantities, spread and the notional: the same for both sides.
-            band, quantity, notional = Signal(4), Signal(), Signal(2)
+        p, at = self.params, self.at
+        # The window, in three steps.
+        least, most = Signal(signed(32)), Signal(signed(32))
+        bound, low_bound = Signal(signed(32)), Signal(signed(32))
+        bounds_low, bounds_high = Signal(), Signal()
+        m.d.comb += bound.eq(p.px_notional_ticks)
+        with m.If(at[0]):
+            m.d.sync += [least.eq(p.px_min_ticks | (p.px_min_ticks == 0)),
+                         most.eq(p.px_max_ticks | -(p.px_max_ticks == 0)), low_bound.eq(-bound)]
+        with m.If(at[1]):
+            m.d.sync += [bounds_low.eq(least < low_bound), bounds_high.eq(most > bound)]
+        with m.If(at[2]):
+            m.d.sync += [self.low.eq(Mux(bounds_low, low_bound, least)), self.high.eq(Mux(bounds_high, bound, most))]
+        # Quantities, spread and the notional: the same for both sides.
+        band, quantity, notional = Signal(4), Signal(), Signal(2)
+        # The least moves that replace what is live; zero means any.
+        towards, away = Signal(31), Signal(31)
+        with m.If(at[0]):
             m.d.sync += [
                 band.eq(Cat(p.quote_lots < p.q_min_lots, p.quote_lots > p.q_hard_lots, p.quote_lots == 0,
                             p.half_spread_sub == 0)),
-                quantity.eq(p.quote_lots > p.max_lots),
-                notional[1].eq(p.px_notional_ticks == 0),
+                quantity.eq(p.quote_lots > p.max_lots), notional[1].eq(p.px_notional_ticks == 0),
+                towards.eq(p.toward_ticks | (p.toward_ticks == 0)), away.eq(p.away_ticks | (p.away_ticks == 0)),
             ]
-        with m.If(self.at[5]):
+        with m.If(at[5]):
             m.d.sync += notional[0].eq(self.bound_notional > Cat(p.max_notional_lo, p.max_notional_hi))
-        for name, sign in (("bid", 1), ("ask", -1)):
-            self._side(m, run, name, sign, band.any(), quantity, notional.any())
+        for name, sign, upper, lower in (("bid", 1, towards, away), ("ask", -1, away, towards)):
+            self._side(m, name, sign, upper, lower, band.any(), quantity, notional.any())
         return m
 
-    def _side(self, m, run, name, sign, band, quantity, notional):
-        p, out = self.params, getattr(self, name)
+    def _side(self, m, name, sign, upper, lower, band, quantity, notional):
+        p, at, out = self.params, self.at, getattr(self, name)
         live, live_px = getattr(self, f"{name}_live"), getattr(self.live, f"{name}_px")
         live_lots, sent = getattr(self.live, f"{name}_lots"), getattr(self.live, f"sent_{name}")
-        settled = getattr(self.known, f"settled_{name}")
+        held, settled = self.known.lots, getattr(self.known, f"settled_{name}")
         most = p.max_long_lots if sign > 0 else p.max_short_lots
         largest = getattr(self, f"{name}_largest")
 
@@ -95,28 +98,29 @@ class Limits(wiring.Component):
 
         # Exposure if everything sent on this side trades, in the direction of the side, in three steps. What is live
         # may be repeated in place of the new quantity.
-        held, open_lots, sum_ = register(signed(32), "held"), register(32, "open"), register(signed(34), "sum")
-        worst = register(signed(35), "worst")
+        open_lots, sum_, worst = register(32, "open"), register(signed(34), "sum"), register(signed(35), "worst")
         over, position_unknown, short = register(1, "over"), register(1, "unknown"), register(1, "short")
-        # The least moves that replace what is live; zero means any.
-        towards, away = register(31, "towards"), register(31, "away")
-        upper, lower = (towards, away) if sign > 0 else (away, towards)
-        other_lots, outside = register(1, "other_lots"), register(2, "outside")
+        other_lots, more_lots, outside = register(1, "other_lots"), register(1, "more_lots"), register(2, "outside")
         fixed = register(REASONS, "fixed_but_notional")
-        m.d.comb += [out.fixed.eq(fixed), out.fixed[10].eq(notional)]
-        with m.If(run):
+        m.d.comb += [out.fixed.eq(fixed), out.fixed[10].eq(notional), out.live.eq(live), out.live_px.eq(live_px),
+                     out.live_lots.eq(live_lots)]
+        with m.If(at[0]):
             m.d.sync += [
-                held.eq(self.known.lots), open_lots.eq(sent - settled),
-                largest.eq(Mux(live & (live_lots > p.quote_lots), live_lots, p.quote_lots)),
-                sum_.eq(open_lots + held if sign > 0 else open_lots - held), worst.eq(sum_ + largest),
-                over.eq(worst > most), position_unknown.eq(~self.position_known),
+                open_lots.eq(sent - settled), position_unknown.eq(~self.position_known),
                 short.eq(held[-1] if sign > 0 else ~held[-1] & held.any()),
-                out.reduces.eq(short & (worst[-1] | ~worst.any())),
-                towards.eq(p.toward_ticks | (p.toward_ticks == 0)), away.eq(p.away_ticks | (p.away_ticks == 0)),
-                out.up.eq(live_px + upper), out.down.eq(live_px - lower + 1),
-                other_lots.eq(live_lots != p.quote_lots),
-                outside.eq(Cat(live_px < self.low, live_px > self.high)),
-                out.live.eq(live), out.live_px.eq(live_px), out.live_lots.eq(live_lots),
+                more_lots.eq(live & (live_lots > p.quote_lots)), other_lots.eq(live_lots != p.quote_lots),
+            ]
+        with m.If(at[1]):
+            m.d.sync += [sum_.eq(open_lots + held if sign > 0 else open_lots - held),
+                         largest.eq(Mux(more_lots, live_lots, p.quote_lots)),
+                         out.up.eq(live_px + upper), out.down.eq(live_px - lower)]
+        with m.If(at[2]):
+            m.d.sync += worst.eq(sum_ + largest)
+        with m.If(at[3]):
+            m.d.sync += [over.eq(worst > most), out.reduces.eq(short & (worst[-1] | ~worst.any())),
+                         outside.eq(Cat(live_px < self.low, live_px > self.high))]
+        with m.If(at[4]):
+            m.d.sync += [
                 out.resize.eq(~live | other_lots | outside.any()),
                 fixed[3].eq(~(p.sym_en & getattr(p, f"{name}_en"))), fixed[5].eq(band), fixed[9].eq(quantity),
                 fixed[11].eq(position_unknown | over),

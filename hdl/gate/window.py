@@ -15,12 +15,13 @@ class Window(wiring.Component):
 
     Members
     -------
-    en : in(1) take the quote and the window of this cycle.
+    en : in(1) take the quote and the window of this cycle. At most every other cycle.
     bid_px, ask_px : in(32, signed), bid_lots, ask_lots : in(24) the quote; 0 lots: the side is not quoted.
-    low, high : in(32, signed), bid_most, ask_most : in(24) the window.
-    bid_ticks, ask_ticks : out(32, signed), bid_quantity, ask_quantity : out(24) what leaves, from the cycle after
-        ``en`` on until the next one. A side of 0 lots has price 0.
-    clamped : out(1) strobe, in the cycle after ``en``: something lay outside.
+    low, high : in(32, signed), bid_most, ask_most : in(24) the window. They and the quote hold still in the cycle after
+        ``en``.
+    bid_ticks, ask_ticks : out(32, signed), bid_quantity, ask_quantity : out(24) what leaves, from the second cycle
+        after ``en`` on until the second one after the next. A side of 0 lots has price 0.
+    clamped : out(1) strobe, in the second cycle after ``en``: something lay outside.
 
     Proved for all inputs in ``tests/hdl/gate/test_window.py``.
     """
@@ -35,20 +36,21 @@ class Window(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        empty = self.low > self.high
-        m.d.sync += self.clamped.eq(0)
+        compared, empty = Signal(), Signal()
+        m.d.sync += [compared.eq(self.en), empty.eq(self.low > self.high)]
         outside = Signal(2)
         for n, side in enumerate(("bid", "ask")):
             px, lots, most = (getattr(self, f"{side}_{what}") for what in ("px", "lots", "most"))
-            below, above, excess = px < self.low, px > self.high, lots > most
-            quoted = Signal(name=f"{side}_quoted")
-            m.d.comb += [quoted.eq((lots != 0) & (most != 0) & ~empty),
-                         outside[n].eq((lots != 0) & (below | above | excess | empty))]
-            with m.If(self.en):
+            below, above, excess, some, quoted = (
+                Signal(name=f"{side}_{what}") for what in ("below", "above", "excess", "some", "quoted"))
+            m.d.sync += [below.eq(px < self.low), above.eq(px > self.high), excess.eq(lots > most),
+                         some.eq(lots != 0), quoted.eq((lots != 0) & (most != 0))]
+            m.d.comb += outside[n].eq(some & (below | above | excess | empty))
+            with m.If(compared):
                 m.d.sync += [
-                    getattr(self, f"{side}_ticks").eq(Mux(quoted, Mux(below, self.low, Mux(above, self.high, px)), 0)),
-                    getattr(self, f"{side}_quantity").eq(Mux(quoted, Mux(excess, most, lots), 0)),
+                    getattr(self, f"{side}_ticks").eq(
+                        Mux(quoted & ~empty, Mux(below, self.low, Mux(above, self.high, px)), 0)),
+                    getattr(self, f"{side}_quantity").eq(Mux(quoted & ~empty, Mux(excess, most, lots), 0)),
                 ]
-        with m.If(self.en):
-            m.d.sync += self.clamped.eq(outside.any())
+        m.d.sync += self.clamped.eq(compared & outside.any())
         return m

@@ -22,7 +22,7 @@ PREAMBLE_AFTER_START = 1
 
 #: From ``fire`` until the fields of the quote, its id excepted, have to stand on their wires. They are read from there
 #: on until the frame has ended.
-QUOTE_AT = 12
+QUOTE_AT = 13
 
 #: The port takes a frame's byte 0 from its source; byte n so many cycles plus n after the start, on the pins one later.
 FIRST_BYTE_AFTER_START = 8

@@ -18,7 +18,10 @@ HYPOTHESES = 5
 
 #: A reference in 1/256 quote ticks: (2^32 ticks) x (2^32 / 2^16) and a sign.
 Reference = signed(51)
-References = data.ArrayLayout(Reference, HYPOTHESES)
+#: Hypotheses that share a wire for their reference: that of the first is on it in cycle 5 of an evaluation, that of the
+#: second in cycle 6.
+REFERENCES = (SAME, BID_SECOND), (ASK_SECOND, ASK_PX), (None, BID_PX)
+References = data.ArrayLayout(Reference, len(REFERENCES))
 
 
 class QuoteEngine(wiring.Component):
@@ -37,96 +40,88 @@ class QuoteEngine(wiring.Component):
 
     Members
     -------
-    at : in(8) bit *t* is set in cycle *t* of an evaluation; no bit otherwise. The inputs below must hold still from
-        cycle 0 to 6, ``entry_px`` from cycle 3 on.
-    best_bid, best_ask, second_bid, second_ask, entry_px : in(32, signed) feed ticks. ``position`` : in(32, signed)
-        lots. ``params`` : in(PARAM_ROW).
-    refs : out(References) ``SAME`` and ``ASK_SECOND`` from cycle 5, the others from cycle 6. ``skew`` : out(32, signed)
-        from cycle 4. ``offset_bid``, ``offset_ask`` : out(34, signed) from cycle 6: the prices are
-        ``floor((ref - offset_bid) / 256)`` and ``ceil((ref + offset_ask) / 256)``.
-    bid, ask : out(44, signed) target prices under ``SAME``, from cycle 7.
+    at : in(8) bit *t* is set in cycle *t* of an evaluation; no bit otherwise.
+    best_bid, best_ask, second_bid, second_ask, entry_px : in(32, signed) feed ticks: the bests are read in cycle 1 and
+        in cycle 0, the seconds in cycle 2 and in cycle 1, ``entry_px`` from cycle 3 on.
+    position : in(32, signed) lots, ``params`` : in(PARAM_ROW) hold still from cycle 0 to 6.
+    refs : out(References) as :data:`REFERENCES` says, in cycles 5 and 6 only. ``skew`` : out(32, signed) from cycle 4.
+    bid, ask : out(44, signed) target prices under ``SAME``, from cycle 6.
     bound_notional : out(56) ``px_notional_ticks * quote_lots``, in cycle 5 only.
 
-    Results stand until the next evaluation.
+    Skew (while ``params`` stand) and prices stand until the next evaluation.
     """
 
     def __init__(self):
         super().__init__({
             "at": In(8), "best_bid": In(signed(32)), "best_ask": In(signed(32)), "second_bid": In(signed(32)),
             "second_ask": In(signed(32)), "entry_px": In(signed(32)), "position": In(signed(32)),
-            "params": In(PARAM_ROW), "refs": Out(References), "skew": Out(signed(32)), "offset_bid": Out(signed(34)),
-            "offset_ask": Out(signed(34)), "bid": Out(signed(44)), "ask": Out(signed(44)), "bound_notional": Out(56)})
+            "params": In(PARAM_ROW), "refs": Out(References), "skew": Out(signed(32)), "bid": Out(signed(44)),
+            "ask": Out(signed(44)), "bound_notional": Out(56)})
 
     def elaborate(self, platform):
         m = Module()
         p, at = self.params, self.at
-        run = Signal()
-        m.d.comb += run.eq(at.any())
 
         # What the two shared multipliers take in turn, a register before each. The skew comes first: every limit that a
         # reference is held against contains it.
         excess = Signal(signed(33))
         bids, asks = (Signal(signed(33)), Signal(32)), (Signal(signed(33)), Signal(32))
         m.d.comb += excess.eq(self.position - p.target_lots)
-        with m.If(run):
-            m.d.sync += [
-                bids[0].eq(Mux(at[0], excess, Mux(at[1], self.best_bid, self.second_bid))),
-                bids[1].eq(Mux(at[0], p.skew_q8, p.ref_scale)),
-                asks[0].eq(Mux(at[0], self.best_ask, Mux(at[1], self.second_ask, p.px_notional_ticks))),
-                asks[1].eq(Mux(at[2], p.quote_lots, p.ref_scale)),
-            ]
-        bid_product = _product(m, run, "bid", *bids)
-        ask_product = _product(m, run, "ask", *asks)
-        entry = _product(m, run, "entry", self.entry_px, p.ref_scale)
+        m.d.sync += [
+            bids[0].eq(Mux(at[0], excess, Mux(at[1], self.best_bid, self.second_bid))),
+            bids[1].eq(Mux(at[0], p.skew_q8, p.ref_scale)),
+            asks[0].eq(Mux(at[0], self.best_ask, Mux(at[1], self.second_ask, p.px_notional_ticks))),
+            asks[1].eq(Mux(at[2], p.quote_lots, p.ref_scale)),
+        ]
+        bid_product = _product(m, "bid", *bids)
+        ask_product = _product(m, "ask", *asks)
+        entry = _product(m, "entry", self.entry_px, p.ref_scale)
 
         # In cycle 3 skew and best offer come out, in 4 the best bid and the second offer, in 5 the second bid, the
         # entry and the bound on the notional.
         bid, ask = Signal.like(bid_product, name="best_bid"), Signal.like(ask_product, name="best_ask")
         skew_raw, limit, least = bid_product >> _SKEW_BITS, Signal(signed(32)), Signal(signed(32))
         m.d.comb += limit.eq(p.skew_max_sub)
-        with m.If(run):
-            m.d.sync += least.eq(-limit)
-        # Two short comparisons and the bits above them, side by side, then one choice.
+        m.d.sync += least.eq(-limit)
+        # Two short comparisons and the bits above them, side by side; the choice is made a cycle later.
         low, above = skew_raw[:32].as_signed(), Signal()
         m.d.comb += above.eq((skew_raw[31:] ^ skew_raw[-1].replicate(len(skew_raw) - 31)).any())
-        over, under = ~skew_raw[-1] & (above | (low > limit)), skew_raw[-1] & (above | (low < least))
+        near, over, under = Signal(signed(32)), Signal(), Signal()
         with m.If(at[3]):
-            m.d.sync += [ask.eq(ask_product), self.skew.eq(Mux(over, limit, Mux(under, least, low)))]
-
-        def refer(h, total):
-            m.d.sync += self.refs[h].eq(total >> _SCALE_BITS)
-
+            m.d.sync += [ask.eq(ask_product), near.eq(low), over.eq(~skew_raw[-1] & (above | (low > limit))),
+                         under.eq(skew_raw[-1] & (above | (low < least)))]
+        m.d.comb += self.skew.eq(Mux(over, limit, Mux(under, least, near)))
         with m.If(at[4]):
             m.d.sync += bid.eq(bid_product)
-            refer(SAME, bid_product + ask)
-            refer(ASK_SECOND, bid_product + ask_product)
-        with m.If(at[5]):
-            refer(BID_PX, entry + ask)
-            refer(BID_SECOND, bid_product + ask)
-            refer(ASK_PX, bid + entry)
-            m.d.sync += [self.offset_bid.eq(self.skew + p.half_spread_sub),
-                         self.offset_ask.eq(p.half_spread_sub - self.skew)]
+
+        # The bids come out one behind the other, so that one sum serves both.
+        with_entry = Mux(at[4], ask_product, entry) + Mux(at[4], bid_product, bid)
+        m.d.sync += [ref.eq(total >> _SCALE_BITS) for ref, total in zip(
+            self.refs, (bid_product + ask, with_entry, entry + ask), strict=True)]
         m.d.comb += self.bound_notional.eq(ask_product)
+
         # Rounding away from the market.
         up = (1 << SUBTICK_BITS) - 1
+        offset_bid, offset_ask, half_spread_up = Signal(signed(34)), Signal(signed(34)), Signal(25)
+        m.d.sync += [half_spread_up.eq(p.half_spread_sub + up), offset_bid.eq(self.skew + p.half_spread_sub),
+                     offset_ask.eq(half_spread_up - self.skew)]
         exact_bid, exact_ask = Signal(signed(52)), Signal(signed(52))
-        m.d.comb += [exact_bid.eq(self.refs[SAME] - self.offset_bid),
-                     exact_ask.eq(self.refs[SAME] + self.offset_ask + up)]
-        with m.If(at[6]):
+        same = self.refs[REFERENCES.index((SAME, BID_SECOND))]
+        m.d.comb += [exact_bid.eq(same - offset_bid), exact_ask.eq(same + offset_ask)]
+        with m.If(at[5]):
             m.d.sync += [self.bid.eq(exact_bid >> SUBTICK_BITS), self.ask.eq(exact_ask >> SUBTICK_BITS)]
         return m
 
 
-def _product(m, run, name, a, b):
+def _product(m, name, a, b):
     """``a * b`` two cycles later: four products of 16-bit limbs, then their sum. ``a`` is signed, ``b`` is not."""
     low, high = Signal(32, name=f"{name}_low"), Signal(signed(33), name=f"{name}_high")
     cross = [Signal(signed(34), name=f"{name}_cross_{n}") for n in range(2)]
     product = Signal(signed(66), name=f"{name}_product")
     upper = a[16:].as_signed()
-    with m.If(run):
-        m.d.sync += [
-            low.eq(a[:16] * b[:16]), high.eq(upper * b[16:]),
-            cross[0].eq(a[:16] * b[16:]), cross[1].eq(upper * b[:16]),
-            product.eq(Cat(low[:16], (Cat(low[16:], high).as_signed() + cross[0] + cross[1])[:50])),
-        ]
+    m.d.sync += [
+        low.eq(a[:16] * b[:16]), high.eq(upper * b[16:]),
+        cross[0].eq(a[:16] * b[16:]), cross[1].eq(upper * b[:16]),
+        product.eq(Cat(low[:16], (Cat(low[16:], high).as_signed() + cross[0] + cross[1])[:50])),
+    ]
     return product

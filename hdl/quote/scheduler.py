@@ -14,15 +14,17 @@ from amaranth.lib.wiring import In, Out
 #: Cycles from the choice of an instrument (its SecurityID is complete, or a background evaluation starts) to its rows
 #: on the benches: its number in a register, memory, a register. Parameters: memory, two registers.
 LOAD_CYCLES = 3
+#: ... to the cycle in which the host's word on a position is applied: what it refers to has been compared by then.
+SETTLE_CYCLES = LOAD_CYCLES + 1
 #: Cycles from there to the decision.
 EVALUATION_CYCLES = 8
 #: Cycles from the choice of an instrument to the decision in the background, and to the first one on a trigger byte.
 DECISION_CYCLES = LOAD_CYCLES + EVALUATION_CYCLES
 #: Cycles from a decision to the cycle in which the gate weighs what the frame will say: in the background the prices
 #: are there already, after a trigger byte they are formed from the book as the entry has left it.
-WEIGH_BACKGROUND, WEIGH_DIRECT = 1, 2 + EVALUATION_CYCLES
+WEIGH_BACKGROUND, WEIGH_DIRECT = 2, 2 + EVALUATION_CYCLES
 #: ... and from there to the cycle in which what leaves, and what is told of it, stands.
-LEAVE_CYCLES = 2
+LEAVE_CYCLES = 3
 
 
 class Mode(enum.Enum):
@@ -73,17 +75,17 @@ class Scheduler(wiring.Component):
     on, of an instrument that is evaluated in the background. ``due`` : out(1) a background decision falls in this
     cycle.
     ``content`` : out(1) the evaluation is of a decision on a trigger byte. ``weigh`` : out(1), ``direct`` : out(1) the
-    gate weighs what was decided: ``deferred`` : in(1) with it: try again when the port is ready. ``wait_tokens`` :
-    in(1) with it: try again when tokens arrive, or at once if some have since the decision. ``window`` : out(1) the
-    cycle after, ``leave`` : out(1) the cycle after that.
-    ``decided`` : out(8) the instrument of ``weigh``, ``window`` and ``leave``. ``busy`` : out(1) claimed, under way, or
-    pending while the port is ready: slower senders hold back.
+    gate weighs what was decided. ``window`` : out(1) the cycle after; with it ``deferred`` : in(1) try again when the
+    port is ready, or ``wait_tokens`` : in(1) try again when tokens arrive, or at once if some have since the decision.
+    ``leave`` : out(1) two cycles after ``window``. ``decided`` : out(8) the instrument of ``weigh``, ``window`` and
+    ``leave``. ``busy`` : out(1) claimed, under way, or pending while the port is ready: slower senders hold back.
 
     Rules. A background evaluation is squashed by a claim and by ``invalidate``; it stays pending. One starts only when
     nothing has been under way for three cycles, no host action waits, the port is ready and no mass cancel is
     outstanding; instruments are asked one a cycle, in turn. An instrument in mid-event waits for its end of event,
     except while not trading, when its quotes are only taken away. One instrument a cycle is checked for staleness: more
-    than ``stale_limit`` cycles since the last accepted packet; the one that is claimed is not.
+    than ``stale_limit`` cycles since the last accepted packet; one that was claimed or decided on in the cycle before
+    is not.
     """
 
     def __init__(self, instruments):
@@ -104,7 +106,6 @@ class Scheduler(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         n = self.instruments
-        width = max(1, (n - 1).bit_length())
         all_ = (1 << n) - 1
         touched, pending, waiting, stale = (Signal(n, name=name) for name in ("touched", "pending", "waiting", "stale"))
         current, following, claim, decided = self.current, self.following, self.claimed, self.decided
@@ -116,16 +117,25 @@ class Scheduler(wiring.Component):
         with m.Elif(self.entry | self.frame_end | self.foreign):
             m.d.sync += claim.eq(0)
 
+        # Instruments as one bit each. What is asked about has been at rest for a cycle, so that `of_current` may be late.
+        # A ring serves all that goes from one instrument to the next in every cycle.
+        ring, of_current, of_decided, of_flight = (
+            Signal(n, name=name, init=init) for name, init in (
+                ("ring", 1), ("of_current", 0), ("of_decided", 0), ("of_flight", 0)))
+        m.d.sync += [ring.eq(ring.rotate_left(1)), of_current.eq(1 << current)]
+        of_asked, of_found = ring.rotate_right(1), ring.rotate_right(2)
+
         # Background: instruments are asked in turn, a cycle ahead; what is pending now still is then.
         sweep, upcoming, asked = Signal(range(max(2, n))), Signal(range(max(2, n))), Signal(range(max(2, n)))
         eligible, is_eligible, any_eligible = Signal(n), Signal(), Signal()
         m.d.comb += [upcoming.eq(Mux(sweep == n - 1, 0, sweep + 1)),
                      eligible.eq(pending & (~touched | Mux(self.trading, 0, all_)))]
-        m.d.sync += [sweep.eq(upcoming), asked.eq(sweep), is_eligible.eq(eligible.bit_select(sweep, 1)),
+        m.d.sync += [sweep.eq(upcoming), asked.eq(sweep), is_eligible.eq((eligible & ring).any()),
                      any_eligible.eq(eligible.any())]
 
         # Host actions and background evaluations wait for a gap; there is one in every entry.
-        tail = Signal(3)        # after a decision: weigh, window, leave
+        tail = Signal(5)        # after a decision: a cycle, weigh, window, a cycle, leave
+        triggered = Signal()
         idle, quiet, rest = Signal(), Signal(), Signal(2)
         settling, committing, settle_index = Signal(), Signal(), Signal(8)
         start, fetch = Signal(), Signal()
@@ -147,7 +157,7 @@ class Scheduler(wiring.Component):
             m.d.sync += committing.eq(0)
 
         # The evaluation: what it is for, and how far it is.
-        flying, flight = Signal(), Signal(8)    # a background evaluation that has not decided, whatever claims the mode
+        flying = Signal()   # a background evaluation that has not decided, whatever claims the mode
         weighing, squash, loaded, ripe = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             weighing.eq((mode == Mode.CONTENT) & (step == DECISION_CYCLES)),
@@ -156,18 +166,19 @@ class Scheduler(wiring.Component):
             self.load.eq(loaded & (mode != Mode.CONTENT)),
             self.due.eq(ripe & ~claim & ~self.invalidate),
             self.content.eq(mode == Mode.CONTENT),
-            self.weigh.eq(tail[0] | weighing), self.direct.eq(mode == Mode.CONTENT),
-            self.window.eq(tail[1]), self.leave.eq(tail[2]),
-            self.settle_now.eq((mode == Mode.SETTLE) & (step == LOAD_CYCLES) & settling & ~self.settle),
+            self.weigh.eq(tail[1] | weighing), self.direct.eq(mode == Mode.CONTENT),
+            self.window.eq(tail[2]), self.leave.eq(tail[4]),
+            self.settle_now.eq((mode == Mode.SETTLE) & (step == SETTLE_CYCLES) & settling & ~self.settle),
         ]
         # The decision is on the way to the pins: that its cycle comes is known the cycle before.
         m.d.sync += ripe.eq(flying & (mode == Mode.BACKGROUND) & (step == DECISION_CYCLES - 1) & ~squash)
-        m.d.sync += [tail.eq(Cat(self.due, self.weigh, tail[1])), self.at.eq(Cat(loaded, self.at[:-1]))]
+        m.d.sync += [tail.eq(Cat(self.due, tail[0], self.weigh, tail[2:4])), self.at.eq(Cat(loaded, self.at[:-1])),
+                     triggered.eq(self.trigger)]
         m.d.comb += following.eq(current)
         m.d.sync += current.eq(following)
         with m.If((mode != Mode.IDLE) & (step != DECISION_CYCLES)):
             m.d.sync += step.eq(step + 1)
-        with m.If(self.due | (squash & ~claim) | weighing | ((mode == Mode.SETTLE) & (step == LOAD_CYCLES))
+        with m.If(self.due | (squash & ~claim) | weighing | ((mode == Mode.SETTLE) & (step == SETTLE_CYCLES))
                   | (claim & (self.entry | self.frame_end | self.foreign))):
             m.d.sync += mode.eq(Mode.IDLE)
         with m.If(self.due | squash):
@@ -175,15 +186,15 @@ class Scheduler(wiring.Component):
         with m.If((mode == Mode.SETTLE) & (self.settle | self.restart)):    # not these words, not on this session
             m.d.sync += mode.eq(Mode.IDLE)
         with m.If(start):
-            m.d.sync += [mode.eq(Mode.BACKGROUND), step.eq(1), flying.eq(1), flight.eq(asked)]
+            m.d.sync += [mode.eq(Mode.BACKGROUND), step.eq(1), flying.eq(1), of_flight.eq(of_asked)]
             m.d.comb += following.eq(asked)
         with m.If(fetch):
             m.d.sync += [mode.eq(Mode.SETTLE), step.eq(1)]
             m.d.comb += following.eq(settle_index)
         with m.If(self.trigger):
-            m.d.sync += [mode.eq(Mode.CONTENT), step.eq(LOAD_CYCLES - 1), decided.eq(current)]
-        with m.If(self.due):
-            m.d.sync += decided.eq(current)
+            m.d.sync += [mode.eq(Mode.CONTENT), step.eq(LOAD_CYCLES - 1)]
+        with m.If(self.due | triggered):
+            m.d.sync += [decided.eq(current), of_decided.eq(of_current)]
         with m.If(self.identified):
             m.d.sync += [mode.eq(Mode.CLAIMED), step.eq(1)]
             m.d.comb += following.eq(self.index)
@@ -192,56 +203,52 @@ class Scheduler(wiring.Component):
         with m.Elif(self.disturbed):
             m.d.sync += self.fouled.eq(1)
         with m.If(self.at[0] & (mode != Mode.CONTENT)):
-            m.d.sync += [self.mid_event.eq(touched.bit_select(current[:width], 1) & (mode == Mode.BACKGROUND)),
-                         self.is_stale.eq(stale.bit_select(current[:width], 1))]
+            m.d.sync += [self.mid_event.eq((touched & of_current).any() & (mode == Mode.BACKGROUND)),
+                         self.is_stale.eq((stale & of_current).any())]
 
         # Staleness, one instrument a cycle. It is found in one cycle and counts in the next.
         bank_bit = max(1, (n - 1).bit_length())
         m.submodules.stale_limits = limits = Memory(shape=32, depth=2 << bank_bit, init=[])
         limit_write, limit_read = limits.write_port(), limits.read_port()
         age, limit = Signal(32, init=0xFFFFFFFF), Signal(32)
-        exceeded, of, swept = Signal(), Signal.like(sweep), Signal.like(sweep)
+        exceeded, swept = Signal(), Signal.like(sweep)
         m.d.comb += [
             limit_write.en.eq(self.stale_limit_write), limit_write.addr.eq(self.stale_limit_address),
             limit_write.data.eq(self.stale_limit),
             limit_read.addr.eq(upcoming | self.bank << bank_bit), limit_read.en.eq(1),
         ]
-        m.d.sync += [limit.eq(limit_read.data), swept.eq(sweep), of.eq(swept),
-                     exceeded.eq((age > limit) & ~self.accept)]
+        watched = Signal()  # what is decided on goes by one answer
+        m.d.sync += [limit.eq(limit_read.data), swept.eq(sweep), exceeded.eq((age > limit) & ~self.accept),
+                     watched.eq((claim | (mode == Mode.CONTENT)) & (swept == current))]
         with m.If(self.accept):
             m.d.sync += age.eq(1)
         with m.Elif(age != 0xFFFFFFFF):
             m.d.sync += age.eq(age + 1)
         expired = Signal(n)
-        watched = claim | (mode == Mode.CONTENT)    # what is decided on goes by one answer
-        with m.If(exceeded & ~self.accept & ~(watched & (of == current))):
-            m.d.comb += expired.eq((1 << of) & ~stale)
+        with m.If(exceeded & ~self.accept & ~watched):
+            m.d.comb += expired.eq(of_found & ~stale)
 
-        # Sets, in the order in which they overrule one another. The trigger of the cycle before has settled `decided`.
-        # What the gate says of a decision counts a cycle later: nothing starts so soon.
+        # Sets, in the order in which they overrule one another. In the cycle after a trigger its instrument still is
+        # `current`. What the gate says of a decision counts a cycle later: nothing starts so soon.
         now_touched, now_waiting, done, again = Signal(n), Signal(n), Signal(n), Signal(n)
         deferred, waits = Signal(), Signal()
         refilled = Signal()     # tokens have come since the decision
-        m.d.sync += [deferred.eq(self.weigh & self.deferred), waits.eq(self.weigh & self.wait_tokens),
-                     refilled.eq(self.refill | (refilled & ~self.due & ~self.trigger))]
+        m.d.comb += [deferred.eq(self.window & self.deferred), waits.eq(self.window & self.wait_tokens)]
+        m.d.sync += refilled.eq(self.refill | (refilled & ~self.due & ~self.trigger))
         # It went by what was live, so that a mass cancel in the same cycles leaves it pending.
-        triggered, cancelled = Signal(), Signal()
-        m.d.sync += [triggered.eq(self.trigger), cancelled.eq(self.mass_cancel)]
+        cancelled = Signal()
+        m.d.sync += cancelled.eq(self.mass_cancel)
         m.d.comb += [
-            now_touched.eq(touched | Mux(self.applied, 1 << current, 0)),
-            now_waiting.eq(waiting | Mux(waits & ~refilled, 1 << decided, 0)),
-            done.eq(Mux(triggered & ~cancelled & ~self.mass_cancel, 1 << decided,
-                        Mux(start, 1 << asked, 0))),
+            now_touched.eq(touched | Mux(self.applied, of_current, 0)),
+            now_waiting.eq(waiting | Mux(waits & ~refilled, of_decided, 0)),
+            done.eq(Mux(triggered & ~cancelled & ~self.mass_cancel, of_current, 0) | Mux(start, of_asked, 0)),
+            again.eq(Mux(squash, of_flight, 0) | Mux(deferred | (waits & refilled), of_decided, 0)),
         ]
-        with m.If(squash):
-            m.d.comb += again.eq(1 << flight)
-        with m.If(deferred | (waits & refilled)):
-            m.d.comb += again.eq(1 << decided)
         m.d.sync += [
             pending.eq((pending | Mux(self.publish, now_touched, 0) | Mux(self.accept, stale, 0)
                         | Mux(self.refill, now_waiting, 0) | (expired & self.live)
                         | Mux(self.invalidate | self.mass_cancel, self.live, 0)
-                        | Mux(self.settle_now, 1 << current, 0)) & ~done | again
+                        | Mux(self.settle_now, of_current, 0)) & ~done | again
                        | Mux(self.evaluate_all | self.flip, all_, 0)),
             touched.eq(Mux(self.publish | self.invalidate, 0, now_touched & ~(expired & self.live))),
             stale.eq(Mux(self.accept, 0, stale | expired)),

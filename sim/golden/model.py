@@ -217,7 +217,7 @@ class GoldenModel:
         self._last_busy = -3        # ... that a claim or a flight was seen in
         self._watched = (-1, None)  # (cycle up to which, instrument that is) decided on by one answer
         self._in_flight = (-1, -1)  # first and last cycle in which a quote is on its way that does not show as live
-        self._before = (-1, _Strobes(), 0)  # last cycle looked at: its strobes, and what was eligible in it
+        self._before = (-1, _Strobes(), 0, None)    # last cycle looked at: its strobes, what was eligible, the claim
         self._settling = None
         self._settle_at = None
         self._committing = False
@@ -634,10 +634,10 @@ class GoldenModel:
         claim, flight = self._claim, self._flight
 
         # What the feed did in the cycle before has its effect on books and scheduler in this one.
-        seen, r, eligible_before = self._before
+        seen, r, eligible_before, was_claimed = self._before
         eligible = self._pending & (~self._touched | (0 if trading else n_all))
         if seen != c - 1:
-            r, eligible_before = _Strobes(), eligible
+            r, eligible_before, was_claimed = _Strobes(), eligible, claim
         void = r.gap or r.reset or r.poisoned or r.blind
         if self._feed_lost and not self._feed_was_lost:
             s.blind = True      # nobody knows what the books are now
@@ -710,7 +710,7 @@ class GoldenModel:
         before = self._pending
         refill = self._session_ticks.is_tick(c) or self._symbol_ticks.is_tick(c)
         now_touched = self._touched | (1 << r.applied if r.applied is not None else 0)
-        expired = self._expire(c, r.accept)
+        expired = self._expire(c, r.accept, was_claimed)
         done = 1 << background if background is not None else 0
         if r.triggered is not None and not (mass_cancel or r.cancelled):    # it went by what was live
             done = 1 << r.triggered
@@ -786,7 +786,7 @@ class GoldenModel:
             self._settle(self._settling)
             self._settling = None
         if fetch:
-            self._settle_at = self._busy_to = c + timing.load
+            self._settle_at = self._busy_to = c + timing.settle
             self._wake(self._settle_at)
         elif self._settle_at is not None and (s.identified is not None or s.pos_commit is not None or s.enabled
                                               or c >= self._settle_at):
@@ -837,7 +837,7 @@ class GoldenModel:
             self._wake(port.free)
         if self._waiting or (self._hold and not self._session_tokens.tokens):
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
-        self._before = c, s, eligible
+        self._before = c, s, eligible, claim
         return bool(late or fired or mass_cancel or due or squash or expired or stopped or self._pending != before
                     or s.__dict__ or self._can_start(c + 1))
 
@@ -990,10 +990,10 @@ class GoldenModel:
     def _look_live(self):
         self._live = sum(1 << i for i, st in enumerate(self.states) if st.live_bid or st.live_ask)
 
-    def _expire(self, c, accept):
-        """Staleness is looked at in one instrument a cycle, but not in one that is being decided on."""
+    def _expire(self, c, accept, was_claimed):
+        """Staleness is looked at in one instrument a cycle, but not in one that was being decided on a cycle before."""
         i = (c - 2) % self.instruments
-        watched = self._claim == i or (c <= self._watched[0] and self._watched[1] == i)
+        watched = was_claimed == i or (c - 1 <= self._watched[0] and self._watched[1] == i)
         if accept or watched or self._accepted is None or self._stale >> i & 1:
             return 0
         return 1 << i if c - 1 - self._accepted > self._stale_limit(i, c) else 0

@@ -27,6 +27,8 @@ class Timing:
     arbiter : from the byte with which a sequence number is looked at to what becomes of its packet.
     load : from the start of a background evaluation to the cycle in which its rows are in registers: what is looked at
         then (touched, stale) counts.
+    settle : from the cycle in which the rows of an instrument are fetched for the host to the one in which its word on a
+        position takes effect.
     decision : from that start to the cycle in which its frame may start. On a trigger byte: none, it starts in the
         cycle in which the byte is seen.
     weigh_background, weigh_direct : from a decision to the cycle in which the scheduler learns that it has to be
@@ -49,6 +51,7 @@ class Timing:
     packet_end: int = 2
     arbiter: int = arbiter.ANSWER_CYCLES
     load: int = scheduler.LOAD_CYCLES
+    settle: int = scheduler.SETTLE_CYCLES
     decision: int = scheduler.DECISION_CYCLES
     weigh_background: int = scheduler.WEIGH_BACKGROUND
     weigh_direct: int = scheduler.WEIGH_DIRECT

@@ -40,7 +40,7 @@ class Bench:
         assert {name: self.level(name) for name in names} == {name: known(want[name]) for name in names}, self.held
 
     async def load(self, instrument):
-        """Its top onto the bench: the bests in the next cycle, the seconds in the one after."""
+        """Its top onto the bench, a price a cycle."""
         ctx, dut = self.ctx, self.dut
         ctx.set(dut.address, instrument)
         await ctx.tick()
@@ -48,17 +48,24 @@ class Bench:
         await ctx.tick()
         ctx.set(dut.load, 0)
         self.held = instrument
+        best, second = (known(level) for level in self.model[instrument].offers[:2])
+        assert self.level("early_ask") == best
+        await ctx.tick()
         self.check("best_bid", "best_ask")
+        assert self.level("early_ask") == second
         await ctx.tick()
         self.check("best_bid", "best_ask", "second_bid", "second_ask")
+        assert self.level("early_ask") == best
 
     async def update(self, kind, action=NEW, level=1, px=0, size=1, is_known=True, invalidate=False,
                      wait=UPDATE_CYCLES):
         """Apply an entry to the instrument on the bench. Ends ``wait`` cycles later."""
         ctx, dut = self.ctx, self.dut
+        for name, value in (("action", action), ("level", level)):
+            ctx.set(getattr(dut, name), value)
+        await ctx.tick()
         ctx.set(getattr(dut, KINDS[kind]), 1)
-        for name, value in (("action", action), ("level", level), ("px", px), ("size", size), ("known", is_known),
-                            ("invalidate", invalidate)):
+        for name, value in (("px", px), ("size", size), ("known", is_known), ("invalidate", invalidate)):
             ctx.set(getattr(dut, name), value)
         await ctx.tick()
         for name in (KINDS[kind], "invalidate"):

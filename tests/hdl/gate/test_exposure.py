@@ -95,6 +95,13 @@ class Bench:
                 ctx.set(getattr(dut, name), value)
         address = ctx.get(dut.address)
         before = [row.copy() for row in self.rows]
+        if "settle" in x:       # what is settled is compared a cycle ahead
+            ctx.set(dut.settle, 0)
+            ctx.set(dut.load, 0)
+            await ctx.tick()
+            ctx.set(dut.settle, 1)
+            ctx.set(dut.load, load)
+            self.asked, self.earlier = address, before
         await ctx.tick()
         if load:
             # The memories were read at the end of the cycle before: changes up to the end of the one before that.

@@ -11,7 +11,7 @@ from amaranth.back import rtlil, verilog
 from amaranth.hdl import Shape
 
 from hdl.control.registers import PARAM_BY_NAME
-from hdl.gate.hypotheses import Hypotheses
+from hdl.gate.hypotheses import Hypotheses, Offset
 from hdl.quote.engine import Reference
 
 _HYPOTHESES = Hypotheses()
@@ -81,20 +81,21 @@ def unsigned(value, width):
 @pytest.mark.parametrize("side", ["bid", "ask"])
 def test_no_width_overflows(side, limit):
     """A threshold as the fabric computes it, and as it would be in wide arithmetic, for everything on the inputs.
-    ``more`` : ``high`` is held against as the price above it."""
+    ``more`` : ``high`` and ``down`` are held against as the price above them."""
     (base_width,), (width,) = widths(f"{side}_{limit}_base"), widths(f"{side}_{limit}_limit")
     shape, skew_shape = Shape.cast(LIMITS[limit]), Shape.cast(MEMBERS["skew"].shape)
     assert shape.signed
     assert skew_shape.signed
     x, skew = z3.BitVec("x", shape.width), z3.BitVec("skew", skew_shape.width)
     half_spread = z3.BitVec("half_spread", HALF_SPREAD)
-    sign, offset = (1, 0) if side == "bid" else (-1, -255)
-    offset += 256 if limit == "high" else 0
-
-    def threshold(first, second):
-        base = (signed(x, first) << 8) + sign * unsigned(half_spread, first) + offset
-        return signed(base, second) + signed(skew, second)
-    prove(signed(threshold(base_width, width), 80) == threshold(80, 80))
+    sign, rounding = (1, 0) if side == "bid" else (-1, -255)
+    more = 1 if limit in ("high", "down") else 0
+    exact = (signed(x, 80) << 8) + sign * unsigned(half_spread, 80) + rounding + 256 * more + signed(skew, 80)
+    # The low eight bits of the offset pass by the sum that forms the base.
+    offset = sign * unsigned(half_spread, Offset.width) + rounding
+    base = signed(x, base_width) + signed(z3.Extract(Offset.width - 1, 8, offset), base_width) + more
+    limit_ = signed(z3.Concat(base, z3.Extract(7, 0, offset)), width) + signed(skew, width)
+    prove(signed(limit_, 80) == exact)
 
 
 @pytest.mark.parametrize("side", ["bid", "ask"])

@@ -4,7 +4,7 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.hdl import Assert, Cover, Module, Signal
+from amaranth.hdl import Assert, Assume, Cover, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 from amaranth.sim import Simulator
@@ -33,10 +33,14 @@ class Obligations(wiring.Component):
         m.d.comb += [window.en.eq(self.en), *(getattr(window, name).eq(getattr(self, name)) for name in INPUTS)]
         if self.spoilt:
             m.d.comb += getattr(window, self.spoilt).eq(getattr(self, self.spoilt) + 1)
-        taken, just_taken = Signal(), Signal()
-        given = {name: Signal.like(getattr(self, name), name=f"given_{name}", reset_less=True) for name in INPUTS}
-        m.d.sync += just_taken.eq(self.en)
-        with m.If(self.en):
+        # What is taken holds still for a cycle, and nothing else is taken in it.
+        taken, taking, just_taken = Signal(), Signal(), Signal()
+        given, before = ({name: Signal.like(getattr(self, name), name=f"{which}_{name}", reset_less=True)
+                          for name in INPUTS} for which in ("given", "before"))
+        m.d.sync += [taking.eq(self.en), just_taken.eq(taking)]
+        m.d.sync += [before[name].eq(getattr(self, name)) for name in INPUTS]
+        with m.If(taking):
+            m.d.comb += [Assume(~self.en), *(Assume(getattr(self, name) == before[name]) for name in INPUTS)]
             m.d.sync += [taken.eq(1), *(given[name].eq(getattr(self, name)) for name in INPUTS)]
         low, high = given["low"], given["high"]
         empty = low > high
@@ -140,11 +144,14 @@ def test_random():
     async def testbench(ctx):
         held = dict.fromkeys(SIDES, (0, 0))
         for _ in range(4000):
-            x = {"low": price(), "high": price(), "en": rng.random() < .7}
+            x = {"low": price(), "high": price(), "en": rng.random() < .8}
             x |= {f"{side}_{what}": of() for side in SIDES for what, of in (("px", price), ("lots", lots),
                                                                            ("most", lots))}
             for name, value in x.items():
                 ctx.set(getattr(dut, name), value)
+            await ctx.tick()
+            ctx.set(dut.en, 0)
+            assert not ctx.get(dut.clamped)
             await ctx.tick()
             changed = False
             for side in SIDES:

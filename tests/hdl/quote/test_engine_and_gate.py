@@ -46,6 +46,7 @@ class Chain(wiring.Component):
             hypotheses.refs.eq(engine.refs), hypotheses.skew.eq(engine.skew), hypotheses.low.eq(limits.low),
             hypotheses.high.eq(limits.high),
             gate.bid.eq(engine.bid), gate.ask.eq(engine.ask), gate.book_ok.eq(hypotheses.book_ok[SAME]),
+            gate.bid_moved.eq(hypotheses.bid_moved), gate.ask_moved.eq(hypotheses.ask_moved),
             window.low.eq(limits.low), window.high.eq(limits.high), window.bid_px.eq(gate.bid_px),
             window.ask_px.eq(gate.ask_px), window.bid_lots.eq(gate.bid_lots), window.ask_lots.eq(gate.ask_lots),
             window.bid_most.eq(limits.bid_largest), window.ask_most.eq(limits.ask_largest),
@@ -301,6 +302,7 @@ def test_against_pure_functions():
                 ctx.set(window.en, 1)
                 await ctx.tick()
                 ctx.set(window.en, 0)
+                await ctx.tick()
                 got = tuple(ctx.get(s) for s in (window.bid_ticks, window.bid_quantity, window.ask_ticks,
                                                  window.ask_quantity))
                 assert got == (want.bid_ticks, want.bid_lots, want.ask_ticks, want.ask_lots), (want, case)
@@ -329,10 +331,9 @@ def test_results_stand_until_the_next_evaluation():
         engine = dut.engine
 
         def results():
-            return [ctx.get(s) for s in (engine.refs.as_value(), engine.skew, engine.bid, engine.ask, engine.offset_bid,
-                                         engine.offset_ask, dut.limits.low, dut.limits.high, dut.limits.bid.up,
+            return [ctx.get(s) for s in (engine.bid, engine.ask, dut.limits.low, dut.limits.high, dut.limits.bid.up,
                                          dut.limits.ask.down, dut.limits.bid.fixed, dut.limits.ask.reduces,
-                                         dut.gate.bid_px, dut.gate.ask_lots)]
+                                         dut.limits.bid_largest, dut.limits.ask.resize)]
         for _ in range(100):
             case = random_case(rng)
             await evaluation(ctx, dut, case, rng)

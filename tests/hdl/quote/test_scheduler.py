@@ -12,6 +12,7 @@ from hdl.quote.scheduler import (
     EVALUATION_CYCLES,
     LEAVE_CYCLES,
     LOAD_CYCLES,
+    SETTLE_CYCLES,
     WEIGH_BACKGROUND,
     WEIGH_DIRECT,
     Scheduler,
@@ -144,7 +145,7 @@ def check_evaluation(b, load, instrument, loads=True):
 
 def check_aftermath(b, weigh, instrument, direct):
     """The gate weighs it, the window lets it through, it leaves."""
-    for name, at in (("weigh", weigh), ("window", weigh + 1), ("leave", weigh + LEAVE_CYCLES)):
+    for name, at in (("weigh", weigh), ("window", weigh + 1), ("leave", weigh + 1 + 2)):
         assert [c for c in range(weigh - 2, weigh + LEAVE_CYCLES + 3) if b.trace[c][name]] == [at], name
         assert b.trace[at]["decided"] == instrument
     assert b.trace[weigh]["direct"] == direct
@@ -288,9 +289,11 @@ def test_round_robin():
         await b.step(5 * (DECISION_CYCLES + AFTER_BACKGROUND + QUIET))
         cycles, order = zip(*[(c, i) for c, i, _ in b.decided], strict=True)
         assert sorted(order) == [0, 1, 2, 3]
-        assert order == tuple((order[0] + k) % 4 for k in range(4))
-        # With four instruments the next one's turn comes just when nothing has been under way for long enough.
-        assert {b - a for a, b in itertools.pairwise(cycles)} == {DECISION_CYCLES + AFTER_BACKGROUND + QUIET - 1}
+        # With four instruments the turn of one that is pending comes just when nothing has been under way for long enough.
+        distance = DECISION_CYCLES + AFTER_BACKGROUND + QUIET - 1
+        assert distance % 2
+        assert order == tuple((order[0] + distance * k) % 4 for k in range(4))
+        assert {b - a for a, b in itertools.pairwise(cycles)} == {distance}
     simulate(test)
 
 
@@ -335,7 +338,7 @@ def test_book_that_is_being_put_back_is_under_way():
         end = b.cycle
         await b.step(updating=0)
         await b.step(10)
-        assert [c for c in range(end, b.cycle) if b.trace[c]["settle_now"]] == [end + LOAD_CYCLES]
+        assert [c for c in range(end, b.cycle) if b.trace[c]["settle_now"]] == [end + SETTLE_CYCLES]
         await b.step(updating=1, ready=1)
         await b.step(40)
         assert b.decided == []
@@ -401,7 +404,7 @@ def test_deferred_is_evaluated_again():
         for _ in range(3):
             await b.step(DECISION_CYCLES)
             decisions.append(b.cycle)
-            await b.step()
+            await b.step(WEIGH_BACKGROUND + 1)
             await b.step(deferred=1)
             start = b.turn(decisions[-1] + AFTER_BACKGROUND + QUIET - 1, 1)
             await b.step(start - b.cycle)
@@ -415,7 +418,7 @@ def test_deferred_is_evaluated_again():
 def test_deferred_decision_on_a_trigger_byte_is_evaluated_again():
     async def test(b):
         at = await b.entry(1, publish=True)
-        await b.step(at + WEIGH_DIRECT - b.cycle)
+        await b.step(at + WEIGH_DIRECT + 1 - b.cycle)
         await b.step(deferred=1)
         await b.step(60)
         again = b.turn(at + AFTER_DIRECT + QUIET - 1, 1)
@@ -424,23 +427,23 @@ def test_deferred_decision_on_a_trigger_byte_is_evaluated_again():
 
 
 @pytest.mark.parametrize(("late", "direct"), [
-    *itertools.product([-1, 0, 1, 25], [False, True]), (2 - WEIGH_DIRECT, True)])
+    *itertools.product([-2, -1, 0, 1, 25], [False, True]), (1 - WEIGH_DIRECT, True)])
 def test_without_tokens_it_waits_for_the_refill(late, direct):
     """Also if the tokens arrive in the cycle in which it is known that they were missed, or between the decision, in
     which they were missed, and that one."""
     async def test(b):
         if direct:
             decided = await b.entry(1, publish=True)
-            weigh, after = decided + WEIGH_DIRECT, decided + AFTER_DIRECT
+            known, after = decided + WEIGH_DIRECT + 1, decided + AFTER_DIRECT
         else:
             decided = await b.start(1) + DECISION_CYCLES
-            weigh, after = decided + WEIGH_BACKGROUND, decided + AFTER_BACKGROUND
+            known, after = decided + WEIGH_BACKGROUND + 1, decided + AFTER_BACKGROUND
         if late < 0:
-            await b.step(weigh + late - b.cycle)
+            await b.step(known + late - b.cycle)
             await b.step(refill=1)
-        await b.step(weigh - b.cycle)
+        await b.step(known - b.cycle)
         await b.step(wait_tokens=1, refill=late == 0)
-        refill = weigh
+        refill = known
         if late > 0:
             await b.step(late - 1)
             assert b.decided == [(decided, 1, direct)]
@@ -499,7 +502,7 @@ def test_mass_cancel_is_followed_by_an_evaluation_of_what_was_live(offset):
                 x |= {"mass_cancel": 1, "disturbed": 1}
             if c == cancel + 1:
                 x |= {"live": 0, "hold": 0}
-            if c == trigger + WEIGH_DIRECT:
+            if c == trigger + WEIGH_DIRECT + 1:
                 x |= {"deferred": fouled}
             seen = await b.step(**x)
             if c == trigger:
@@ -522,9 +525,9 @@ def test_settle_at_rest():
         c = b.cycle
         await b.step(settle=1, settle_index=3)
         await b.step(60)
-        assert answers(b, c) == [(1 + LOAD_CYCLES, 3)]
+        assert answers(b, c) == [(1 + SETTLE_CYCLES, 3)]
         assert b.trace[c + LOAD_CYCLES]["load"]
-        start = b.turn(c + 1 + LOAD_CYCLES + QUIET, 3)
+        start = b.turn(c + 1 + SETTLE_CYCLES + QUIET, 3)
         assert b.decided == [(start + DECISION_CYCLES, 3, False)]
     simulate(test)
 
@@ -538,7 +541,7 @@ def test_settle_waits_for_the_end_of_claim_and_evaluation():
         await b.step(entry=1, trigger=1)
         await b.step(applied=1, publish=1)
         await b.step(80)
-        answer = at + AFTER_DIRECT + LOAD_CYCLES
+        answer = at + AFTER_DIRECT + SETTLE_CYCLES
         assert answers(b, c) == [(answer - c, 3)]
         assert answer - c < 60
         start = b.turn(answer + QUIET, 3)
@@ -546,7 +549,7 @@ def test_settle_waits_for_the_end_of_claim_and_evaluation():
     simulate(test)
 
 
-@pytest.mark.parametrize("after", range(1 + LOAD_CYCLES + 1))
+@pytest.mark.parametrize("after", range(1 + SETTLE_CYCLES + 1))
 def test_claim_takes_the_bench_from_a_position(after):
     """Its rows are fetched again when the entry is over; in no cycle are another instrument's taken for them."""
     async def test(b):
@@ -563,7 +566,7 @@ def test_claim_takes_the_bench_from_a_position(after):
         got = answers(b, c)
         assert [i for _, i in got] == [3]
         # It is answered before the claim takes hold, or after it has ended.
-        assert got[0][0] == (1 + LOAD_CYCLES if after >= 1 + LOAD_CYCLES else at - c + 1 + LOAD_CYCLES)
+        assert got[0][0] == (1 + SETTLE_CYCLES if after >= 1 + SETTLE_CYCLES else at - c + 1 + SETTLE_CYCLES)
     simulate(test)
 
 
@@ -579,7 +582,7 @@ def test_position_written_before_the_answer_replaces_the_one_that_waits():
             got = answers(b, c)
             assert all(instrument == (2 if n > distance else 1) for n, instrument in got), (distance, got)
             assert got[-1][1] == 2
-            assert len(got) == (2 if distance > 1 + LOAD_CYCLES else 1)
+            assert len(got) == (2 if distance > 1 + SETTLE_CYCLES else 1)
             await b.drain()
     simulate(test)
 
@@ -594,18 +597,18 @@ def test_position_waits_while_rows_are_cleared():
         c = b.cycle
         await b.step(clearing=0)
         await b.step(10)
-        assert answers(b, c) == [(LOAD_CYCLES, 2)]
+        assert answers(b, c) == [(SETTLE_CYCLES, 2)]
     simulate(test)
 
 
-@pytest.mark.parametrize("after", range(1, 3 + LOAD_CYCLES))
+@pytest.mark.parametrize("after", range(1, 3 + SETTLE_CYCLES))
 def test_hand_over_forgets_the_position_that_waits(after):
     """Written before it, a position is applied before it or never: not to rows that are being cleared."""
     async def test(b):
         c = b.cycle
         for n in range(60):
             await b.step(settle=n == 0, settle_index=2, restart=n == after, clearing=after < n < after + 17)
-        assert answers(b, c) == ([(1 + LOAD_CYCLES, 2)] if after >= 1 + LOAD_CYCLES else [])
+        assert answers(b, c) == ([(1 + SETTLE_CYCLES, 2)] if after >= 1 + SETTLE_CYCLES else [])
     simulate(test)
 
 
@@ -630,7 +633,7 @@ def test_position_goes_before_banks():
         await b.step(commit=1)
         await b.step(20)
         assert [(n - c, name) for n, seen in b.trace.items() for name in ("settle_now", "flip") if n >= c and seen[name]
-                ] == [(1 + LOAD_CYCLES, "settle_now"), (2 + LOAD_CYCLES, "flip")]
+                ] == [(1 + SETTLE_CYCLES, "settle_now"), (2 + SETTLE_CYCLES, "flip")]
     simulate(test)
 
 
@@ -725,7 +728,7 @@ class Naive:
         self.n, self.limit = instruments, limit
         self.owed, self.touched, self.stale, self.accepted = {}, set(), set(), 0
         self.claim, self.claimed, self.settling = None, False, None
-        self.triggered, self.watched = None, (-1, None)
+        self.triggered, self.watched, self.was_claimed = None, (-1, None), None
         self.mass_cancel = False
 
     def owe(self, cycle, instruments):
@@ -741,7 +744,8 @@ class Naive:
             self.owe(c, self.touched)
             self.touched = set()
         i = (c - 2) % self.n
-        watched = (self.claimed and self.claim == i) or (c <= self.watched[0] and self.watched[1] == i)
+        watched = self.was_claimed == i or (c - 1 <= self.watched[0] and self.watched[1] == i)
+        self.was_claimed = self.claim if self.claimed else None
         if c - 1 - self.accepted > self.limit and i not in self.stale and not x.get("accept") and not watched:
             self.stale.add(i)
             if live >> i & 1:
@@ -760,7 +764,7 @@ class Naive:
         # What the byte of the cycle before has decided needs nothing but what has cut across it.
         if self.triggered is not None and not (x.get("mass_cancel") or self.mass_cancel):
             self.owed.pop(self.triggered, None)
-        if seen["weigh"] and (x.get("deferred") or x.get("wait_tokens")):
+        if seen["window"] and (x.get("deferred") or x.get("wait_tokens")):
             self.owe(c, {seen["decided"]})
         if x.get("settle"):
             self.settling = x["settle_index"]
@@ -832,7 +836,7 @@ def test_nothing_pending_is_ever_lost(instruments):
             levels["updating"] = int(0 < updating < 16)
             b.hold(bank=bank, **levels)
             c = b.cycle
-            if c == weigh:      # what was disturbed is deferred, what is deferred does not ask for tokens
+            if c == weigh + 1:      # what was disturbed is deferred, what is deferred does not ask for tokens
                 x = x | ({"deferred": 1} if fouled else {name: 1 for name in ("deferred", "wait_tokens")
                                                         if rng.random() < .15})
                 if x.get("deferred"):
@@ -840,7 +844,7 @@ def test_nothing_pending_is_ever_lost(instruments):
             seen = await b.step(**x)
             past.append((dict(levels), set(naive.touched), dict(x), seen))
             assert seen["weigh"] == (c == weigh), c
-            if seen["weigh"]:
+            if seen["window"]:
                 tally["deferred"] += bool(x.get("deferred"))
                 tally["waited"] += bool(x.get("wait_tokens"))
             naive.step(c, levels["live"], x, seen)
