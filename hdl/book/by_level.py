@@ -116,9 +116,9 @@ class BookByLevel(wiring.Component):
                      middle.eq(asked_for - _MIDDLE + 1),
                      stores.eq((asked_for >= _MIDDLE - 1) & (asked_for < depth + _MIDDLE - 1))]
 
-        first, second = Signal(), Signal()      # the bests, the seconds have come out of the memory
+        first, second = Signal(), Signal()      # the bests, the seconds are out of the memory
         m.d.sync += [first.eq(self.load), second.eq(first)]
-        counted, exists = Signal(), Signal()    # the side under way has been told; it has a level where one is asked for
+        counted, exists = Signal(), Signal()    # the side under way has been told; there is a level that is asked for
         m.d.sync += exists.eq(asked_for < depth)
         passing = []
         for side, best, next_, update in (("bid", self.best_bid, self.second_bid, self.update_bid),
@@ -135,7 +135,8 @@ class BookByLevel(wiring.Component):
                 came.eq(come), came.known.eq(come.known & counts),
                 write.addr.eq(Cat(middle, of)), write.en.eq(stores & (is_ask == (side == "ask"))),
             ]
-            m.d.sync += [fetched.eq(read.data), come.eq(fetched), told.eq(valid.bit_select(address, 1) & ~self.invalidate),
+            m.d.sync += [fetched.eq(read.data), come.eq(fetched),
+                         told.eq(valid.bit_select(address, 1) & ~self.invalidate),
                          counts.eq(Mux(self.busy, counted & exists, told))]
             with m.If(first):
                 m.d.sync += best.eq(came)

@@ -32,7 +32,7 @@ class TokenBuckets(wiring.Component):
     spend_session : in(1) take one session token. The session bucket must hold one.
     spend_symbol : in(1) take one token of instrument ``spender`` : in(8) too, which has been at rest for a cycle; at
         least six cycles after the last one. There must be one.
-    index : in(8) instrument asked about; it has been at rest for a cycle.
+    index : in(8) instrument asked about; it has been at rest for two cycles.
     new_ok : out(1) a new or changed quote of ``index`` may go: its bucket holds a token, and the session's bucket holds
         more than the quarter that is kept for cancels.
     cancel_ok : out(1) the session's bucket holds a token.
@@ -40,7 +40,7 @@ class TokenBuckets(wiring.Component):
     refill : out(1) a token is being added to some bucket: what waited may try again from the next cycle on.
 
     Latency: ``new_ok`` and ``cancel_ok`` come from flip-flops, and show in cycle *c* + 1 what happened in cycle *c*;
-    that an instrument has spent its last token shows in *c* + 2. Buckets never go below zero and never above their
+    that an instrument has spent its last token shows in *c* + 6. Buckets never go below zero and never above their
     size: a size that is set in cycle *c* cuts the session's, empties the others and moves the reserve, in *c* + 2. An
     instrument that spends nothing while 2^28 tokens come by may find fewer than it should, never more.
     """
@@ -58,48 +58,48 @@ class TokenBuckets(wiring.Component):
         n = self.instruments
 
         def ticker(name, interval, restart):
+            # Down to one; that little is left above the low bits is known a cycle ahead.
             left, tick = Signal(32, name=f"{name}_left"), Signal(name=f"{name}_tick")
             off, again = Signal(name=f"{name}_off", init=1), Signal(name=f"{name}_again")
-            ends = Signal(name=f"{name}_ends")
+            ends, few = Signal(name=f"{name}_ends"), Signal(name=f"{name}_few")
             m.d.comb += tick.eq(~off & ends)
             m.d.sync += [off.eq(interval == 0), again.eq(restart)]
-            with m.If(again | tick | off):
-                m.d.sync += [left.eq(interval), ends.eq(interval == 1)]
+            is_few = interval[4:] == 0
+            with m.If(again | ends | off):
+                m.d.sync += [left.eq(interval), few.eq(is_few), ends.eq(is_few & (interval[:4] == 1))]
             with m.Else():
-                m.d.sync += [left.eq(left - 1), ends.eq(left == 2)]
+                m.d.sync += [left.eq(left - 1), few.eq(left[4:] == 0), ends.eq(few & (left[:4] == 2))]
             return tick
 
         session_tick = ticker("session", self.session_interval, self.restart_session)
         symbol_tick = ticker("symbol", self.symbol_interval, self.restart_symbol)
 
-        def bucket(tokens, burst, tick, spend):
-            """Tokens after this cycle."""
-            left = Signal.like(tokens, name_suffix="_left")
-            after = Signal.like(tokens, name_suffix="_after")
-            m.d.comb += [left.eq(tokens - (spend & (tokens != 0))),
-                         after.eq(Mux(self.fill | (left >= burst), burst, left + tick))]
-            return after
-
-        def held(burst, name):
-            size = Signal.like(burst, name=f"{name}_size")
-            m.d.sync += size.eq(burst)
-            return size
-
-        session_size, symbol_size = held(self.session_burst, "session"), held(self.symbol_burst, "symbol")
-        enough = Signal()       # in the session's bucket, for a new quote
-        moving = Signal(2)      # a bucket that was made smaller is cut a cycle later
-        m.d.sync += moving.eq(Mux(session_size != self.session_burst, 3, moving >> 1))
-        with m.If(self.fill | session_tick | self.spend_session | moving.any()):
-            after = bucket(self.tokens, session_size, session_tick, self.spend_session)
-            m.d.sync += [self.tokens.eq(after), self.cancel_ok.eq(after != 0),
-                         enough.eq(after > (session_size >> 2))]
+        # The session's bucket. What it will hold is compared before it is known: at most one comes or goes.
+        size, kept_and_one, is_some = Signal(16), Signal(15), Signal()
+        m.d.sync += [size.eq(self.session_burst), kept_and_one.eq(self.session_burst[2:] + 1),
+                     is_some.eq(self.session_burst != 0)]
+        kept, tokens = size[2:], self.tokens
+        spends, rises, falls, whole = Signal(), Signal(), Signal(), Signal()
+        enough = Signal()       # in it, for a new quote
+        m.d.comb += [
+            spends.eq(self.spend_session & self.cancel_ok), rises.eq(session_tick & ~spends),
+            falls.eq(spends & ~session_tick), whole.eq(self.fill | (tokens > size) | (rises & (tokens >= size))),
+        ]
+        m.d.sync += [
+            tokens.eq(Mux(whole, size, tokens + Mux(falls, -1, rises))),
+            self.cancel_ok.eq(Mux(whole, is_some, rises | Mux(falls, tokens[1:].any(), self.cancel_ok))),
+            enough.eq(Mux(whole, is_some,
+                          Mux(falls, tokens > kept_and_one, Mux(rises, tokens >= kept, tokens > kept)))),
+        ]
 
         # An instrument's bucket is what it held when its last token was spent, and all that was given since: that is
         # worked out when the next one is spent. Until the first one it is as full as all were made.
+        symbol_size, symbols_on = Signal(8), Signal()
         given = Signal(_GIVEN_BITS)     # tokens to every instrument, modulo the width
         given_next, resized = Signal.like(given), Signal()
         m.d.comb += given_next.eq(given + symbol_tick)
-        m.d.sync += [given.eq(given_next), resized.eq(symbol_size != self.symbol_burst)]
+        m.d.sync += [symbol_size.eq(self.symbol_burst), symbols_on.eq(self.symbol_burst != 0), given.eq(given_next),
+                     resized.eq(symbol_size != self.symbol_burst)]
         made = Signal(_Row)             # what all were made
         own = Signal(n)                 # one bit an instrument: it has spent since
         m.submodules.rows = rows = Memory(shape=_Row, depth=n, init=[], attrs={"no_rw_check": 1})
@@ -109,18 +109,18 @@ class TokenBuckets(wiring.Component):
         m.d.comb += [read.addr.eq(self.spender), row.eq(Mux(is_own, fetched, made))]
         m.d.sync += [fetched.eq(read.data), is_own.eq(own.bit_select(self.spender[:width], 1))]
 
-        # The last token goes: known at once. What is left is worked out in the three cycles after.
-        is_last = ((symbol_size == 1) | ((row.tokens == 1) & (row.given == given))
-                   | ((row.tokens == 0) & (row.given == given - 1)))
+        # What is left is worked out in the three cycles after a token went.
         some = Signal(n)                # one bit an instrument: its bucket holds a token
-        taken, spender = Signal(3), Signal(width)
-        tokens, arrived, level, spent_at = Signal(8), Signal.like(given), Signal(9), Signal.like(given)
+        taken, spender, since = Signal(3), Signal(width), Signal()  # since: one came since
+        had, arrived, level, spent_at = Signal(8), Signal.like(given), Signal(9), Signal.like(given)
         m.d.sync += taken.eq(Cat(self.spend_symbol, taken[:2]))
         with m.If(self.spend_symbol):
-            m.d.sync += [spender.eq(self.spender), tokens.eq(row.tokens), arrived.eq(given - row.given),
+            m.d.sync += [spender.eq(self.spender), had.eq(row.tokens), arrived.eq(given - row.given),
                          spent_at.eq(given)]
+        with m.If(self.spend_symbol | symbol_tick):
+            m.d.sync += since.eq(symbol_tick)
         many, held_then = Signal(), Signal(8)
-        m.d.sync += [level.eq(tokens + arrived[:8]), many.eq(arrived[8:].any()),
+        m.d.sync += [level.eq(had + arrived[:8]), many.eq(arrived[8:].any()),
                      held_then.eq(Mux(many | (level > symbol_size), symbol_size, level))]
         with m.If(taken[0]):
             m.d.sync += own.bit_select(spender, 1).eq(1)
@@ -128,14 +128,16 @@ class TokenBuckets(wiring.Component):
                      write.data.tokens.eq(held_then - held_then.any())]
         with m.If(symbol_tick):
             m.d.sync += some.eq((1 << n) - 1)
-        with m.Elif(self.spend_symbol & is_last):
-            m.d.sync += some.bit_select(self.spender[:width], 1).eq(0)
+        with m.Elif(taken[2] & ~since & (held_then[1:] == 0)):
+            m.d.sync += some.bit_select(spender, 1).eq(0)
         with m.If(self.fill | resized):
             m.d.sync += [own.eq(0), is_own.eq(0), taken.eq(0), made.tokens.eq(Mux(resized, 0, symbol_size)),
                          made.given.eq(given_next), some.eq((~resized).replicate(n))]
-        symbol_ok = Signal()
-        # A tick gives every bucket a token, so that nobody need wait for the one that is asked about.
-        m.d.sync += symbol_ok.eq((some.bit_select(self.index[:width], 1) | symbol_tick | self.fill)
-                                 & (symbol_size != 0) & ~resized)
+
+        # The bit of the one that is asked about is a cycle old: what has happened to all since is added.
+        picked, came, went, symbol_ok = Signal(), Signal(), Signal(), Signal()
+        comes = symbol_tick | self.fill
+        m.d.sync += [picked.eq(some.bit_select(self.index[:width], 1)), came.eq(comes & ~resized), went.eq(resized),
+                     symbol_ok.eq(((picked & ~went) | came | comes) & symbols_on & ~resized)]
         m.d.comb += [self.new_ok.eq(enough & symbol_ok), self.refill.eq(session_tick | symbol_tick)]
         return m

@@ -117,8 +117,8 @@ class Scheduler(wiring.Component):
         with m.Elif(self.entry | self.frame_end | self.foreign):
             m.d.sync += claim.eq(0)
 
-        # Instruments as one bit each. What is asked about has been at rest for a cycle, so that `of_current` may be late.
-        # A ring serves all that goes from one instrument to the next in every cycle.
+        # Instruments, one bit each. What is asked about has been at rest for a cycle: `of_current` may be late. A ring
+        # serves all that goes from one instrument to the next in every cycle.
         ring, of_current, of_decided, of_flight = (
             Signal(n, name=name, init=init) for name, init in (
                 ("ring", 1), ("of_current", 0), ("of_decided", 0), ("of_flight", 0)))

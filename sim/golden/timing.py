@@ -27,7 +27,7 @@ class Timing:
     arbiter : from the byte with which a sequence number is looked at to what becomes of its packet.
     load : from the start of a background evaluation to the cycle in which its rows are in registers: what is looked at
         then (touched, stale) counts.
-    settle : from the cycle in which the rows of an instrument are fetched for the host to the one in which its word on a
+    settle : from the cycle in which the host's fetch of an instrument's rows starts to the one in which its word on a
         position takes effect.
     decision : from that start to the cycle in which its frame may start. On a trigger byte: none, it starts in the
         cycle in which the byte is seen.

@@ -10,6 +10,7 @@ from hdl.control.registers import BY_NAME
 from hdl.gate.buckets import TokenBuckets
 from sim.golden.gate import Context, rate_blocked
 from sim.golden.model import GoldenModel
+from sim.golden.timing import Timing
 
 SEED = 63
 STROBES = ("restart_session", "restart_symbol", "fill", "spend_session", "spend_symbol")
@@ -40,10 +41,10 @@ class Bench:
         return self.ctx.get(getattr(self.dut, name))
 
     async def symbols(self):
-        """Which instruments have a token (the session having enough). Takes a cycle each."""
+        """Which instruments have a token (the session having enough). Takes two cycles each."""
         out = []
         for index in range(self.dut.instruments):
-            await self.step(index=index)
+            await self.step(2, index=index)
             out.append(self.new_ok)
         return out
 
@@ -212,7 +213,8 @@ def test_random():
         levels = {"session_interval": 5, "session_burst": 12, "symbol_interval": 9, "symbol_burst": 4}
         # What stood on the inputs one cycle ago counts in this one.
         counts = dict.fromkeys(levels, 0) | {"restart_session": 0, "restart_symbol": 0}
-        size, index, hidden = counts | {}, 0, None      # hidden: whose last token went in the cycle before
+        size, index = counts | {}, [0, 0]       # index: of the last two cycles
+        hidden, hides = None, 0     # whose last token went, and for how many cycles that does not show yet
         new = {}        # intervals that were written in the cycle before
         spender, rested, emptied = 0, 0, False
         for _ in range(16000):
@@ -221,8 +223,8 @@ def test_random():
             rested += 1
             if rested > 5 and rng.random() < .2:
                 spender, rested = rng.randrange(instruments), 5
-            x = dict.fromkeys(STROBES, 0) | {"index": rng.randrange(instruments) if rng.random() < .5 else index,
-                                             "spender": spender}
+            asks = rng.randrange(instruments) if rng.random() < .2 else index[1]
+            x = dict.fromkeys(STROBES, 0) | {"index": asks, "spender": spender}
             if rng.random() < .05:
                 levels["session_burst"] = rng.choice((0, 1, 4, 12, 40))
             if rng.random() < .02:
@@ -235,10 +237,11 @@ def test_random():
             x |= levels
             for name, value in x.items():
                 b.ctx.set(getattr(b.dut, name), value)
-            # What is asked for has to rest for a cycle: the answer is about the one of the cycle before.
-            new_ok = session > size["session_burst"] // 4 and (symbols[index] > 0 or hidden == index)
+            # What is asked for has to rest for two cycles: the answer is about the one of the cycle before the last.
+            some = symbols[index[0]] > 0 or (hides > 0 and hidden == index[0])
+            new_ok = session > size["session_burst"] // 4 and some
             assert (b.new_ok, b.cancel_ok, b.tokens) == (new_ok, session > 0, session), x
-            seen["reserve"] += session > 0 and symbols[index] > 0 and not new_ok
+            seen["reserve"] += session > 0 and symbols[index[0]] > 0 and not new_ok
             what = rng.random()
             if what < .4 and session and rested > 5 and symbols[spender]:
                 x |= {"spend_session": 1, "spend_symbol": 1}
@@ -257,12 +260,16 @@ def test_random():
             symbols = [after(tokens, x["spend_symbol"] and i == x["spender"], counts["symbol_burst"], ticks[1])
                        for i, tokens in enumerate(symbols)]
             if emptied:
-                symbols, spends = [0] * instruments, False
+                symbols, spends, hides = [0] * instruments, False, 0
             emptied = counts["symbol_burst"] != x["symbol_burst"]
-            hidden = x["spender"] if spends and not symbols[x["spender"]] and counts["symbol_burst"] else None
+            hides -= 1
+            if spends and not symbols[x["spender"]]:
+                hidden, hides = x["spender"], 5
+            if not counts["symbol_burst"]:
+                hides = 0
             assert bool(await b.step(**x)) == any(ticks)
             seen["full"] += session == counts["session_burst"] > 0
-            size, index, counts = counts, x["index"], {name: x[name] for name in counts}
+            size, index, counts = counts, [index[1], x["index"]], {name: x[name] for name in counts}
 
     simulate(test, instruments)
     print(seen)
@@ -274,14 +281,14 @@ def test_against_the_golden_model():
     print(f"seed {SEED + 1}")
     rng = random.Random(SEED + 1)
     instruments = 3
-    model = GoldenModel(instruments)
+    model = GoldenModel(instruments, timing=Timing(register=0))     # the writes come from nowhere
     seen = {"allowed": 0, "blocked": 0, "no cancel": 0, "refill": 0}
     values = {"session_interval": (0, 1, 7, 30), "symbol_interval": (0, 1, 9, 40), "session_burst": (0, 3, 12, 40),
               "symbol_burst": (0, 1, 4, 255)}
 
     async def test(b):
         registers, writes = dict.fromkeys(values, 0), {}
-        index, asked, spent, quiet, spender = 0, 0, None, 0, 0
+        index, asked, earlier, spent, since, quiet, spender = 0, 0, 0, None, 0, 0, 0
         for c in range(1, 6000):
             # The link takes some cycles for every write; a value shows a cycle after its strobe.
             if quiet < -1 and rng.random() < .3:
@@ -302,18 +309,21 @@ def test_against_the_golden_model():
             model.advance(c)
             tokens = model.session_tokens(c)
             context = Context(session_tokens=tokens, session_burst=model._sizes["session_burst"],
-                              symbol_tokens=model._symbol(asked, c))
+                              symbol_tokens=model._symbol(earlier, c))
             assert (b.tokens, b.cancel_ok) == (tokens, tokens > 0), (c, registers)
-            if spent != asked:      # that it has spent its last token shows a cycle later
+            if spent != earlier or since > 5:   # that it has spent its last token shows some cycles later
                 assert b.new_ok == (not rate_blocked(context)), (c, registers)
                 seen["allowed" if b.new_ok else "blocked"] += 1
             seen["no cancel"] += not tokens
 
-            asked, spent = index, None
+            earlier, asked = asked, index
+            since += 1
             quiet -= 1
             if quiet < 0 and tokens and rng.random() < .3:
                 x["spend_session"], x["spend_symbol"] = 1, int(rng.random() < .7)
-                spent, quiet = x["spender"] if x["spend_symbol"] else None, 5
+                quiet = 5
+                if x["spend_symbol"]:
+                    spent, since = x["spender"], 0
             elif c % 8 > 3 and rng.random() < .02:  # not while a size is changing
                 x["fill"] = 1
             seen["refill"] += bool(await b.step(**x))

@@ -289,7 +289,7 @@ def test_round_robin():
         await b.step(5 * (DECISION_CYCLES + AFTER_BACKGROUND + QUIET))
         cycles, order = zip(*[(c, i) for c, i, _ in b.decided], strict=True)
         assert sorted(order) == [0, 1, 2, 3]
-        # With four instruments the turn of one that is pending comes just when nothing has been under way for long enough.
+        # With four instruments the turn of a pending one comes just when nothing has been under way for long enough.
         distance = DECISION_CYCLES + AFTER_BACKGROUND + QUIET - 1
         assert distance % 2
         assert order == tuple((order[0] + distance * k) % 4 for k in range(4))
