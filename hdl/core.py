@@ -93,8 +93,7 @@ class Core(wiring.Component):
             path.session_enabled.eq(bank.write.session_enable & bank.bus.data[0]),
             order.rxd.eq(self.order_rxd), order.rx_dv.eq(self.order_rx_dv), order.rx_er.eq(self.order_rx_er),
             self.order_txd.eq(order.txd), self.order_tx_en.eq(order.tx_en), self.order_tx_er.eq(order.tx_er),
-            probe.fire.eq(path.direct_quote), probe.trigger_cycle.eq(path.trigger_cycle), probe.cycle.eq(cycle),
-            probe.tx_en.eq(order.tx_en),
+            probe.fire.eq(path.direct_quote), probe.tx_en.eq(order.tx_en),
         ]
 
         # ------------------------------------------------------------------ control

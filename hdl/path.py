@@ -112,8 +112,7 @@ class TickPath(wiring.Component):
         ``quoteId`` in ``quote_id``, and what has no meaning for this decision is anything, as
         :class:`hdl.control.telemetry.Telemetry` wants it. mass_cancel : out(1) one starts. quote_id : out(64) of the
         frame that started last, from two cycles after its start on.
-    direct_quote : out(1) a quote caused by a trigger byte starts; ``trigger_cycle`` : out(64) when that byte was on the
-        pins.
+    direct_quote : out(1) a quote caused by a trigger byte starts: it was on the pins in the cycle before.
     state_changed, arm_refused, gap, poisoned, channel_reset : out(1) events; ``gap_size`` : out(32) packets missing in
         this gap; ``last_seq`` : out(32) last accepted sequence number.
 
@@ -131,7 +130,7 @@ class TickPath(wiring.Component):
             "flip": Out(1), "bank": In(1), "session_up": In(1), "session_lost": In(1), "session_enabled": In(1),
             "fire": Out(1), "kind": Out(1), "quote": Out(Quote), "ready": In(1), "hot_busy": Out(1),
             "record": Out(DecisionRecord), "record_valid": Out(1), "mass_cancel": Out(1),
-            "quote_id": Out(64), "direct_quote": Out(1), "trigger_cycle": Out(64),
+            "quote_id": Out(64), "direct_quote": Out(1),
             "state_changed": Out(1), "arm_refused": Out(1), "gap": Out(1), "gap_size": Out(32),
             "poisoned": Out(1), "channel_reset": Out(1), "last_seq": Out(32)})
 
@@ -476,7 +475,7 @@ class TickPath(wiring.Component):
         ]
         m.d.comb += [
             self.drops.eq(Mux(self.record_valid, record.reasons, 0)),
-            self.direct_quote.eq(fired & primed & self.rx.valid), self.trigger_cycle.eq(on_pins),
+            self.direct_quote.eq(fired & primed & self.rx.valid),
             self.state_changed.eq(state.changed), self.arm_refused.eq(state.arm_refused), self.gap.eq(arbiter.gap),
             self.gap_size.eq(arbiter.ahead), self.last_seq.eq(arbiter.last_seq),
             self.poisoned.eq(walker.poisoned), self.channel_reset.eq(walker.reset_channel),

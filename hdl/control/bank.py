@@ -314,7 +314,7 @@ class RegisterBank(wiring.Component):
         with m.If(passed[2]):
             m.d.sync += param.eq(Mux(asked_param, fetched, 0))
 
-        # Values that the core supplies. Each has a register that says that it is asked for; if none is, 0 is read.
+        # Values that the core supplies. Each goes through a register that is 0 unless it is asked for.
         parts, latched = [], {}
         for register, value in self._supplied():
             name, half = _half(register)
@@ -326,9 +326,10 @@ class RegisterBank(wiring.Component):
                     m.d.sync += latched[name].eq(value[32:])
             if register.access == "ro" and half == 1:
                 value = latched[name]
-            parts.append(Mux(chosen, value[:32], 0))
+            parts.append(Signal(min(len(value), 32), name=f"{register.name}_shown", reset_less=True))
+            m.d.sync += parts[-1].eq(Mux(chosen, value, 0))
         supplied = Signal(32, reset_less=True)
-        with m.If(passed[2]):
+        with m.If(passed[3]):
             m.d.sync += supplied.eq(reduce(or_, parts))
 
         word = self._elaborate_words(m, sweep, passed, address, asked_word, kept, written_word)
@@ -365,7 +366,7 @@ class RegisterBank(wiring.Component):
 
         is_count = Signal()
         asked_index = Signal(index_width)   # of the counter under the address, a cycle later
-        m.d.sync += is_count.eq(0)
+        m.d.sync += [is_count.eq(0), asked_index.eq(0)]
         with m.Switch(address[:8]):
             for n, register in enumerate(counters):
                 with m.Case(register.address):

@@ -1,7 +1,5 @@
 """Trigger-to-quote, measured at the pins by the gateware itself."""
 
-from itertools import pairwise
-
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
@@ -12,20 +10,17 @@ from hdl.control.registers import HISTOGRAM_BINS
 __all__ = ["PROBE_LATENCY", "LatencyProbe"]
 
 #: Cycles from ``tx_en`` rising to the first cycle in which every number includes the frame.
-PROBE_LATENCY = 7
-
-#: Bits beyond 32 in which a trigger may lie back: 2^36 cycles are nine minutes.
-BEYOND = 4
+PROBE_LATENCY = 6
 
 
 class LatencyProbe(wiring.Component):
     """Trigger-to-quote of every frame that a tick has caused: least, greatest, sum, count and histogram.
 
-    ``fire`` announces a frame and says in which cycle its trigger byte was on the feed's pins. The latency is the
+    ``fire`` announces a frame whose trigger byte was on the feed's pins in the cycle before. The latency is the
     number of cycles from there to the cycle in which ``tx_en`` next rises: both ends are at the pins.
 
-    **Latency**: with ``tx_en`` rising in cycle ``c`` the latency is known in ``c + 3``, and statistics and histogram
-    include the frame from ``c + 7`` (:data:`PROBE_LATENCY`). No frame is as short as that.
+    **Latency**: with ``tx_en`` rising in cycle ``c`` the latency is known in ``c + 2``, and statistics and histogram
+    include the frame from ``c + 6`` (:data:`PROBE_LATENCY`). No frame is as short as that.
 
     **Bad input**: a frame without ``fire`` is not measured. Of two ``fire`` before one frame the last one counts.
     ``fire`` comes at least two cycles after ``tx_en`` rose for the frame before.
@@ -33,16 +28,11 @@ class LatencyProbe(wiring.Component):
     Members
     -------
     fire : In(1)
-        Strobe: the next frame was caused by a trigger byte.
-    trigger_cycle : In(64)
-        With ``fire``: the cycle in which that byte was on the pins.
-    cycle : In(64)
-        The present cycle.
+        Strobe: the next frame was caused by the byte that was on the feed's pins in the cycle before.
     tx_en : In(1)
         GMII pin of the order port. A frame begins where it rises.
     measured : Out(1), latency : Out(32)
-        Strobe with the latency of a frame, see above. Longer ones, up to 2^36 - 1 cycles, show as
-        2^32 - 1.
+        Strobe with the latency of a frame, see above. Longer ones show as 2^32 - 1.
     minimum : Out(32), maximum : Out(32), count : Out(32), sum : Out(64)
         Over all frames since reset, in cycles; ``minimum`` is 2^32 - 1 before the first one. ``count`` stays at its
         largest value.
@@ -53,8 +43,6 @@ class LatencyProbe(wiring.Component):
     """
 
     fire: In(1)
-    trigger_cycle: In(64)
-    cycle: In(64)
     tx_en: In(1)
     measured: Out(1)
     latency: Out(32)
@@ -68,39 +56,36 @@ class LatencyProbe(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        announced = Signal()
-        trigger = Signal(32 + BEYOND)
-        tx_en_before = Signal()
-        rises = self.tx_en & ~tx_en_before
-        m.d.sync += tx_en_before.eq(self.tx_en)
+        # The pin and the strobe, a cycle later, and for how long the trigger byte has been there.
+        announced, fired = Signal(), Signal()
+        tx_en, tx_en_before = Signal(), Signal()
+        age = Signal(33)            # of the cycle before; it stops when the word is full
+        far = Signal()              # beyond the last bin of the histogram
+        bin_ = Signal(range(HISTOGRAM_BINS))        # the last one is all ones
+        m.d.sync += [fired.eq(self.fire), tx_en.eq(self.tx_en), tx_en_before.eq(tx_en)]
+        rises = tx_en & ~tx_en_before
         with m.If(rises):
             m.d.sync += announced.eq(0)
-        with m.If(self.fire):
-            m.d.sync += [announced.eq(1), trigger.eq(self.trigger_cycle)]
-
-        # What this cycle has to do with the trigger: low words, then what fits no word, and saturation.
-        ended = [Signal(name=f"ended_{n}") for n in range(4)]
-        low = Signal(33)            # with the borrow on top
-        bin_ = Signal(range(HISTOGRAM_BINS))        # of the histogram; the last one is all ones
-        now_beyond, beyond_word = Signal(BEYOND), Signal(BEYOND)
-        m.d.sync += [ended[0].eq(rises & announced)]
-        m.d.sync += [later.eq(earlier) for earlier, later in pairwise(ended)]
+        with m.If(~age[32]):
+            m.d.sync += age.eq(age + 1)
+        with m.If(age[:len(bin_)].all()):
+            m.d.sync += far.eq(1)
+        # What has fired in a cycle can be on the pins in the next one.
+        with m.If(fired):
+            m.d.sync += [announced.eq(1), age.eq(2), far.eq(0)]
+        ended = Signal()            # a cycle after `measured`
+        m.d.sync += [self.measured.eq(0), ended.eq(self.measured)]
         with m.If(rises):
-            m.d.sync += [low.eq(self.cycle[:32] - trigger[:32]), now_beyond.eq(self.cycle[32:])]
-        with m.If(ended[0]):
-            m.d.sync += beyond_word.eq(now_beyond - trigger[32:] - low[32])
-        with m.If(ended[1]):
             m.d.sync += [
-                self.latency.eq(low[:32] | beyond_word.any().replicate(32)),
-                bin_.eq(low[:len(bin_)] | (beyond_word.any() | low[len(bin_):32].any()).replicate(len(bin_))),
+                self.measured.eq(announced), self.latency.eq(age[:32] | age[32].replicate(32)),
+                bin_.eq(age | far.replicate(len(bin_))),
             ]
-        m.d.comb += self.measured.eq(ended[2])
 
         less, greater = Signal(), Signal()
         with m.If(self.measured):
             # The borrow of a difference: comparisons take inverters of their own.
             m.d.sync += [less.eq((self.latency - self.minimum)[32]), greater.eq((self.maximum - self.latency)[32])]
-        with m.If(ended[3]):
+        with m.If(ended):
             m.d.sync += self.sum.eq(self.sum + self.latency)
             with m.If(less):
                 m.d.sync += self.minimum.eq(self.latency)
@@ -122,10 +107,10 @@ class LatencyProbe(wiring.Component):
         counted, store, stored, for_host = Signal(), Signal(), Signal(), Signal()
         m.d.comb += read.addr.eq(Mux(self.measured, bin_, self.histogram_addr))
         m.d.sync += [
-            fetched.eq(read.data), shown.eq(fetched), counted.eq(ended[3] & ~sweeping), store.eq(counted),
+            fetched.eq(read.data), shown.eq(fetched), counted.eq(ended & ~sweeping), store.eq(counted),
             stored.eq(store),
             # Neither what was read to be counted, nor what was read while something was written.
-            for_host.eq(~ended[3] & ~stored),
+            for_host.eq(~ended & ~stored),
         ]
         with m.If(counted):
             m.d.sync += total.eq(shown + 1)

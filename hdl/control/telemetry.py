@@ -58,11 +58,11 @@ class Telemetry(wiring.Component):
     missing at the host is a record that was lost. As soon as there is room again, an event TELEMETRY_OVERFLOW follows,
     whose data is the number of records lost since the last one, and whose cycle is the one in which it is stored.
 
-    **Latency**: the first byte of a decision is on ``o`` 8 cycles after its strobe, that of a mass cancel or an event
-    9 cycles, if nothing was waiting.
+    **Latency**: the first byte of a decision is on ``o`` 8 cycles after its strobe, that of a mass cancel 9 cycles,
+    that of an event 10 cycles, if nothing was waiting.
 
     **Rate**: a record is stored a word of 32 bits a cycle; meanwhile one decision, one mass cancel and one event of
-    each kind can wait. So two decisions may follow one another after 3 cycles, and then one in every 28; one in
+    each kind can wait. So two decisions may follow one another after 3 cycles, and then one in every 30; one in
     between is lost. Of a mass cancel or one kind of event that happens again before the first one is stored, the first
     one is kept and the others count as lost. Nothing waits for the host: what comes while there is no room is lost.
 
@@ -170,17 +170,20 @@ class Telemetry(wiring.Component):
 
         # Which one is next.
         free, drops = Signal(init=1), Signal()
+        resting = Signal()          # what waits is looked at a cycle ahead, and has to be up to date
         events_turn, event_waits = Signal(), Signal()
-        m.d.comb += event_waits.eq(Cat(waiting[name] for name in names if name != _OVERFLOW).any()
-                                   | (waiting[_OVERFLOW] & room))
+        first = {name: Signal(name=f"{name.lower()}_first") for name in names}
+        wants = Signal(len(names))
+        m.d.comb += wants.eq(Cat(waiting[name] & room if name == _OVERFLOW else waiting[name] for name in names))
+        m.d.sync += [event_waits.eq(wants.any()), *(
+            first[name].eq(wants[n] & ~wants[:n].any()) for n, name in enumerate(names))]
         others = ~(events_turn & event_waits)
         picks = {"decision": waiting["decision"] & others & ~(cancel_first & waiting["mass_cancel"])}
         picks["mass_cancel"] = waiting["mass_cancel"] & others & (cancel_first | ~waiting["decision"])
         before = (waiting["decision"] | waiting["mass_cancel"]) & others
         for name in names:
-            wants = waiting[name] & room if name == _OVERFLOW else waiting[name]
-            picks[name] = wants & ~before
-            before = before | wants
+            picks[name] = first[name] & ~before & (room if name == _OVERFLOW else 1)
+        picked = before | (event_waits & ~(first[_OVERFLOW] & ~room))
         turns = Signal(decision_words)      # the word, one hot
         is_event = Signal()
         last = (turns[event_words - 1] & is_event) | turns[decision_words - 1]
@@ -189,15 +192,20 @@ class Telemetry(wiring.Component):
         with m.If(free):
             m.d.sync += [
                 *(chosen[kind].eq(picks[kind]) for kind in kinds),
-                is_event.eq(~(picks["decision"] | picks["mass_cancel"])), decision.eq(upcoming),
-                free.eq(~before), turns[0].eq(before & room), drops.eq(before & ~room),
+                is_event.eq(~before), decision.eq(upcoming),
+                free.eq(~picked), turns[0].eq(picked & room), drops.eq(picked & ~room),
             ]
+        m.d.sync += resting.eq(done)
         with m.If(done):
-            m.d.sync += [free.eq(1), events_turn.eq(~is_event)]
+            m.d.sync += events_turn.eq(~is_event)
+        with m.If(resting):
+            m.d.sync += free.eq(1)
 
         # Numbers and losses.
         lost, sequence, missing = Signal(range(len(kinds) + 1)), Signal(32), Signal(32)
-        m.d.sync += [lost.eq(sum(losses) + drops), sequence.eq(sequence + (lost + turns[0])), self.lost.eq(lost.any()),
+        lost_now = Signal(len(losses) + 1)
+        m.d.sync += [lost_now.eq(Cat(*losses, drops)), lost.eq(sum(lost_now)), self.lost.eq(lost.any()),
+                     sequence.eq(sequence + (lost + turns[0])),
                      missing.eq(Mux(taken, 0, missing) + lost)]
         m.d.comb += taken.eq(turns[2] & chosen[_OVERFLOW])
         with m.If(lost.any()):
@@ -269,7 +277,7 @@ class Telemetry(wiring.Component):
         # A word goes to the memory a cycle after it was put together.
         stores, ends, short, kind = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
-            stores.eq(~free & ~drops), ends.eq(last), short.eq(turns[1] & is_event), kind.eq(is_event),
+            stores.eq(~free & ~drops & ~resting), ends.eq(last), short.eq(turns[1] & is_event), kind.eq(is_event),
             write.en.eq(stores), write.data.eq(Cat(reduce(or_, parts), kind, ends, short)),
         ]
         with m.If(write.en):

@@ -17,34 +17,26 @@ def test_statistics_of_random_frames():
     dut = LatencyProbe()
 
     async def testbench(ctx):
-        cycle = 0
-
         async def tick(count=1):
-            nonlocal cycle
-            for _ in range(count):
-                await ctx.tick()
-                cycle += 1
-                ctx.set(dut.cycle, cycle)
+            await ctx.tick().repeat(count)
 
         await tick(HISTOGRAM_BINS)
         assert ctx.get(dut.minimum) == 0xFFFFFFFF
         latencies = []
         for _ in range(120):
             direct = rng.random() < 0.7
-            wait = rng.choice((2, 8, 8, 8, rng.randrange(2, 80)))
-            trigger = cycle
+            wait = rng.choice((2, 8, 8, 8, 62, 63, 64, 65, rng.randrange(2, 200)))
             if direct:
-                fire_after = rng.randrange(1, wait)
-                await tick(fire_after)
+                await tick()
                 ctx.set(dut.fire, 1)
-                ctx.set(dut.trigger_cycle, trigger)
                 await tick()
                 ctx.set(dut.fire, 0)
-                await tick(wait - fire_after - 1)
+                if wait > 2:
+                    await tick(wait - 2)
             ctx.set(dut.tx_en, 1)
             for n in range(PROBE_LATENCY):
-                assert ctx.get(dut.measured) == (direct and n == 3), "a frame is measured once"
-                if direct and n == 3:
+                assert ctx.get(dut.measured) == (direct and n == 2), "a frame is measured once"
+                if direct and n == 2:
                     assert ctx.get(dut.latency) == wait
                 await tick()
             if direct:
@@ -69,44 +61,19 @@ def test_statistics_of_random_frames():
     sim.run()
 
 
-def test_a_latency_beyond_32_bits_shows_as_the_largest():
-    dut = LatencyProbe()
-
-    async def testbench(ctx):
-        ctx.set(dut.fire, 1)
-        ctx.set(dut.trigger_cycle, 5)
-        await ctx.tick()
-        ctx.set(dut.fire, 0)
-        ctx.set(dut.cycle, 5 + (1 << 32))
-        ctx.set(dut.tx_en, 1)
-        await ctx.tick()
-        ctx.set(dut.cycle, 7)       # what comes later has nothing to do with it
-        await ctx.tick().repeat(PROBE_LATENCY - 1)
-        assert ctx.get(dut.latency) == 0xFFFFFFFF
-        assert ctx.get(dut.maximum) == 0xFFFFFFFF
-
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
-
-
 def test_the_host_reads_while_frames_are_counted():
     """Whatever the host's address, bins are counted right; and a steady address shows its bin whatever is counted."""
     dut = LatencyProbe()
 
     async def testbench(ctx):
-        cycle = HISTOGRAM_BINS + 1
-        await ctx.tick().repeat(cycle)
+        await ctx.tick().repeat(HISTOGRAM_BINS + 1)
         for n in range(30):
             ctx.set(dut.histogram_addr, 9)
             ctx.set(dut.fire, 1)
-            ctx.set(dut.cycle, cycle)
-            ctx.set(dut.trigger_cycle, cycle - 6 - n % 2)
             await ctx.tick()
             ctx.set(dut.fire, 0)
+            await ctx.tick().repeat(5 + n % 2)
             ctx.set(dut.tx_en, 1)
-            ctx.set(dut.cycle, cycle + 1)
             for since in range(12):
                 if since == n % 7:
                     ctx.set(dut.histogram_addr, 7)
@@ -117,7 +84,6 @@ def test_the_host_reads_while_frames_are_counted():
             assert ctx.get(dut.histogram_data) == new
             ctx.set(dut.tx_en, 0)
             await ctx.tick()
-            cycle += 20
 
     sim = Simulator(dut)
     sim.add_clock(8e-9)

@@ -15,7 +15,7 @@ LINK = sbe.load("t2q_link")
 CODES = LINK.enums["EventCode"]
 OVERFLOW = CODES["TELEMETRY_OVERFLOW"]
 OUTCOMES, DIRECT = LINK.enums["Outcome"], 1 << LINK.sets["DecisionFlags"]["direct"]
-SPACING = 27        # cycles between decisions of which none is lost
+SPACING = 29        # cycles between decisions of which none is lost
 QUOTE_ID = 0xFEDC_BA98_7654_3210
 KINDS = [name for name in CODES if name != "TELEMETRY_OVERFLOW"]
 
@@ -133,7 +133,7 @@ def test_every_field_and_latency():
             assert began == 110 + (9 if "cancel" in happening else 8)
             assert not lost
     (_, values, began), = run([{}, {"GAP": 5}])[0]
-    assert began == 1 + 9
+    assert began == 1 + 10
 
 
 def test_every_event_has_its_code_data_and_cycle():
