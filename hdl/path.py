@@ -244,6 +244,10 @@ class TickPath(wiring.Component):
             scheduler.trigger.eq(trigger),
         ]
 
+        # What a command of the host's has changed, a cycle later: neither gives leave to anything.
+        armed, cleared, evaluate_all = Signal(), Signal(), Signal()
+        m.d.sync += [armed.eq(state.armed), cleared.eq(state.cleared), evaluate_all.eq(state.armed | state.reduced)]
+
         # ------------------------------------------------------------------ which instrument, when
         # What a byte does to the book is done in the cycle after it, when all of its entry is in registers.
         live = Signal(n)
@@ -274,7 +278,7 @@ class TickPath(wiring.Component):
             scheduler.invalidate.eq(void),
             scheduler.updating.eq(updates["bid"] | updates["ask"] | book.busy),
             scheduler.settle.eq(settle), scheduler.settle_index.eq(control.data[:8]),
-            scheduler.commit.eq(control.commit), scheduler.evaluate_all.eq(state.armed | state.reduced),
+            scheduler.commit.eq(control.commit), scheduler.evaluate_all.eq(evaluate_all),
             scheduler.stale_limit_write.eq(control.stale_limit_written),
             scheduler.stale_limit_address.eq(control.stale_limit_address), scheduler.stale_limit.eq(control.data),
             scheduler.bank.eq(self.bank), scheduler.ready.eq(self.ready), scheduler.hold.eq(hold),
@@ -418,11 +422,11 @@ class TickPath(wiring.Component):
             exposure.settle.eq(scheduler.settle_now),
             exposure.clear_bid.eq(settle_words[8]), exposure.clear_ask.eq(settle_words[9]),
             exposure.settled_quote_id.eq(settle_quote_id), exposure.position.eq(settle_position),
-            exposure.forget_positions.eq(state.cleared),
+            exposure.forget_positions.eq(cleared),
             buckets.spend_session.eq(started), buckets.spend_symbol.eq(leaves_now & record.is_new),
-            buckets.spender.eq(scheduler.decided), buckets.fill.eq(state.armed),
+            buckets.spender.eq(scheduler.decided), buckets.fill.eq(armed),
             # Verdicts are made of what the exposure showed: when that changes they are worth nothing.
-            scheduler.disturbed.eq(mass_cancel | leaves_now | state.reduced | state.cleared | self.session_enabled),
+            scheduler.disturbed.eq(mass_cancel | leaves_now | state.reduced | cleared | self.session_enabled),
         ]
         with m.If(fired):
             m.d.sync += in_flight.eq(1)

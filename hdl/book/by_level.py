@@ -112,7 +112,7 @@ class BookByLevel(wiring.Component):
             m.d.sync += [self.busy.eq(0), asked_for.eq(idle)]
         with m.Elif(self.busy):
             m.d.sync += asked_for.eq(asked_for + 1)
-        m.d.sync += [at.eq(level + _MIDDLE - 2 == asked_for), beyond.eq(level + _MIDDLE - 1 <= asked_for),
+        m.d.sync += [at.eq(level + _MIDDLE - 2 == asked_for), beyond.eq(asked_for >= level + _MIDDLE - 1),
                      middle.eq(asked_for - _MIDDLE + 1),
                      stores.eq((asked_for >= _MIDDLE - 1) & (asked_for < depth + _MIDDLE - 1))]
 

@@ -1,6 +1,6 @@
 """G14: token buckets of the session and of every instrument."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -83,13 +83,15 @@ class TokenBuckets(wiring.Component):
         enough = Signal()       # in it, for a new quote
         m.d.comb += [
             spends.eq(self.spend_session & self.cancel_ok), rises.eq(session_tick & ~spends),
-            falls.eq(spends & ~session_tick), whole.eq(self.fill | (tokens > size) | (rises & (tokens >= size))),
+            falls.eq(spends & ~session_tick),
+            # `a < b`, or `a <= b` if one more comes: with a bit below.
+            whole.eq(self.fill | (Cat(Const(0, 1), size) < Cat(rises, tokens))),
         ]
         m.d.sync += [
             tokens.eq(Mux(whole, size, tokens + Mux(falls, -1, rises))),
             self.cancel_ok.eq(Mux(whole, is_some, rises | Mux(falls, tokens[1:].any(), self.cancel_ok))),
             enough.eq(Mux(whole, is_some,
-                          Mux(falls, tokens > kept_and_one, Mux(rises, tokens >= kept, tokens > kept)))),
+                          Mux(falls, kept_and_one < tokens, Cat(Const(0, 1), kept) < Cat(rises, tokens)))),
         ]
 
         # An instrument's bucket is what it held when its last token was spent, and all that was given since: that is
@@ -121,7 +123,7 @@ class TokenBuckets(wiring.Component):
             m.d.sync += since.eq(symbol_tick)
         many, held_then = Signal(), Signal(8)
         m.d.sync += [level.eq(had + arrived[:8]), many.eq(arrived[8:].any()),
-                     held_then.eq(Mux(many | (level > symbol_size), symbol_size, level))]
+                     held_then.eq(Mux(many | (symbol_size < level), symbol_size, level))]
         with m.If(taken[0]):
             m.d.sync += own.bit_select(spender, 1).eq(1)
         m.d.comb += [write.addr.eq(spender), write.data.given.eq(spent_at), write.en.eq(taken[2]),

@@ -56,6 +56,7 @@ class Limits(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         p, at = self.params, self.at
+        # Here and elsewhere `a < b` is the carry of a difference; `b > a` would be that and a test for zero behind it.
         # The window, in three steps.
         least, most = Signal(signed(32)), Signal(signed(32))
         bound, low_bound = Signal(signed(32)), Signal(signed(32))
@@ -65,7 +66,7 @@ class Limits(wiring.Component):
             m.d.sync += [least.eq(p.px_min_ticks | (p.px_min_ticks == 0)),
                          most.eq(p.px_max_ticks | -(p.px_max_ticks == 0)), low_bound.eq(-bound)]
         with m.If(at[1]):
-            m.d.sync += [bounds_low.eq(least < low_bound), bounds_high.eq(most > bound)]
+            m.d.sync += [bounds_low.eq(least < low_bound), bounds_high.eq(bound < most)]
         with m.If(at[2]):
             m.d.sync += [self.low.eq(Mux(bounds_low, low_bound, least)), self.high.eq(Mux(bounds_high, bound, most))]
         # Quantities, spread and the notional: the same for both sides.
@@ -74,13 +75,13 @@ class Limits(wiring.Component):
         towards, away = Signal(31), Signal(31)
         with m.If(at[0]):
             m.d.sync += [
-                band.eq(Cat(p.quote_lots < p.q_min_lots, p.quote_lots > p.q_hard_lots, p.quote_lots == 0,
+                band.eq(Cat(p.quote_lots < p.q_min_lots, p.q_hard_lots < p.quote_lots, p.quote_lots == 0,
                             p.half_spread_sub == 0)),
-                quantity.eq(p.quote_lots > p.max_lots), notional[1].eq(p.px_notional_ticks == 0),
+                quantity.eq(p.max_lots < p.quote_lots), notional[1].eq(p.px_notional_ticks == 0),
                 towards.eq(p.toward_ticks | (p.toward_ticks == 0)), away.eq(p.away_ticks | (p.away_ticks == 0)),
             ]
         with m.If(at[5]):
-            m.d.sync += notional[0].eq(self.bound_notional > Cat(p.max_notional_lo, p.max_notional_hi))
+            m.d.sync += notional[0].eq(Cat(p.max_notional_lo, p.max_notional_hi) < self.bound_notional)
         for name, sign, upper, lower in (("bid", 1, towards, away), ("ask", -1, away, towards)):
             self._side(m, name, sign, upper, lower, band.any(), quantity, notional.any())
         return m
@@ -108,7 +109,7 @@ class Limits(wiring.Component):
             m.d.sync += [
                 open_lots.eq(sent - settled), position_unknown.eq(~self.position_known),
                 short.eq(held[-1] if sign > 0 else ~held[-1] & held.any()),
-                more_lots.eq(live & (live_lots > p.quote_lots)), other_lots.eq(live_lots != p.quote_lots),
+                more_lots.eq(live & (p.quote_lots < live_lots)), other_lots.eq(live_lots != p.quote_lots),
             ]
         with m.If(at[1]):
             m.d.sync += [sum_.eq(open_lots + held if sign > 0 else open_lots - held),
@@ -117,8 +118,8 @@ class Limits(wiring.Component):
         with m.If(at[2]):
             m.d.sync += worst.eq(sum_ + largest)
         with m.If(at[3]):
-            m.d.sync += [over.eq(worst > most), out.reduces.eq(short & (worst[-1] | ~worst.any())),
-                         outside.eq(Cat(live_px < self.low, live_px > self.high))]
+            m.d.sync += [over.eq(most < worst), out.reduces.eq(short & (worst[-1] | ~worst.any())),
+                         outside.eq(Cat(live_px < self.low, self.high < live_px))]
         with m.If(at[4]):
             m.d.sync += [
                 out.resize.eq(~live | other_lots | outside.any()),

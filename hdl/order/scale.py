@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,8 +19,8 @@ SCHEDULE = tuple(
     for column in range(LIMBS)
     for a in ([a for a in range(2) if 0 <= column - a < limbs] or [None]))
 #: Name of each result, and the cycle after ``start`` from which it stands: behind the last of its products come
-#: operand, product, accumulator and result register.
-READY = {name: 5 + max(n for n, (job, *_) in enumerate(SCHEDULE) if job == which)
+#: its number, operand, product, accumulator and result register.
+READY = {name: 6 + max(n for n, (job, *_) in enumerate(SCHEDULE) if job == which)
          for which, name in enumerate(("bid_price", "ask_price", "bid_qty", "ask_qty"))}
 
 
@@ -31,8 +31,8 @@ class QuoteScaler(wiring.Component):
     absent: its price is ``null_price``, its quantity 0. One signed 17 by 17 bit multiplier forms the limb products
     column by column, so that no adder is wider than the accumulator of a column.
 
-    **Timing**: with ``start`` in cycle ``S`` the inputs are read in ``S + 1`` to ``S + len(schedule)`` and must hold
-    still until the results are used; each result stands from ``S + ready[name]`` until the next ``start``.
+    **Timing**: with ``start`` in cycle ``S`` the inputs are read from ``S + 1`` on and must hold still until the
+    results are used; each result stands from ``S + ready[name]`` until the next ``start``.
 
     Parameters
     ----------
@@ -90,22 +90,26 @@ class QuoteScaler(wiring.Component):
         with m.Elif(step != len(schedule)):
             m.d.sync += step.eq(step + 1)
 
+        # Which limbs come next is told a cycle ahead. A job has its own multiplicand; two share a multiplier.
+        multiplicands = [limb for n in range(4) for limb in factors[n][0]]
+        multipliers = [*factors[0][1], Const(0, LIMB + 1), *factors[2][1]]
+        which_a, which_b, some = Signal(range(len(multiplicands))), Signal(range(8)), Signal()
         a = Signal(signed(LIMB + 1))
         b = Signal(signed(LIMB + 1))
+        m.d.sync += [a.eq(Array(multiplicands)[which_a]), b.eq(Mux(some, Array(multipliers)[which_b], 0))]
         product = Signal(signed(2 * LIMB + 2))
         column_sum = Signal(signed(2 * LIMB + 5))
-        first = [Signal(name=f"first_{n}") for n in range(2)]       # of a result: nothing to carry in
-        shift = [Signal(name=f"shift_{n}") for n in range(2)]       # of a column: carry what is above a limb
-        done = [Signal(name=f"done_{n}") for n in range(3)]         # last of a column
-        target = [Signal(range(4 * LIMBS), name=f"target_{n}") for n in range(3)]
+        first = [Signal(name=f"first_{n}") for n in range(3)]       # of a result: nothing to carry in
+        shift = [Signal(name=f"shift_{n}") for n in range(3)]       # of a column: carry what is above a limb
+        done = [Signal(name=f"done_{n}") for n in range(4)]         # last of a column
+        target = [Signal(range(4 * LIMBS), name=f"target_{n}") for n in range(4)]
         m.d.sync += done[0].eq(0)
         with m.Switch(step):
             for n, (job, column, i, j) in enumerate(schedule):
                 new_column = n == 0 or schedule[n - 1][:2] != (job, column)
                 with m.Case(n):
                     m.d.sync += [
-                        a.eq(factors[job][0][i] if i is not None else 0),
-                        b.eq(factors[job][1][j] if i is not None else 0),
+                        which_a.eq(2 * job + (i or 0)), which_b.eq(4 * (job > 1) + (j or 0)), some.eq(i is not None),
                         first[0].eq(new_column and column == 0),
                         shift[0].eq(new_column),
                         done[0].eq(n + 1 == len(schedule) or schedule[n + 1][:2] != (job, column)),
@@ -116,26 +120,28 @@ class QuoteScaler(wiring.Component):
                 m.d.sync += later.eq(earlier)
         m.d.sync += [
             product.eq(a * b),
-            column_sum.eq(Mux(first[1], 0, Mux(shift[1], column_sum >> LIMB, column_sum)) + product),
+            column_sum.eq(Mux(first[2], 0, Mux(shift[2], column_sum >> LIMB, column_sum)) + product),
         ]
 
+        # A limb of a price whose side is absent is that of no price.
         limbs = [Signal(LIMB, name=f"limb_{n}") for n in range(4 * LIMBS)]
-        with m.If(done[2]):
-            with m.Switch(target[2]):
-                for n, limb in enumerate(limbs):
-                    with m.Case(n):
-                        m.d.sync += limb.eq(column_sum[:LIMB])
         bid_off = Signal()
         ask_off = Signal()
+        is_null, null, limb_now = Signal(), Signal(LIMB), Signal(LIMB)
+        job, column = target[3][2:], target[3][:2]
         m.d.sync += [bid_off.eq(self.bid_lots == 0), ask_off.eq(self.ask_lots == 0)]
-        null = Const(self.null_price, 64)
-        results = [Cat(limbs[n * LIMBS:(n + 1) * LIMBS]) for n in range(4)]
         m.d.comb += [
-            self.bid_price.eq(Mux(bid_off, null, results[0])),
-            self.ask_price.eq(Mux(ask_off, null, results[1])),
-            self.bid_qty.eq(results[2]),
-            self.ask_qty.eq(results[3]),
+            is_null.eq(((job == 0) & bid_off) | ((job == 1) & ask_off)),
+            null.eq(Array(Const(self.null_price, 64).word_select(n, LIMB) for n in range(LIMBS))[column]),
+            limb_now.eq(Mux(is_null, null, column_sum[:LIMB])),
         ]
+        with m.If(done[3]):
+            with m.Switch(target[3]):
+                for n, limb in enumerate(limbs):
+                    with m.Case(n):
+                        m.d.sync += limb.eq(limb_now)
+        for n, result in enumerate((self.bid_price, self.ask_price, self.bid_qty, self.ask_qty)):
+            m.d.comb += result.eq(Cat(limbs[n * LIMBS:(n + 1) * LIMBS]))
         return m
 
     @staticmethod

@@ -88,7 +88,7 @@ class QuoteEngine(wiring.Component):
         m.d.comb += above.eq((skew_raw[31:] ^ skew_raw[-1].replicate(len(skew_raw) - 31)).any())
         near, over, under = Signal(signed(32)), Signal(), Signal()
         with m.If(at[3]):
-            m.d.sync += [ask.eq(ask_product), near.eq(low), over.eq(~skew_raw[-1] & (above | (low > limit))),
+            m.d.sync += [ask.eq(ask_product), near.eq(low), over.eq(~skew_raw[-1] & (above | (limit < low))),
                          under.eq(skew_raw[-1] & (above | (low < least)))]
         m.d.comb += self.skew.eq(Mux(over, limit, Mux(under, least, near)))
         with m.If(at[4]):

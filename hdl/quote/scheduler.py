@@ -218,7 +218,7 @@ class Scheduler(wiring.Component):
             limit_read.addr.eq(upcoming | self.bank << bank_bit), limit_read.en.eq(1),
         ]
         watched = Signal()  # what is decided on goes by one answer
-        m.d.sync += [limit.eq(limit_read.data), swept.eq(sweep), exceeded.eq((age > limit) & ~self.accept),
+        m.d.sync += [limit.eq(limit_read.data), swept.eq(sweep), exceeded.eq((limit < age) & ~self.accept),
                      watched.eq((claim | (mode == Mode.CONTENT)) & (swept == current))]
         with m.If(self.accept):
             m.d.sync += age.eq(1)

@@ -108,9 +108,9 @@ class _Flight:
 class _Strobes:
     """What happens in one cycle from outside; see :meth:`GoldenModel._visit`. ``None`` (or absent) is nothing."""
 
-    accept = applied = arm = blind = cancelled = clear_halt = commit = disarm = enabled = entry = foreign = None
-    frame_end = gap = heartbeat = identified = kill = leave = lost = poisoned = pos_commit = publish = None
-    publish_entry = reduce = reset = stopped = triggered = weighed = None
+    accept = applied = arm = blind = cancelled = clear_halt = cleared = commit = disarm = enabled = entry = None
+    everything = foreign = frame_end = gap = heartbeat = identified = kill = leave = lost = poisoned = None
+    pos_commit = publish = publish_entry = reduce = reset = stopped = triggered = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
@@ -742,8 +742,12 @@ class GoldenModel:
         if settle_now:
             pending |= 1 << self._settling
         pending = pending & ~done | again
-        if armed or reduced or flip:
+        if r.everything or flip:
             pending |= n_all
+        if armed or reduced:
+            s.everything = True
+        if cleared:
+            s.cleared = True
         self._pending = pending
         if r.publish and self.on_publish is not None:
             self.on_publish(c - 1, {i for i in range(self.instruments) if now_touched >> i & 1})
@@ -778,7 +782,7 @@ class GoldenModel:
         emitted = s.leave is not None and s.leave and self._in_flight[0] <= c <= self._in_flight[1]
         if s.identified is not None or background is not None:
             self._fouled = False
-        elif mass_cancel or emitted or reduced or cleared or s.enabled:
+        elif mass_cancel or emitted or reduced or r.cleared or s.enabled:
             self._fouled = True
 
         # -------------------------------------------------------------- host actions
@@ -824,11 +828,11 @@ class GoldenModel:
         if void:
             for book in self.books:
                 book.clear()
-        if cleared:
+        if r.cleared:
             for st in self.states:
                 st.pos_valid, st.position = False, 0
         if armed:
-            self._fill(c)
+            self._at(c + 1, self._filled)
         for settle in late:
             settle()
 
@@ -1044,6 +1048,9 @@ class GoldenModel:
             st.live_bid = st.live_bid and not word >> 8 & 1
             st.live_ask = st.live_ask and not word >> 9 & 1
         self._look_live()
+
+    def _filled(self, cycle, s):
+        return lambda: self._fill(cycle)
 
     def _fill(self, c):
         for bucket, ticker, burst in self._buckets():
