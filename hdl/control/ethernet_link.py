@@ -1,12 +1,13 @@
 """The host link in Ethernet frames, beside the serial port."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.layout import net, sbe
 from hdl.mac.stream import HeldFrame, RxBytes
+from hdl.net.packet_fifo import PacketFifo
 
 __all__ = ["HEADER_SIZE", "MAX_FRAME", "ROOM", "EthernetLink"]
 
@@ -15,7 +16,7 @@ _LENGTH, _SEQUENCE, _LOST = (net.ETHERNET.size + _HEADER[name].offset for name i
 
 HEADER_SIZE = net.ETHERNET.size + _HEADER.size  #: bytes of a frame before those of the link
 MAX_FRAME = 124         #: bytes of the longest frame that the card sends, without FCS
-ROOM = 2048             #: bytes of the link that can wait in the card
+ROOM = 2048             #: bytes of the buffer in which bytes of the link wait, a little of which stays unused
 IDLE_CYCLES = 16        # without a byte, after which a frame is closed
 
 # The machines below take and write the header byte by byte.
@@ -97,48 +98,48 @@ class EthernetLink(wiring.Component):
 
     def _elaborate_receive(self, m, hosts, host, to_ethernet):
         rx = self.rx
-        entry = data.StructLayout({"byte": 8, "first": 1})
-        # A byte is written long before it may be read.
-        m.submodules.ring = ring = Memory(shape=entry, depth=ROOM, init=[], attrs={"no_rw_check": 1})
-        write, read = ring.write_port(), ring.read_port()
+        m.submodules.ring = ring = PacketFifo(ROOM)
         write_host = hosts.write_port()
 
         # -- a frame as it arrives
         index = Signal(range(HEADER_SIZE + 1))      # stops at the first byte of the link
-        bad = Signal()
-        first = Signal()
-        left = Signal(11)                           # bytes of the link still to come
-        beyond = Signal(range(net.FCS_SIZE + 1))    # bytes after them, of which the last ones are the FCS
-        sequence, expected = Signal(8), Signal(8)
-        end, committed, out = (Signal(range(2 * ROOM)) for _ in range(3))
-        full = Signal()
-        m.d.comb += full.eq((end ^ out) == ROOM)
         constants = {}
         for field, value in (("dst", self.mac), ("ethertype", net.ETHERTYPE_HOST_LINK)):
             field = net.ETHERNET[field]
             constants |= {field.offset + n: byte for n, byte in enumerate(value.to_bytes(field.size, "big"))}
+        # What this byte has to be. It is looked up a byte ahead: bytes of a frame come without a gap.
+        wanted, checked = Signal(8), Signal()
+        with m.If(rx.valid):
+            m.d.sync += checked.eq(0)
+            with m.Switch(index):
+                for position, value in constants.items():
+                    if position:
+                        with m.Case(position - 1):
+                            m.d.sync += [wanted.eq(value), checked.eq(1)]
+        with m.Else():
+            m.d.sync += [wanted.eq(constants[0]), checked.eq(1)]
+
+        bad = Signal()
+        left = Signal(11)                           # bytes of the link still to come
+        inside = Signal()                           # this byte is one of them
+        beyond = Signal(net.FCS_SIZE)               # so many bytes came after them; the last ones are the FCS
+        sequence, expected, following = Signal(8), Signal(8), Signal(8)
+        gap = Signal()
         src = net.ETHERNET["src"]       # low bits of its positions are all different: they serve as addresses
         m.d.comb += [
-            write.addr.eq(end), write.data.byte.eq(rx.data), write.data.first.eq(first),
+            ring.w_data.eq(rx.data), ring.w_valid.eq(rx.valid & inside),
             write_host.addr.eq(Cat(index[:3], ~host)), write_host.data.eq(rx.data),
         ]
         with m.If(rx.valid):
             with m.If(index != HEADER_SIZE):
-                m.d.sync += [index.eq(index + 1), first.eq(1)]
-            with m.Elif(left.any()):
-                m.d.sync += [left.eq(left - 1), first.eq(0)]
-                with m.If(full):
-                    m.d.sync += bad.eq(1)
-                with m.Elif(~bad):
-                    m.d.comb += write.en.eq(1)
-                    m.d.sync += end.eq(end + 1)
-            with m.Elif(beyond != net.FCS_SIZE):
-                m.d.sync += beyond.eq(beyond + 1)
+                m.d.sync += index.eq(index + 1)
+            with m.Elif(~inside):
+                m.d.sync += beyond.eq(Cat(1, beyond))
+            with m.If(inside):
+                m.d.sync += [left.eq(left - 1), inside.eq(left != 1)]
+            with m.If(checked & (rx.data != wanted)):
+                m.d.sync += bad.eq(1)
             with m.Switch(index):
-                for position, value in constants.items():
-                    with m.Case(position):
-                        with m.If(rx.data != value):
-                            m.d.sync += bad.eq(1)
                 with m.Case(*range(src.offset, src.end)):
                     m.d.comb += write_host.en.eq(1)
                 with m.Case(_LENGTH):
@@ -149,41 +150,38 @@ class EthernetLink(wiring.Component):
                         m.d.sync += bad.eq(1)
                 with m.Case(_SEQUENCE):
                     m.d.sync += sequence.eq(rx.data)
+                with m.Case(HEADER_SIZE - 1):
+                    m.d.sync += inside.eq(left.any())
+        # Numbers have come long before the end.
+        m.d.sync += [following.eq(_after(sequence)), gap.eq((sequence != expected) & sequence.any())]
+        good = Signal()
+        m.d.comb += [
+            good.eq(rx.ok & ~bad & beyond[-1] & ring.w_room),
+            ring.w_commit.eq(rx.eof), ring.w_discard.eq(rx.eof & ~good),
+        ]
         with m.If(rx.eof):
-            m.d.sync += [index.eq(0), bad.eq(0), left.eq(0), beyond.eq(0)]
-            with m.If(rx.ok & ~bad & (beyond == net.FCS_SIZE)):
-                m.d.sync += self.lost.eq(self.lost + ((sequence != expected) & sequence.any()))
-                m.d.sync += [committed.eq(end), host.eq(~host), expected.eq(_after(sequence))]
-            with m.Else():
-                m.d.sync += end.eq(committed)
+            m.d.sync += [index.eq(0), bad.eq(0), inside.eq(0), beyond.eq(0)]
+            with m.If(good):
+                m.d.sync += [host.eq(~host), expected.eq(following), self.lost.eq(self.lost + gap)]
 
-        # -- to the link, behind the block memory's output and a register
-        fetched = Signal()                          # an entry is on the memory's output
-        advance = Signal()
-        out_next = Signal.like(out)
-        held = Signal(entry)
-        held_valid = Signal()
-        begun = Signal()                            # the link is ready for the first byte of a frame
+        # -- to the link
+        o = ring.o
+        first = Signal(init=1)                      # a frame's first byte is next
+        begun = Signal()                            # the link is ready for it
         busy, was_busy = Signal(), Signal()         # it is a frame's turn
-        take = Signal()
+        allowed = Signal()
         from_ethernet = Signal()                    # the last byte that the link took was of a frame
         m.d.comb += [
-            advance.eq(fetched & (~held_valid | take)),
-            out_next.eq(Mux(advance, out + 1, out)),
-            read.addr.eq(out_next), read.en.eq(1),
-            busy.eq(held_valid | fetched),
-            take.eq(held_valid & (begun | ~held.first) & self.link_rx_ready),
-            self.link_rx_data.eq(Mux(busy, held.byte, self.serial_rx_data)),
-            self.link_rx_valid.eq(Mux(busy, held_valid & (begun | ~held.first), self.serial_rx_valid & ~was_busy)),
-            self.link_rx_restart.eq(Mux(busy, held_valid & held.first & ~begun, was_busy)),
+            allowed.eq(busy & (begun | ~first)),
+            o.ready.eq(allowed & self.link_rx_ready),
+            self.link_rx_data.eq(Mux(busy, o.data, self.serial_rx_data)),
+            self.link_rx_valid.eq(Mux(busy, o.valid & allowed, self.serial_rx_valid & ~was_busy)),
+            self.link_rx_restart.eq(Mux(busy, o.valid & first & ~begun, was_busy)),
             self.serial_rx_ready.eq(~busy & ~was_busy & self.link_rx_ready),
         ]
-        m.d.sync += [was_busy.eq(busy), out.eq(out_next), fetched.eq(out_next != committed),
-                     begun.eq(held_valid & held.first & ~take)]
-        with m.If(advance):
-            m.d.sync += [held.eq(read.data), held_valid.eq(1)]
-        with m.Elif(take):
-            m.d.sync += held_valid.eq(0)
+        m.d.sync += [busy.eq(ring.busy), was_busy.eq(busy), begun.eq(o.valid & first & ~o.ready)]
+        with m.If(o.valid & o.ready):
+            m.d.sync += first.eq(o.last)
         with m.If(self.link_rx_valid & self.link_rx_ready):
             m.d.sync += from_ethernet.eq(busy)
         with m.If(self.link_rx_packets):
@@ -195,7 +193,10 @@ class EthernetLink(wiring.Component):
         fixed = net.ETHERNET.pack(dst=0, src=self.mac, ethertype=net.ETHERTYPE_HOST_LINK)
         m.submodules.frame = frame = Memory(shape=8, depth=1 << len(tx.position), init=[*fixed],
                                             attrs={"no_rw_check": 1, "ram_style": "block"})
-        write, read = frame.write_port(), frame.read_port()
+        write, read = frame.write_port(), frame.read_port(domain="comb")
+        # What is written is put together a cycle before.
+        address, value, enable = Signal.like(write.addr), Signal(8, reset_less=True), Signal()
+        m.d.sync += [write.addr.eq(address), write.data.eq(value), write.en.eq(enable)]
         read_host = hosts.read_port(domain="comb")
         sequence = Signal(8)
         size = Signal(range(MAX_FRAME + 1), init=HEADER_SIZE)   # bytes so far, header included
@@ -203,13 +204,15 @@ class EthernetLink(wiring.Component):
         src = net.ETHERNET["src"]
         index = Signal(range(2 * src.end), init=src.offset)     # while the frame is closed; as the address was written
         half = Signal()
+        # The memory's output is slow: no time for anything before the next register, not even for a reset.
+        fetched, byte = Signal(8, reset_less=True), Signal(8, reset_less=True)
+        m.d.sync += [fetched.eq(read.data), byte.eq(fetched)]
         m.d.comb += [
             self.serial_tx_data.eq(self.link_tx_data), self.serial_tx_valid.eq(self.link_tx_valid & ~to_ethernet),
             self.link_tx_ready.eq(~to_ethernet & self.serial_tx_ready),
             read_host.addr.eq(Cat(index[:3], half)),
-            read.addr.eq(tx.position), read.en.eq(1), tx.length.eq(size),
+            read.addr.eq(tx.position), tx.length.eq(size), tx.byte.eq(byte),
         ]
-        m.d.sync += tx.byte.eq(read.data)
         # What is written when a frame is closed: address of the host, and the header. A length is one byte.
         assert MAX_FRAME < 256
         closing = {src.offset + n: (net.ETHERNET["dst"].offset + n, read_host.data) for n in range(src.size)}
@@ -218,12 +221,12 @@ class EthernetLink(wiring.Component):
 
         with m.FSM(init="filling"):
             with m.State("filling"):
-                m.d.comb += [write.addr.eq(size), write.data.eq(self.link_tx_data)]
+                m.d.comb += [address.eq(size), value.eq(self.link_tx_data)]
                 m.d.sync += [index.eq(src.offset), half.eq(host)]
                 with m.If(to_ethernet):
                     m.d.comb += self.link_tx_ready.eq(1)
                 with m.If(to_ethernet & self.link_tx_valid):
-                    m.d.comb += write.en.eq(1)
+                    m.d.comb += enable.eq(1)
                     m.d.sync += [size.eq(size + 1), idle.eq(0)]
                     with m.If(size == MAX_FRAME - 1):
                         m.next = "closing"
@@ -232,11 +235,11 @@ class EthernetLink(wiring.Component):
                     with m.If(idle == IDLE_CYCLES - 1):
                         m.next = "closing"
             with m.State("closing"):
-                m.d.comb += write.en.eq(1)
+                m.d.comb += enable.eq(1)
                 with m.Switch(index):
-                    for n, (address, value) in closing.items():
+                    for n, (place, content) in closing.items():
                         with m.Case(n):
-                            m.d.comb += [write.addr.eq(address), write.data.eq(value)]
+                            m.d.comb += [address.eq(place), value.eq(content)]
                 m.d.sync += index.eq(index + 1)
                 with m.If(index == max(closing)):
                     m.d.sync += sequence.eq(_after(sequence))

@@ -1,9 +1,12 @@
 """The host link: packets on a byte stream, in both directions."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import enum, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out, connect, flipped
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
 
 from hdl.control.bank import READ_LATENCY, RegisterBus
 from hdl.control.telemetry import record_layout
@@ -16,6 +19,8 @@ __all__ = ["MAX_PAYLOAD", "START", "Link"]
 
 START = 0xA5            #: first byte of every packet
 MAX_PAYLOAD = 1600      #: bytes; a longer length is an error
+SENT = 16               # numbers of sent messages that can wait
+SECOND = 7              # bit of a packet's first byte in the buffers: Read, not Write, or SessionTx, not FrameTx
 
 _LINK = sbe.load("t2q_link")
 _HEADER, _TRAILER, _WORD = (_LINK.composites[name] for name in ("LinkHeader", "LinkTrailer", "RegisterWord"))
@@ -26,13 +31,6 @@ _READ_REPLY, _FRAME_RX, _SESSION_RX, _SESSION_SENT = (
 # The machines below take start, type, length and CRC in this order, byte by byte.
 assert [(f.name, f.size) for f in _HEADER.wire_fields] == [("start", 1), ("type", 1), ("length", 2)]
 assert [(f.name, f.size) for f in _TRAILER.wire_fields] == [("crc", 2)]
-
-
-class _Source(enum.Enum, shape=2):
-    REPLY = 0
-    SESSION_SENT = 1
-    HOST_RX = 2
-    TELEMETRY = 3
 
 
 class Link(wiring.Component):
@@ -58,47 +56,48 @@ class Link(wiring.Component):
 
     Parameters
     ----------
-    host_tx_bytes, host_tx_packets : int
-        Room for FrameTx and SessionTx packets, powers of two.
+    host_tx_bytes : int
+        Of the buffer for FrameTx and SessionTx packets, a power of two.
     patience : int
         Cycles, a power of two.
 
     Members
     -------
     rx_data : In(8), rx_valid : In(1), rx_ready : Out(1)
-        Bytes from the host. A byte is taken in a cycle in which both are 1.
+        Bytes from the host. A byte is taken in a cycle in which both are 1. ``rx_ready`` is a register. It is 0 for a
+        cycle or two behind a packet's length and its end.
     rx_restart : In(1)
         What comes from the next cycle on has nothing to do with what came before. No byte is offered in this cycle.
     tx_data : Out(8), tx_valid : Out(1), tx_ready : In(1)
-        Bytes to the host, likewise.
+        Bytes to the host, likewise. ``tx_data`` and ``tx_valid`` are registers.
     bus : Out(RegisterBus)
         Registers. ``bus.we`` is 1 in the cycle in which a write is executed.
-    host_tx : Out(Packet), host_tx_kind : Out(1), host_tx_length : Out(range(host_tx_bytes + 1))
-        FrameTx (kind 0) and SessionTx (kind 1) payloads. Kind and length hold for the whole packet.
+    host_tx : Out(Packet), host_tx_kind : Out(1)
+        FrameTx (kind 0) and SessionTx (kind 1) payloads. The kind holds for the whole packet.
     host_rx : In(Packet), host_rx_kind : In(1), host_rx_length : In(16)
         FrameRx (kind 0) and SessionRx (kind 1) payloads. Kind and length hold for the whole packet.
     telemetry : In(Packet), telemetry_type : In(8), telemetry_length : In(16)
         Records, with the type that their packet has. Type and length hold for the whole packet.
     session_sent : In(1), session_sent_seq : In(64)
-        Strobe: a SessionTx message has left under this number. 16 can wait.
+        Strobe: a SessionTx message has left under the number that stands in the eight cycles behind it; no other
+        strobe before the last of them. 16 can wait.
     session_sent_lost : Out(1)
         Strobe for a counter: there were more.
     rx_packets, rx_errors : Out(1)
-        Strobes for counters: a packet was accepted; one was dropped.
+        Strobes for counters: a packet was accepted, before any byte behind it was taken; one was dropped.
     """
 
-    def __init__(self, *, host_tx_bytes: int = 4096, host_tx_packets: int = 16, patience: int = 65536):
+    def __init__(self, *, host_tx_bytes: int = 2048, patience: int = 65536):
         if host_tx_bytes < MAX_PAYLOAD:
             raise ValueError(f"host_tx_bytes is {host_tx_bytes}, must hold the longest packet, {MAX_PAYLOAD} bytes")
         if patience < 2 or patience & (patience - 1):
             raise ValueError(f"patience is {patience} cycles, must be a power of two and at least 2")
         self.host_tx_bytes = host_tx_bytes
-        self.host_tx_packets = host_tx_packets
         self.patience = patience
         super().__init__({
             "rx_data": In(8),
             "rx_valid": In(1),
-            "rx_ready": Out(1),
+            "rx_ready": Out(1, init=1),
             "rx_restart": In(1),
             "tx_data": Out(8),
             "tx_valid": Out(1),
@@ -106,7 +105,6 @@ class Link(wiring.Component):
             "bus": Out(RegisterBus),
             "host_tx": Out(Packet),
             "host_tx_kind": Out(1),
-            "host_tx_length": Out(range(host_tx_bytes + 1)),
             "host_rx": In(Packet),
             "host_rx_kind": In(1),
             "host_rx_length": In(16),
@@ -123,165 +121,159 @@ class Link(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Commands and packets for the order port wait for their CRC in buffers of their own.
-        m.submodules.commands = commands = PacketFifo(2048, 16)
-        m.submodules.host_tx = host_tx = PacketFifo(self.host_tx_bytes, self.host_tx_packets)
-        connect(m, flipped(self.host_tx), host_tx.o)
-        m.d.comb += [self.host_tx_kind.eq(host_tx.tag), self.host_tx_length.eq(host_tx.length)]
+        # Commands and packets for the order port wait for their CRC in buffers of their own, behind a byte of which
+        # bit SECOND says what they are.
+        m.submodules.commands = commands = PacketFifo(2048)
+        m.submodules.host_tx = host_tx = PacketFifo(self.host_tx_bytes)
+        assert min(commands.room, host_tx.room) > MAX_PAYLOAD
 
         executing = Signal()        # a command has been accepted and is not yet done
-        reply = Signal(record_layout(_READ_REPLY))
+        reply = Signal(record_layout(_READ_REPLY))      # leaves byte by byte
         reply_valid = Signal()
-        reply_taken = Signal()
+        reply_next = Signal()       # a byte of it leaves
+        reply_done = Signal()       # the last one
         self._elaborate_receive(m, commands, host_tx, executing)
-        self._elaborate_execute(m, commands, executing, reply, reply_valid, reply_taken)
-        self._elaborate_transmit(m, reply, reply_valid, reply_taken)
+        self._elaborate_execute(m, commands, executing, reply, reply_valid, reply_next, reply_done)
+        self._elaborate_transmit(m, reply, reply_valid, reply_next, reply_done)
+
+        known = Signal()            # the kind of the packet that is shown
+        m.d.comb += [
+            self.host_tx.data.eq(host_tx.o.data), self.host_tx.last.eq(host_tx.o.last),
+            self.host_tx.valid.eq(host_tx.o.valid & known), host_tx.o.ready.eq(self.host_tx.ready | ~known),
+        ]
+        with m.If(~known):
+            m.d.sync += [known.eq(host_tx.o.valid), self.host_tx_kind.eq(host_tx.o.data[SECOND])]
+        with m.Elif(self.host_tx.valid & self.host_tx.ready & self.host_tx.last):
+            m.d.sync += known.eq(0)
         return m
 
     def _elaborate_receive(self, m, commands, host_tx, executing):
-        data = self.rx_data
+        # A byte is looked at in the cycle after it was taken, so that `rx_ready` can be a register. It pauses where the
+        # next byte cannot be looked at at once.
         take = self.rx_valid & self.rx_ready
-        type_ = Signal(8)
-        length = Signal(16)
-        left = Signal(range(MAX_PAYLOAD + 1))
+        data, got, restart = Signal(8, reset_less=True), Signal(), Signal()
+        with m.If(take):
+            m.d.sync += data.eq(self.rx_data)
+        m.d.sync += [got.eq(take), restart.eq(self.rx_restart)]
+
+        is_command, second = Signal(), Signal()
+        left = Signal(16)           # length, and what is to come of it
+        final = Signal()            # one byte
         crc = Signal(16)
-        crc_low = Signal(8)
-        is_command = Signal()
         good = Signal()
-
-        m.d.comb += [
-            commands.w_data.eq(data),
-            commands.w_tag.eq(type_ == _WRITE.id),
-            host_tx.w_data.eq(data),
-            host_tx.w_tag.eq(type_ == _SESSION_TX.id),
-        ]
-
         waited = Signal(range(2 * self.patience))
         impatient = waited[-1]
-        room = Signal()
-
-        def wait_for(condition):
-            m.d.comb += [room.eq(condition), self.rx_ready.eq(condition | impatient)]
-            with m.If(condition):
-                m.d.sync += waited.eq(0)
-            with m.Elif(self.rx_valid & ~impatient):
-                m.d.sync += waited.eq(waited + 1)
+        pause = Signal()
+        waits = Signal()            # for room, or for commands
+        m.d.sync += self.rx_ready.eq(~pause & (~waits | impatient))
+        with m.If(~waits):
+            m.d.sync += waited.eq(0)
+        with m.Elif(~impatient):
+            m.d.sync += waited.eq(waited + 1)
 
         covered = Signal()          # the byte counts for the CRC
-        with m.If(take & covered):
+        with m.If(got & covered):
             m.d.sync += crc.eq(crc16_step(crc, data))
 
-        within = Signal()           # a packet that is not complete
+        fresh, kinds = Signal(), Signal()       # nothing of a packet has been written; its first byte is
+        write, commit = Signal(), Signal()
+        for buffer, ours in ((commands, is_command), (host_tx, ~is_command)):
+            # Both are written to, one keeps it.
+            m.d.comb += [
+                buffer.w_data.eq(data), buffer.w_data[SECOND].eq(data[SECOND] | (kinds & second)),
+                buffer.w_valid.eq(write), buffer.w_commit.eq(commit & ours), buffer.w_discard.eq(fresh),
+            ]
+        room = Mux(is_command, commands.w_ready, host_tx.w_ready)
 
         def may_be_cut():
-            m.d.comb += within.eq(1)
-            with m.If(self.rx_restart):
+            with m.If(restart):
+                m.d.comb += self.rx_errors.eq(1)
                 m.next = "searching"
-
-        # Nothing that changes them can happen in the cycle before they are looked at.
-        room_command, room_tx = Signal(), Signal()
-        m.d.sync += [room_command.eq(commands.w_room),
-                     # What was written before must be in force before the order port sees the packet.
-                     room_tx.eq(host_tx.w_room & ~executing)]
 
         with m.FSM(init="searching"):
             with m.State("searching"):
-                m.d.comb += self.rx_ready.eq(1)
-                with m.If(take & (data == START)):
-                    m.d.sync += [crc.eq(CRC16_INIT), waited.eq(0)]
+                m.d.comb += fresh.eq(1)
+                m.d.sync += crc.eq(CRC16_INIT)
+                with m.If(got & (data == START)):
                     m.next = "type"
             with m.State("type"):
-                m.d.comb += [self.rx_ready.eq(1), covered.eq(1)]
-                m.d.sync += [type_.eq(data), is_command.eq((data == _WRITE.id) | (data == _READ.id))]
-                with m.If(take):
+                m.d.comb += covered.eq(data != START)
+                m.d.sync += [is_command.eq((data == _WRITE.id) | (data == _READ.id)),
+                             second.eq((data == _READ.id) | (data == _SESSION_TX.id))]
+                with m.If(got):
                     with m.Switch(data):
                         with m.Case(_WRITE.id, _READ.id, _FRAME_TX.id, _SESSION_TX.id):
                             m.next = "length low"
                         with m.Case(START):     # the one before it was noise
                             m.d.comb += self.rx_errors.eq(1)
-                            m.d.sync += crc.eq(CRC16_INIT)
                         with m.Default():
                             m.d.comb += self.rx_errors.eq(1)
                             m.next = "searching"
                 may_be_cut()
             with m.State("length low"):
-                m.d.comb += [self.rx_ready.eq(1), covered.eq(1)]
-                with m.If(take):
-                    m.d.sync += length[:8].eq(data)
+                m.d.comb += [covered.eq(1), pause.eq(take & got)]
+                with m.If(got):
+                    m.d.sync += left[:8].eq(data)
                     m.next = "length high"
                 may_be_cut()
             with m.State("length high"):
-                m.d.comb += [self.rx_ready.eq(1), covered.eq(1)]
-                whole = Cat(length[:8], data)
-                words = (whole - _WRITE.block_length)[:16]
+                m.d.comb += [covered.eq(1), pause.eq(take)]
+                with m.If(got):
+                    m.d.sync += left[8:].eq(data)
+                    m.next = "length"
+                may_be_cut()
+            with m.State("length"):
+                # `data` still is the length's high byte, whose bit SECOND is 0 if the length is possible.
+                assert MAX_PAYLOAD >> 8 < 1 << SECOND
+                m.d.comb += [kinds.eq(1), write.eq(1)]
                 possible = Signal()
-                with m.Switch(type_):
-                    with m.Case(_WRITE.id):
-                        assert _WORD.size == 4
-                        m.d.comb += possible.eq((whole > _WRITE.block_length) & (words[:2] == 0))
-                    with m.Case(_READ.id):
-                        m.d.comb += possible.eq(whole == _READ.block_length)
-                    with m.Default():
-                        m.d.comb += possible.eq(whole != 0)
-                with m.If(take):
-                    m.d.sync += [length[8:].eq(data), left.eq(whole)]
-                    with m.If(possible & (whole <= MAX_PAYLOAD)):
-                        m.next = "payload"
-                    with m.Else():
-                        m.d.comb += self.rx_errors.eq(1)
-                        m.next = "searching"
+                with m.If(~is_command):
+                    m.d.comb += possible.eq(left.any())
+                with m.Elif(second):
+                    m.d.comb += possible.eq(left == _READ.block_length)
+                with m.Else():
+                    assert (_WRITE.block_length, _WORD.size) == (2, 4)
+                    m.d.comb += possible.eq(left[2:].any() & (left[:2] == 2))
+                m.d.sync += final.eq(left == 1)
+                with m.If(possible & (left <= MAX_PAYLOAD)):
+                    m.next = "payload"
+                with m.Else():
+                    m.d.comb += self.rx_errors.eq(1)
+                    m.next = "searching"
                 may_be_cut()
             with m.State("payload"):
-                m.d.comb += covered.eq(1)
-                with m.If(is_command):
-                    wait_for(commands.w_ready)
-                with m.Else():
-                    wait_for(host_tx.w_ready)
-                m.d.comb += [commands.w_valid.eq(take & is_command), host_tx.w_valid.eq(take & ~is_command)]
-                with m.If(take):
-                    m.d.sync += left.eq(left - 1)
-                    with m.If(left == 1):
+                m.d.comb += [covered.eq(1), waits.eq(~room), write.eq(got)]
+                with m.If(got):
+                    m.d.sync += [left.eq(left - 1), final.eq(left == 2)]
+                    with m.If(final):
                         m.next = "crc low"
                 may_be_cut()
             with m.State("crc low"):
-                m.d.comb += self.rx_ready.eq(1)
-                with m.If(take):
-                    m.d.sync += crc_low.eq(data)
+                m.d.comb += pause.eq(take & got)
+                m.d.sync += good.eq(data == crc[:8])
+                with m.If(got):
                     m.next = "crc high"
                 may_be_cut()
             with m.State("crc high"):
-                with m.If(is_command):
-                    wait_for(room_command)
-                with m.Else():
-                    wait_for(room_tx)
-                m.d.sync += good.eq((Cat(crc_low, data) == crc) & room)
-                with m.If(take):
+                m.d.comb += pause.eq(take | (got & ~is_command))
+                with m.If(got):
+                    m.d.sync += good.eq(good & (data == crc[8:]))
                     m.next = "verdict"
                 may_be_cut()
             with m.State("verdict"):
-                m.d.comb += [
-                    self.rx_packets.eq(good),
-                    self.rx_errors.eq(~good),
-                    commands.w_commit.eq(good & is_command),
-                    commands.w_discard.eq(~good),
-                    host_tx.w_commit.eq(good & ~is_command),
-                    host_tx.w_discard.eq(~good),
-                ]
-                m.next = "searching"
+                # What was written before must be in force before the order port sees a packet.
+                m.d.comb += waits.eq(~is_command & executing)
+                with m.If(~waits | impatient):
+                    kept = good & ~waits & Mux(is_command, commands.w_room, host_tx.w_room)
+                    m.d.comb += [commit.eq(good & ~waits), self.rx_packets.eq(kept), self.rx_errors.eq(~kept)]
+                    m.next = "searching"
+                with m.Else():
+                    m.d.comb += pause.eq(1)
 
-        with m.If(within & self.rx_restart):
-            m.d.comb += [self.rx_errors.eq(1), commands.w_discard.eq(1), host_tx.w_discard.eq(1)]
-
-        pending = Signal(range(commands.max_packets + 1))
-        done = commands.o.valid & commands.o.ready & commands.o.last
-        m.d.sync += pending.eq(pending + commands.w_commit - done)
-        with m.If(pending != 0):
-            m.d.comb += executing.eq(1)
-
-    def _elaborate_execute(self, m, commands, executing, reply, reply_valid, reply_taken):
+    def _elaborate_execute(self, m, commands, executing, reply, reply_valid, reply_next, reply_done):
         bus = self.bus
         o = commands.o
-        is_write = commands.tag[0]
+        is_read = Signal()
         take = o.valid & o.ready
         root_size = max(_WRITE.block_length, _READ.block_length)
         collected = Signal(8 * max(root_size, _WORD.size))      # the newest byte on top
@@ -301,18 +293,24 @@ class Link(wiring.Component):
         with m.If(bus.we):
             m.d.sync += bus.addr.eq(bus.addr + 1)
 
-        with m.FSM(init="root"):
+        first = Signal()            # between commands
+        m.d.sync += executing.eq(commands.busy | ~first | bus.we)
+        with m.FSM(init="first"):
+            with m.State("first"):
+                m.d.comb += [o.ready.eq(1), first.eq(1)]
+                m.d.sync += [is_read.eq(o.data[SECOND]), index.eq(0)]
+                with m.If(o.valid):
+                    m.next = "root"
             with m.State("root"):
                 # A read has to wait for its predecessor's answer to leave; its bytes wait in the buffer.
-                m.d.comb += o.ready.eq(bus.ready & (is_write | ~reply_valid))
+                m.d.comb += o.ready.eq(bus.ready & ~(is_read & reply_valid))
                 with m.If(take):
                     m.d.sync += index.eq(index + 1)
-                    with m.If(is_write & (index == _WRITE.block_length - 1)):
+                    with m.If(~is_read & (index == _WRITE.block_length - 1)):
                         m.d.sync += [bus.addr.eq(root(_WRITE, "addr")), index.eq(0)]
                         m.next = "word"
-                    with m.If(~is_write & (index == _READ.block_length - 1)):
-                        m.d.sync += [bus.addr.eq(root(_READ, "addr")), tag.eq(root(_READ, "tag")), bus.re.eq(1),
-                                     index.eq(0)]
+                    with m.If(is_read & (index == _READ.block_length - 1)):
+                        m.d.sync += [bus.addr.eq(root(_READ, "addr")), tag.eq(root(_READ, "tag")), bus.re.eq(1)]
                         m.next = "reading"
             with m.State("word"):
                 m.d.comb += o.ready.eq(1)
@@ -321,104 +319,127 @@ class Link(wiring.Component):
                     with m.If(index == _WORD.size - 1):
                         m.d.sync += [bus.data.eq(Cat(collected, o.data)[-8 * _WORD.size:]), bus.we.eq(1), index.eq(0)]
                         with m.If(o.last):
-                            m.next = "root"
+                            m.next = "first"
             with m.State("reading"):
-                m.d.comb += executing.eq(1)
                 m.d.sync += waited.eq(waited + 1)
                 with m.If(waited == READ_LATENCY - 1):
                     m.d.sync += waited.eq(0)
                     m.next = "read"
             with m.State("read"):
-                m.d.comb += executing.eq(1)
                 m.d.sync += [reply.tag.eq(tag), reply.addr.eq(bus.addr), reply.data.eq(bus.read_data)]
                 m.d.sync += reply_valid.eq(1)
-                m.next = "root"
-        with m.If(bus.we):
-            m.d.comb += executing.eq(1)
-        with m.If(reply_taken):
+                m.next = "first"
+        with m.If(reply_next):
+            m.d.sync += reply.eq(reply.as_value() >> 8)
+        with m.If(reply_done):
             m.d.sync += reply_valid.eq(0)
 
-    def _elaborate_transmit(self, m, reply, reply_valid, reply_taken):
-        m.submodules.sent = sent = SyncFIFOBuffered(width=len(self.session_sent_seq), depth=16)
-        sent_record = Signal(record_layout(_SESSION_SENT))
+    def _elaborate_sent(self, m, next_, done):
+        """Numbers of sent messages, byte by byte: the one that waits longest, and that there is one.
+
+        A byte stands three cycles after the one before it was taken (``next_``), at first with the number.
+        """
+        size = len(self.session_sent_seq) // 8
+        m.submodules.sent = numbers = Memory(shape=8, depth=SENT * size, init=[],
+                                             attrs={"no_rw_check": 1, "ram_style": "block"})
+        write, read = numbers.write_port(), numbers.read_port(domain="comb")
+        count, full, some = Signal(range(SENT + 1)), Signal(), Signal()
+        accept = Signal()
+        place = write.addr[:(size - 1).bit_length()]
         m.d.comb += [
-            sent.w_data.eq(self.session_sent_seq),
-            sent.w_en.eq(self.session_sent),
-            self.session_sent_lost.eq(self.session_sent & ~sent.w_rdy),
-            sent_record.appSeq.eq(sent.r_data),
+            self.session_sent_lost.eq(self.session_sent & full), accept.eq(self.session_sent & ~full),
+            write.data.eq(self.session_sent_seq.word_select(place, 8)),
         ]
+        with m.If(accept):
+            m.d.sync += write.en.eq(1)
+        with m.Elif(place.all()):
+            m.d.sync += write.en.eq(0)
+        with m.If(write.en):
+            m.d.sync += write.addr.eq(write.addr + 1)
+        with m.If(next_):
+            m.d.sync += read.addr.eq(read.addr + 1)
+        # It counts before it is written: nobody can read as fast as that.
+        with m.If(accept & ~done):
+            m.d.sync += count.eq(count + 1)
+        with m.Elif(done & ~accept):
+            m.d.sync += count.eq(count - 1)
+        fetched, byte = Signal(8, reset_less=True), Signal(8, reset_less=True)
+        m.d.sync += [full.eq(count == SENT), some.eq(count.any() & ~done), fetched.eq(read.data), byte.eq(fetched)]
+        return byte, some
 
-        source = Signal(_Source)
-        type_ = Signal(8)
-        length = Signal(16)
-        record = Signal(max(reply.shape().size, sent_record.shape().size))     # payload of a short packet
-        left = Signal(range(len(record) // 8 + 1))
+    def _elaborate_transmit(self, m, reply, reply_valid, reply_next, reply_done):
+        sent_next, sent_done = Signal(), Signal()
+        sent, sent_waits = self._elaborate_sent(m, sent_next, sent_done)
+        stale = Signal(2)           # the byte of a number is not yet the next one
+        m.d.sync += stale.eq(Cat(sent_next, stale))
+
+        # The first of these that has something to say goes on. Each says: it has, and then what its packet's type and
+        # length are, that there is a byte, the byte, and that it is the last one.
+        left = Signal(range(max(_READ_REPLY.block_length, _SESSION_SENT.block_length) + 1))
+        sources = (
+            (reply_valid, _READ_REPLY.id, _READ_REPLY.block_length, 1, reply.as_value()[:8], left == 1),
+            (sent_waits, _SESSION_SENT.id, _SESSION_SENT.block_length, ~stale.any(), sent, left == 1),
+            (self.host_rx.valid, Mux(self.host_rx_kind, _SESSION_RX.id, _FRAME_RX.id), self.host_rx_length,
+             self.host_rx.valid, self.host_rx.data, self.host_rx.last),
+            (self.telemetry.valid, self.telemetry_type, self.telemetry_length,
+             self.telemetry.valid, self.telemetry.data, self.telemetry.last),
+        )
+        speaks = Signal(len(sources))
+
+        def spoken(values):
+            """Of the one whose turn it is."""
+            return reduce(or_, (Mux(turn, value, 0) for turn, value in zip(speaks, values, strict=True)))
+
+        # What leaves is a register, and the CRC is formed behind it.
+        advance = Signal()
+        covered = Signal()          # the byte that leaves counts for the CRC
         crc = Signal(16)
-        last = Signal()
-        take = self.tx_valid & self.tx_ready
-        covered = Signal()          # the byte counts for the CRC
-        with m.If(take & covered):
+        m.d.comb += advance.eq(~self.tx_valid | self.tx_ready)
+        with m.If(self.tx_valid & self.tx_ready & covered):
             m.d.sync += crc.eq(crc16_step(crc, self.tx_data))
+        moves = Signal(len(sources))
+        for turn, signal in zip(moves, (reply_next, sent_next, self.host_rx.ready, self.telemetry.ready), strict=True):
+            m.d.comb += signal.eq(turn)
+        m.d.comb += [reply_done.eq(reply_next & (left == 1)), sent_done.eq(sent_next & (left == 1))]
 
+        def say(value, then, valid=1):
+            with m.If(advance):
+                m.d.sync += [self.tx_data.eq(value), self.tx_valid.eq(valid)]
+                m.next = then
+
+        _, types, lengths, valids, bytes_, lasts = zip(*sources, strict=True)
         with m.FSM(init="idle"):
             with m.State("idle"):
-                m.d.sync += crc.eq(CRC16_INIT)
-                with m.If(reply_valid):
-                    m.d.comb += reply_taken.eq(1)
-                    m.d.sync += [source.eq(_Source.REPLY), type_.eq(_READ_REPLY.id), record.eq(reply.as_value()),
-                                 length.eq(_READ_REPLY.block_length), left.eq(_READ_REPLY.block_length)]
-                    m.next = "start"
-                with m.Elif(sent.r_rdy):
-                    m.d.comb += sent.r_en.eq(1)
-                    m.d.sync += [source.eq(_Source.SESSION_SENT), type_.eq(_SESSION_SENT.id),
-                                 record.eq(sent_record.as_value()), length.eq(_SESSION_SENT.block_length),
-                                 left.eq(_SESSION_SENT.block_length)]
-                    m.next = "start"
-                with m.Elif(self.host_rx.valid):
-                    m.d.sync += [source.eq(_Source.HOST_RX), length.eq(self.host_rx_length),
-                                 type_.eq(Mux(self.host_rx_kind, _SESSION_RX.id, _FRAME_RX.id))]
-                    m.next = "start"
-                with m.Elif(self.telemetry.valid):
-                    m.d.sync += [source.eq(_Source.TELEMETRY), length.eq(self.telemetry_length),
-                                 type_.eq(self.telemetry_type)]
+                m.d.sync += [crc.eq(CRC16_INIT), covered.eq(0)]
+                waiting = Cat(source[0] for source in sources)
+                m.d.sync += [speaks.eq(waiting & -waiting), left.eq(Mux(reply_valid, *lengths[:2]))]
+                with m.If(advance):
+                    m.d.sync += self.tx_valid.eq(0)
+                with m.If(waiting.any()):
                     m.next = "start"
             with m.State("start"):
-                m.d.comb += [self.tx_valid.eq(1), self.tx_data.eq(START)]
-                m.d.sync += crc.eq(CRC16_INIT)
-                with m.If(take):
-                    m.next = "type"
+                say(START, "type")
             with m.State("type"):
-                m.d.comb += [self.tx_valid.eq(1), covered.eq(1), self.tx_data.eq(type_)]
-                with m.If(take):
-                    m.next = "length low"
+                with m.If(advance):
+                    m.d.sync += covered.eq(1)
+                say(spoken(types), "length low")
             with m.State("length low"):
-                m.d.comb += [self.tx_valid.eq(1), covered.eq(1), self.tx_data.eq(length[:8])]
-                with m.If(take):
-                    m.next = "length high"
+                say(spoken(Const(v, 16)[:8] if isinstance(v, int) else v[:8] for v in lengths), "length high")
             with m.State("length high"):
-                m.d.comb += [self.tx_valid.eq(1), covered.eq(1), self.tx_data.eq(length[8:])]
-                with m.If(take):
-                    m.next = "payload"
+                say(spoken(Const(v, 16)[8:] if isinstance(v, int) else v[8:] for v in lengths), "payload")
             with m.State("payload"):
-                m.d.comb += covered.eq(1)
-                with m.Switch(source):
-                    with m.Case(_Source.HOST_RX):
-                        m.d.comb += [self.tx_valid.eq(self.host_rx.valid), self.tx_data.eq(self.host_rx.data),
-                                     last.eq(self.host_rx.last), self.host_rx.ready.eq(self.tx_ready)]
-                    with m.Case(_Source.TELEMETRY):
-                        m.d.comb += [self.tx_valid.eq(self.telemetry.valid), self.tx_data.eq(self.telemetry.data),
-                                     last.eq(self.telemetry.last), self.telemetry.ready.eq(self.tx_ready)]
-                    with m.Default():
-                        m.d.comb += [self.tx_valid.eq(1), self.tx_data.eq(record[:8]), last.eq(left == 1)]
-                with m.If(take):
-                    m.d.sync += [record.eq(record >> 8), left.eq(left - 1)]
-                    with m.If(last):
-                        m.next = "crc low"
-            with m.State("crc low"):
-                m.d.comb += [self.tx_valid.eq(1), self.tx_data.eq(crc[:8])]
-                with m.If(take):
+                m.d.comb += moves.eq(Mux(advance, speaks & Cat(1, ~stale.any(), 1, 1), 0))
+                with m.If(advance):
+                    m.d.sync += [self.tx_data.eq(spoken(bytes_)), self.tx_valid.eq(spoken(valids))]
+                    with m.If(spoken(valids)):
+                        m.d.sync += left.eq(left - 1)
+                    with m.If(spoken(Cat(v).all() for v in zip(valids, lasts, strict=True))):
+                        m.next = "last"
+            with m.State("last"):
+                with m.If(advance):
+                    m.d.sync += self.tx_valid.eq(0)
+                with m.If(~self.tx_valid):      # the CRC is whole
+                    m.d.sync += [covered.eq(0), self.tx_data.eq(crc[:8]), self.tx_valid.eq(1)]
                     m.next = "crc high"
             with m.State("crc high"):
-                m.d.comb += [self.tx_valid.eq(1), self.tx_data.eq(crc[8:])]
-                with m.If(take):
-                    m.next = "idle"
+                say(crc[8:], "idle")

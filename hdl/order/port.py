@@ -3,7 +3,8 @@
 from itertools import pairwise
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import enum, wiring
+from amaranth.lib import data, enum, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
 from hdl.layout import net
@@ -24,7 +25,7 @@ __all__ = ["FRAME_RX", "FRAME_TX", "KIND_MASS_CANCEL", "KIND_QUOTE", "SESSION_RX
 
 KIND_QUOTE, KIND_MASS_CANCEL = 0, 1     #: values of ``OrderPort.kind``
 FRAME_RX, SESSION_RX = 0, 1             #: values of ``OrderPort.host_rx_kind``
-RX_PACKETS = 64                         # packets that the buffer to the host has room for
+RX_PACKETS = 64                         # one more than the buffer to the host has room for
 
 #: What the decision stage wants quoted. Prices in ticks, quantities in lots; a side of zero lots is taken away.
 #:
@@ -85,7 +86,7 @@ class OrderPort(wiring.Component):
     Parameters
     ----------
     rx_depth : int
-        Bytes of the buffer to the host, a power of two.
+        Bytes of the buffer to the host, see :class:`hdl.net.packet_fifo.PacketFifo`.
 
     Members
     -------
@@ -169,7 +170,7 @@ class OrderPort(wiring.Component):
         counters = self.counters
         m.submodules.mac_rx = mac = MacRx()
         m.submodules.receiver = receiver = SegmentReceiver()
-        m.submodules.to_host = to_host = PacketFifo(self.rx_depth, RX_PACKETS)
+        m.submodules.to_host = to_host = PacketFifo(self.rx_depth)
         connect(m, mac.out, receiver.rx)
         connect(m, receiver.connection, flipped(self.config.connection))
         connect(m, receiver.segment, session.segment)
@@ -177,32 +178,54 @@ class OrderPort(wiring.Component):
 
         verdict = Signal()
         keep = Signal()
+        room = Signal()
         m.d.comb += [
             mac.rxd.eq(self.rxd),
             mac.rx_dv.eq(self.rx_dv),
             mac.rx_er.eq(self.rx_er),
             receiver.established.eq(self.status.session_up),
             session.closing.eq(receiver.closing),
-            session.buffered.eq(to_host.w_room),    # no byte is written with the verdict
+            session.buffered.eq(room),
             self.session_lost.eq(session.lost),
             *(getattr(self.link_rx, name).eq(getattr(mac.out, name)) for name in RxBytes.members),
             verdict.eq(receiver.segment.valid | receiver.frame | receiver.bad | receiver.ignored),
-            keep.eq(session.deliver | receiver.frame),
+            keep.eq(session.deliver | (receiver.frame & room)),
             to_host.w_data.eq(receiver.data),
             to_host.w_valid.eq(receiver.write),
-            to_host.w_commit.eq(verdict),
-            to_host.w_discard.eq(receiver.restart | (verdict & ~keep)),
-            to_host.w_tag.eq(Mux(receiver.frame, FRAME_RX, SESSION_RX)),
-            self.host_rx_kind.eq(to_host.tag[0]),
-            self.host_rx_length.eq(to_host.length),
             counters.order_rx_frames.eq(verdict | mac.preamble_errors),
             counters.order_rx_bad.eq(receiver.bad | mac.preamble_errors),
-            counters.order_rx_dropped.eq(to_host.dropped | session.dropped),
-            counters.order_rx_slow.eq(receiver.frame & ~to_host.dropped),
+            counters.order_rx_dropped.eq((receiver.frame & ~room) | session.dropped),
+            counters.order_rx_slow.eq(receiver.frame & room),
             counters.segments_in_order.eq(session.in_order),
             counters.segments_duplicate.eq(session.duplicate),
             counters.segments_out_of_order.eq(session.out_of_order),
             counters.segments_refused.eq(session.refused),
+        ]
+        # A cycle later is time enough: no byte is written near the verdict, none of payload near a restart.
+        m.d.sync += [to_host.w_commit.eq(keep), to_host.w_discard.eq(receiver.restart | (verdict & ~keep))]
+
+        # Kind and length of each packet, written in the cycle before its commit and shown with its first byte.
+        entry = data.StructLayout({"length": range(self.rx_depth + 1), "kind": 1})
+        m.submodules.packets = packets = Memory(shape=entry, depth=RX_PACKETS, init=[],
+                                                attrs={"no_rw_check": 1, "ram_style": "block"})
+        write, read = packets.write_port(), packets.read_port(domain="comb")
+        full = Signal()
+        before, fetched, shown = Signal.like(read.addr), *(Signal(entry, reset_less=True) for _ in range(2))
+        length = Signal.like(write.data.length)
+        with m.If(verdict | receiver.restart):
+            m.d.sync += length.eq(0)
+        with m.Elif(receiver.write):
+            m.d.sync += length.eq(length + 1)
+        with m.If(keep):
+            m.d.sync += write.addr.eq(write.addr + 1)
+        with m.If(to_host.o.valid & to_host.o.ready & to_host.o.last):
+            m.d.sync += read.addr.eq(read.addr + 1)
+        m.d.sync += [before.eq(read.addr - 1), full.eq(write.addr == before), fetched.eq(read.data), shown.eq(fetched)]
+        m.d.comb += [
+            room.eq(to_host.w_room & ~full),
+            write.data.length.eq(length), write.data.kind.eq(Mux(receiver.frame, FRAME_RX, SESSION_RX)),
+            write.en.eq(keep),
+            self.host_rx_kind.eq(shown.kind), self.host_rx_length.eq(shown.length),
         ]
 
     def _elaborate_transmit(self, m, session):

@@ -346,7 +346,7 @@ class GoldenModel:
                 return
             seen = max(seen + len(frame.data) + self.timing.rx_verdict + self.timing.verify, self._verify_free)
             end = seen + len(frame.data)
-            self._verify_free = end + 1
+            self._verify_free = end + 2
         found = feed.match(frame.data, ((rw["line_a_ip"], rw["line_a_port"]), (rw["line_b_ip"], rw["line_b_port"])),
                            rw["vlan"])
         if found.verdict != "line":

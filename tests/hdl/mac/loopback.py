@@ -1,6 +1,6 @@
 """A receiver, a buffer and a transmitter: what is good comes back."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -29,12 +29,18 @@ class MacLoopback(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.rx = rx = MacRx()
-        m.submodules.fifo = fifo = PacketFifo(4096, 32)
+        m.submodules.fifo = fifo = PacketFifo(4096)
         m.submodules.tx = tx = MacTx()
         connect(m, fifo.o, tx.i)
+        # Bytes are written four bytes late, so that the FCS never is.
+        delayed, filled = [Signal(8) for _ in range(net.FCS_SIZE)], Signal(net.FCS_SIZE)
+        with m.If(rx.out.valid):
+            m.d.sync += [filled.eq(Cat(1, filled)), Cat(delayed).eq(Cat(rx.out.data, *delayed[:-1]))]
+        with m.If(rx.out.eof):
+            m.d.sync += filled.eq(0)
         m.d.comb += [
             rx.rxd.eq(self.rxd), rx.rx_dv.eq(self.rx_dv), rx.rx_er.eq(self.rx_er),
-            fifo.w_data.eq(rx.out.data), fifo.w_valid.eq(rx.out.valid), fifo.w_trim.eq(net.FCS_SIZE),
+            fifo.w_data.eq(delayed[-1]), fifo.w_valid.eq(rx.out.valid & filled[-1]),
             fifo.w_commit.eq(rx.out.eof & rx.out.ok), fifo.w_discard.eq(rx.out.eof & ~rx.out.ok),
             tx.start.eq(fifo.o.valid),
             self.txd.eq(tx.txd), self.tx_en.eq(tx.tx_en), self.tx_er.eq(tx.tx_er), self.dropped.eq(fifo.dropped),
