@@ -51,7 +51,7 @@ class MacTx(wiring.Component):
         ``idle`` will be 1 in the next cycle unless ``start`` is in this one. Depends on registers only.
     i : In(Packet)
         The frame from destination address to the last byte before padding and FCS. ``i.ready`` is the pull, it
-        depends on registers only.
+        depends on registers only. ``i.data`` is 0 while ``i.valid`` is: those zeros are the padding.
     txd : Out(8), tx_en : Out(1), tx_er : Out(1)
         GMII transmit pins, straight from registers. ``tx_er`` is always 0. In silence ``txd`` is already the byte
         of a preamble.
@@ -80,11 +80,17 @@ class MacTx(wiring.Component):
         count = Signal(range(net.MIN_FRAME + 1), init=1)
         crc = Signal(32, init=CRC32_INIT)
         spoilt = Signal()
-        byte = Signal(8)        # frame byte that goes to the pins next: data or padding
+        summed = Signal()       # the CRC is of this byte: data or padding
         was_idle = Signal(init=1)
 
         m.d.comb += [self.begun.eq(was_idle & ~self.idle), self.idle_next.eq(self.idle)]
         m.d.sync += [was_idle.eq(self.idle), self.frames.eq(0)]
+        with m.If(summed):
+            m.d.sync += crc.eq(crc32_step(crc, self.i.data))
+        with m.Elif(phase == _Phase.FCS):
+            m.d.sync += crc.eq(crc >> 8)
+        with m.Else():
+            m.d.sync += crc.eq(CRC32_INIT)
         # All that `start` does. The rest waits for `idle` to be 0, with everything as the preamble wants it.
         with m.If(self.idle):
             m.d.sync += [self.idle.eq(~self.start), self.tx_en.eq(self.start)]
@@ -95,12 +101,11 @@ class MacTx(wiring.Component):
                     with m.If(count == len(net.PREAMBLE) - 1):
                         m.d.sync += [self.txd.eq(SFD), count.eq(1), phase.eq(_Phase.DATA)]
                 with m.Case(_Phase.DATA):
-                    m.d.comb += [self.i.ready.eq(1), byte.eq(self.i.data)]
-                    m.d.sync += [self.txd.eq(byte), crc.eq(crc32_step(crc, byte))]
+                    m.d.comb += [self.i.ready.eq(1), self.underrun.eq(~self.i.valid), summed.eq(1)]
+                    m.d.sync += self.txd.eq(self.i.data)
                     with m.If(count != net.MIN_FRAME):
                         m.d.sync += count.eq(count + 1)
                     with m.If(~self.i.valid):
-                        m.d.comb += [self.underrun.eq(1), byte.eq(0)]
                         m.d.sync += spoilt.eq(1)
                     with m.If(self.i.last | ~self.i.valid):
                         with m.If(count == net.MIN_FRAME):
@@ -108,18 +113,17 @@ class MacTx(wiring.Component):
                         with m.Else():
                             m.d.sync += phase.eq(_Phase.PADDING)
                 with m.Case(_Phase.PADDING):
-                    m.d.sync += [self.txd.eq(0), crc.eq(crc32_step(crc, byte)), count.eq(count + 1)]
+                    m.d.comb += summed.eq(1)
+                    m.d.sync += [self.txd.eq(self.i.data), count.eq(count + 1)]
                     with m.If(count == net.MIN_FRAME):
                         m.d.sync += [count.eq(1), phase.eq(_Phase.FCS)]
                 with m.Case(_Phase.FCS):
-                    fcs = crc32_fcs(crc)[:8]
-                    m.d.sync += [self.txd.eq(fcs ^ spoilt.replicate(8)), crc.eq(crc >> 8), count.eq(count + 1)]
+                    m.d.sync += [self.txd.eq(crc32_fcs(crc)[:8] ^ spoilt.replicate(8)), count.eq(count + 1)]
                     with m.If(count == net.FCS_SIZE):
                         m.d.sync += [self.frames.eq(~spoilt), count.eq(1), phase.eq(_Phase.GAP)]
                 with m.Case(_Phase.GAP):
                     m.d.sync += [self.tx_en.eq(0), self.txd.eq(PREAMBLE), count.eq(count + 1)]
                     with m.If(count == net.IFG):
                         m.d.comb += self.idle_next.eq(1)
-                        m.d.sync += [self.idle.eq(1), phase.eq(_Phase.PREAMBLE), count.eq(1), crc.eq(CRC32_INIT),
-                                     spoilt.eq(0)]
+                        m.d.sync += [self.idle.eq(1), phase.eq(_Phase.PREAMBLE), count.eq(1), spoilt.eq(0)]
         return m

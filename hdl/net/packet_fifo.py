@@ -1,7 +1,7 @@
 """A byte FIFO that shows whole packets only."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -80,17 +80,23 @@ class PacketFifo(wiring.Component):
         m = Module()
 
         # Each byte has a mark that it is its packet's last. No byte that is used is read in the cycle in which it is
-        # written: synthesis need not care for that.
-        entry = data.StructLayout({"byte": 8, "last": 1})
-        m.submodules.bytes = bytes_ = Memory(shape=entry, depth=self.depth_bytes, init=[],
-                                             attrs={"no_rw_check": 1, "ram_style": "block"})
-        write, read = bytes_.write_port(), bytes_.read_port(domain="comb")
+        # written: synthesis need not care for that. A memory block has 2048 words of nine bits, or more narrower ones.
+        entry = Signal(9)
+        end = Signal(range(self.depth_bytes))       # where the newest byte goes
+        holds = Signal()
+        fetch = Signal.like(end)                    # the byte that is fetched next
+        fetched = []
+        for n, bits in enumerate([entry] if self.depth_bytes <= 2048 else [entry[:8], entry[8:]]):
+            m.submodules[f"bytes_{n}"] = memory = Memory(shape=len(bits), depth=self.depth_bytes, init=[],
+                                                         attrs={"no_rw_check": 1, "ram_style": "block"})
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            m.d.comb += [write.addr.eq(end), write.data.eq(bits), write.en.eq(holds), read.addr.eq(fetch)]
+            fetched.append(read.data)
 
-        # The newest byte is held back until it is known whether another follows, and is written meanwhile. `end` is
-        # where it goes; what lies before `committed` is.
-        end, committed = Signal(range(self.depth_bytes)), Signal(range(self.depth_bytes))
-        fetch, fetch_before = Signal.like(end), Signal.like(end)    # the byte that is fetched next, and one less
-        held, holds = Signal(8, reset_less=True), Signal()
+        # The newest byte is held back until it is known whether another follows, and is written meanwhile. What lies
+        # before `committed` is.
+        committed, fetch_before = Signal.like(end), Signal.like(end)
+        held = Signal(8, reset_less=True)
         single = Signal()           # it is its packet's first
         full, lost = Signal(), Signal()
         accept, keep = Signal(), Signal()
@@ -101,7 +107,7 @@ class PacketFifo(wiring.Component):
             keep.eq(self.w_commit & ~self.w_discard & holds & ~lost),
             self.dropped.eq(self.w_commit & ~self.w_discard & lost),
             end_1.eq(end + 1),
-            write.addr.eq(end), write.data.byte.eq(held), write.data.last.eq(self.w_commit), write.en.eq(holds),
+            entry.eq(Cat(held, self.w_commit)),
         ]
         with m.If(accept):
             m.d.sync += [held.eq(self.w_data), holds.eq(1), single.eq(~holds)]
@@ -127,18 +133,17 @@ class PacketFifo(wiring.Component):
         # slow: no time for anything before the next register, not even for a reset.
         idle, filling, valid = Signal(init=1), Signal(), Signal()
         start, take, done, advance = Signal(), Signal(), Signal(), Signal()
-        fetched, shown = (Signal(len(Cat(write.data)), name=name, reset_less=True) for name in ("fetched", "shown"))
+        behind, shown = Signal(9, reset_less=True), Signal(9, reset_less=True)
         m.d.comb += [
             self.busy.eq(~idle | (fetch != committed)),
             start.eq(idle & ((fetch != committed) | (keep & ~single))),
             self.o.valid.eq(valid), Cat(self.o.data, self.o.last).eq(shown),
             take.eq(valid & self.o.ready), done.eq(take & self.o.last),
             advance.eq(start | filling | (take & ~self.o.last)),
-            read.addr.eq(fetch),
         ]
         m.d.sync += [filling.eq(start), idle.eq((idle & ~start) | done), valid.eq(filling | (valid & ~done))]
         with m.If(take | ~valid):
-            m.d.sync += [fetched.eq(read.data), shown.eq(fetched)]
+            m.d.sync += [behind.eq(Cat(fetched)), shown.eq(behind)]
         with m.If(advance):
             m.d.sync += [fetch.eq(fetch + 1), fetch_before.eq(fetch)]
         with m.If(done):

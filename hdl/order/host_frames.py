@@ -27,14 +27,15 @@ class HostFrames(wiring.Component):
     than 14 or more than 1518 bytes, a message shorter than its header or longer than a segment) are swallowed, and
     ``bad`` tells.
 
-    **Timing**: with the last byte of a packet taken from ``i`` in cycle ``C``, ``available`` is 1 from ``C + 4``. The
+    **Timing**: with the last byte of a packet taken from ``i`` in cycle ``C``, ``available`` is 1 from ``C + 5``. The
     byte at ``position`` in cycle ``c`` is on ``byte`` in ``c + 2``. With ``release`` in ``R`` the next packet's first
     byte may be taken in ``R + 1``.
 
     Members
     -------
     i : In(Packet), i_kind : In(1)
-        Packets of the host; ``i_kind`` is :data:`FRAME_TX` or :data:`SESSION_TX` and holds for the whole packet.
+        Packets of the host, ``i.ready`` from a register; ``i_kind`` is :data:`FRAME_TX` or :data:`SESSION_TX` and holds
+        for the whole packet.
     available : Out(1), kind : Out(1), length : Out(11), sum : Out(16)
         A packet is held: its kind, bytes and (of a message) folded sum, big-endian words from its first byte. The sum
         may come a cycle later.
@@ -59,13 +60,21 @@ class HostFrames(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # All that a byte does, it does a cycle after it was taken.
+        ready = Signal(init=1)
+        data, got, final = Signal(8), Signal(), Signal()
+        m.d.comb += self.i.ready.eq(ready)
+        m.d.sync += [data.eq(self.i.data), got.eq(self.i.valid & ready), final.eq(self.i.valid & ready & self.i.last)]
+        with m.If(ready & self.i.valid):
+            m.d.sync += [self.kind.eq(self.i_kind), ready.eq(~self.i.last)]
+
         # A packet is written, and then read: synthesis need not care for reads of what is being written.
         m.submodules.buffer = buffer = memory.Memory(
             shape=8, depth=1 << len(self.length), init=[], attrs={"ram_style": "block", "no_rw_check": 1})
         write, read = buffer.write_port(), buffer.read_port(domain="comb")
         m.d.comb += [
             write.addr.eq(self.length),
-            write.data.eq(self.i.data),
+            write.data.eq(data),
             read.addr.eq(self.position),
         ]
 
@@ -90,23 +99,22 @@ class HostFrames(wiring.Component):
                          swapped.eq(~swapped)]
 
         long_enough, too_long = Signal(), Signal()
-        low = Mux(self.i_kind, MESSAGE_RANGE[0], FRAME_RANGE[0])
-        high = Mux(self.i_kind, MESSAGE_RANGE[1], FRAME_RANGE[1])
+        low = Mux(self.kind, MESSAGE_RANGE[0], FRAME_RANGE[0])
+        high = Mux(self.kind, MESSAGE_RANGE[1], FRAME_RANGE[1])
         empty = [register.eq(0) for register in (
             self.length, low_sum, high_sum, swapped, long_enough, too_long)]
 
         with m.FSM(init="fetching"):
             with m.State("fetching"):
-                m.d.comb += self.i.ready.eq(1)
-                with m.If(self.i.valid):
-                    m.d.comb += write.en.eq(1)
-                    m.d.comb += [step.eq(1), addend.eq(Mux(patched, 0, self.i.data))]
-                    m.d.sync += [self.kind.eq(self.i_kind), self.length.eq(self.length + 1)]
+                m.d.comb += addend.eq(Mux(patched, 0, data))
+                with m.If(got):
+                    m.d.comb += [write.en.eq(1), step.eq(1)]
+                    m.d.sync += self.length.eq(self.length + 1)
                     with m.If(self.length == low - 1):
                         m.d.sync += long_enough.eq(1)
                     with m.If(self.length == high):
                         m.d.sync += too_long.eq(1)
-                    with m.If(self.i.last):
+                    with m.If(final):
                         m.next = "folding once"
             with m.State("folding once"):
                 m.d.comb += step.eq(1)
@@ -118,13 +126,14 @@ class HostFrames(wiring.Component):
                 m.d.comb += step.eq(1)
                 with m.If(~long_enough | too_long):
                     m.d.comb += self.bad.eq(1)
-                    m.d.sync += empty
+                    m.d.sync += [*empty, ready.eq(1)]
                     m.next = "fetching"
                 with m.Else():
+                    m.d.sync += self.available.eq(1)
                     m.next = "available"
             with m.State("available"):
-                m.d.comb += [self.available.eq(1), step.eq(swapped)]
+                m.d.comb += step.eq(swapped)
                 with m.If(self.release):
-                    m.d.sync += empty
+                    m.d.sync += [*empty, ready.eq(1), self.available.eq(0)]
                     m.next = "fetching"
         return m

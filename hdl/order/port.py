@@ -1,6 +1,8 @@
 """Order port: from the decision to the pins, and from the pins to the host."""
 
+from functools import reduce
 from itertools import pairwise
+from operator import or_
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, wiring
@@ -376,10 +378,13 @@ class OrderPort(wiring.Component):
                 m.d.comb += from_host.eq(is_frame)
             with m.Default():
                 m.d.comb += from_host.eq(is_frame | (is_host & (position >= 0)))
-        marks = [Cat(walking, last, is_message & walking & (position >= 0), from_host),
-                 *(Signal(4, name=f"marks_{n}") for n in range(PLAY_LATENCY + 1))]
+        marks = [Cat(walking, last, is_message & walking & (position >= 0), walking & is_link,
+                     walking & from_host & ~is_link, walking & ~from_host),
+                 *(Signal(6, name=f"marks_{n}") for n in range(PLAY_LATENCY + 1))]
         m.d.sync += [later.eq(earlier) for earlier, later in pairwise(marks)]
-        m.d.sync += mac.i.data.eq(Mux(is_link, self.link_tx.byte, Mux(marks[PLAY_LATENCY][3], host.byte, encoder.byte)))
+        m.d.sync += mac.i.data.eq(reduce(or_, (
+            Mux(mark, byte, 0) for mark, byte in zip(
+                marks[PLAY_LATENCY][3:], (self.link_tx.byte, host.byte, encoder.byte), strict=True))))
         m.d.comb += [mac.i.valid.eq(marks[-1][0]), mac.i.last.eq(marks[-1][1]), self.sent.valid.eq(marks[-1][2])]
         m.d.comb += self.sent.data.eq(mac.i.data)
         with m.If(started):

@@ -225,7 +225,9 @@ class SegmentReceiver(wiring.Component):
                   for n in range(net.IPV4[name].size)]
         after_ip = after(tcp - 1)
         in_ip = after(ip - 1) & ~after_ip
-        in_tcp = Cat(after_ip, (at[n] for n in pseudo)).any() & in_datagram
+        in_pseudo = Signal()            # looked up a byte ahead
+        m.d.sync += in_pseudo.eq(rx.valid & Cat(at[n - 1] for n in pseudo).any())
+        in_tcp = (after_ip | in_pseudo) & in_datagram
         sums_ok = Signal()
         m.d.sync += sums_ok.eq(sum_ok(Mux(in_ip, rx.data, 0), 0)
                                & sum_ok(Mux(in_tcp, rx.data, 0), net.PROTOCOL_TCP + 0xFFFF - net.IPV4.size))

@@ -40,7 +40,7 @@ RX_EOF_TO_ACK_START = 2
 
 #: From the last byte taken from the host's packet stream to the strobe ``dbg_host_tx_valid``. In the cycle of that
 #: strobe the frame may start, the port being idle and nothing else wanting it.
-HOST_LAST_TO_AVAILABLE = 4
+HOST_LAST_TO_AVAILABLE = 5
 #: From the start of a host frame of n bytes until the next host packet's first byte may be taken: this plus n.
 HOST_RELEASE = 5
 

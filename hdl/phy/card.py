@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, ClockDomain, Module, Signal
 from amaranth.lib import wiring
-from amaranth.lib.fifo import AsyncFIFO, AsyncFIFOBuffered
+from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.registers import BY_NAME
@@ -29,6 +29,8 @@ class HostUart(wiring.Component):
     link_rx_data : Out(8), link_rx_valid : Out(1), link_rx_ready : In(1), link_tx_data : In(8), link_tx_valid : In(1),
     link_tx_ready : Out(1)
         Byte streams as :class:`hdl.core.Core` has them, domain ``sync``. The serial port itself is in domain ``local``.
+        ``link_rx_data``, ``link_rx_valid`` and ``link_tx_ready`` are registers. One byte of the line can wait while
+        another one comes; one that is not taken before that is lost.
     """
 
     def __init__(self, *, baud, clock_hz=CLOCK_HZ):
@@ -40,18 +42,39 @@ class HostUart(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.uart = uart = Uart(divisor=self.divisor, domain="local")
-        m.submodules.from_host = from_host = AsyncFIFOBuffered(
-            width=8, depth=17, w_domain="local", r_domain="sync")
-        m.submodules.to_host = to_host = AsyncFIFO(width=8, depth=16, w_domain="sync", r_domain="local")
-        m.d.comb += [
-            uart.rx.eq(self.rx), self.tx.eq(uart.tx),
-            from_host.w_data.eq(uart.o_data), from_host.w_en.eq(uart.o_valid), uart.o_ready.eq(from_host.w_rdy),
-            self.link_rx_data.eq(from_host.r_data), self.link_rx_valid.eq(from_host.r_rdy),
-            from_host.r_en.eq(self.link_rx_ready),
-            to_host.w_data.eq(self.link_tx_data), to_host.w_en.eq(self.link_tx_valid),
-            self.link_tx_ready.eq(to_host.w_rdy),
-            uart.i_data.eq(to_host.r_data), uart.i_valid.eq(to_host.r_rdy), to_host.r_en.eq(uart.i_ready),
-        ]
+        m.d.comb += [uart.rx.eq(self.rx), self.tx.eq(uart.tx)]
+
+        def cross(name, signal, domain):
+            synchronised = Signal(name=name)
+            m.submodules[name] = FFSynchronizer(signal, synchronised, o_domain=domain)
+            return synchronised
+
+        # A byte of the line takes hundreds of cycles: each one is offered by a level, holds still until a level in
+        # return says that it was taken, and the next one waits until both have gone.
+        here, took = Signal(), Signal()
+        offered, taken = cross("rx_offered", uart.o_valid, "sync"), cross("rx_taken", took, "local")
+        m.d.comb += [uart.o_ready.eq(taken), self.link_rx_valid.eq(here)]
+        with m.If(here & self.link_rx_ready):
+            m.d.sync += here.eq(0)
+        with m.If(offered & ~took & ~here):
+            m.d.sync += [self.link_rx_data.eq(uart.o_data), here.eq(1), took.eq(1)]
+        with m.Elif(~offered):
+            m.d.sync += took.eq(0)
+
+        full, ready, data = Signal(), Signal(), Signal(8)
+        sends = Signal()
+        waiting, sent = cross("tx_waiting", full, "local"), cross("tx_sent", sends, "sync")
+        m.d.comb += [self.link_tx_ready.eq(ready), uart.i_data.eq(data), uart.i_valid.eq(waiting & ~sends)]
+        with m.If(ready & self.link_tx_valid):
+            m.d.sync += [data.eq(self.link_tx_data), full.eq(1), ready.eq(0)]
+        with m.Elif(full):
+            m.d.sync += full.eq(~sent)
+        with m.Else():
+            m.d.sync += ready.eq(~sent)
+        with m.If(~waiting):
+            m.d.local += sends.eq(0)
+        with m.Elif(uart.i_ready):
+            m.d.local += sends.eq(1)
         return m
 
 

@@ -101,12 +101,12 @@ class ClockGuard(wiring.Component):
         # -- frequency: signs in a window
         ticks, signs = Signal(range(WINDOW)), Signal(range(WINDOW + 1))
         window_good, window_bad = Signal(), Signal()
-        m.d.local += [ticks.eq(ticks + 1), signs.eq(signs + sign)]
-        with m.If(ticks == WINDOW - 1):
+        full, judged, fits = Signal(), Signal(), Signal()   # the window is; it was, its signs are as they should
+        m.d.local += [ticks.eq(ticks + 1), signs.eq(signs + sign), full.eq(ticks == WINDOW - 2), judged.eq(full),
+                      fits.eq((signs >= WINDOW // 2 - 2 * TOLERANCE) & (signs <= WINDOW // 2 + 2 * TOLERANCE))]
+        with m.If(full):
             m.d.local += signs.eq(sign)
-            fits = Signal()
-            m.d.comb += [fits.eq((signs >= WINDOW // 2 - 2 * TOLERANCE) & (signs <= WINDOW // 2 + 2 * TOLERANCE)),
-                         window_good.eq(fits), window_bad.eq(~fits)]
+        m.d.comb += [window_good.eq(judged & fits), window_bad.eq(judged & ~fits)]
         good_for = Signal(range(self.good_windows + 1))
         m.d.comb += self.good.eq(good_for == self.good_windows)
         lost = Signal()

@@ -85,14 +85,15 @@ class PhySetup(wiring.Component):
         phy, register, data = Signal(5), Signal(5), Signal(16)
         shift, received = Signal(64), Signal(16)
         count, bit = Signal(range(self.half)), Signal(range(65))
+        turn = Signal()             # MDC does
         with m.If(start & ~busy):
             operation = Cat(~reading, reading)      # 10 reads, 01 writes; sent from the left
             # Bits leave from the top.
             sync += [busy.eq(1), bit.eq(0), count.eq(0), self.mdc.eq(0), self.mdio_oe.eq(1), shift.eq(
                 Cat(data, Const(0b10, 2), register, phy, operation, Const(0b01, 2), Const(0xFFFFFFFF, 32)))]
         with m.Elif(busy):
-            sync += count.eq(count + 1)
-            with m.If(count == self.half - 1):
+            sync += [count.eq(count + 1), turn.eq(count == self.half - 2)]
+            with m.If(turn):
                 sync += [count.eq(0), self.mdc.eq(~self.mdc)]
                 with m.If(~self.mdc):       # rising: the PHY answers up to 300 ns later, so this is the bit before
                     sync += received.eq(Cat(mdio_i, received))
@@ -105,7 +106,8 @@ class PhySetup(wiring.Component):
         m.d.comb += self.mdio_o.eq(shift[63] | ~busy)
 
         # -- the sequence
-        wait = Signal(range(max(self.reset_cycles, self.settle_cycles) + 1))
+        wait = Signal(range(-1, max(self.reset_cycles, self.settle_cycles, 1)), init=self.reset_cycles - 1)
+        over = wait[-1]         # below zero
         entries = self.table or (PhyWrite(0, 0, 0),)        # an array may not be empty
         step, entry = Signal(range(len(entries) + 1)), {}
         for name in ("phy", "register", "value", "mask"):
@@ -118,13 +120,13 @@ class PhySetup(wiring.Component):
 
         with m.FSM(domain=self.domain, init="reset"):
             with m.State("reset"):
-                sync += [self.phy_reset.eq(1), wait.eq(wait + 1)]
-                with m.If(wait == self.reset_cycles):
-                    sync += [self.phy_reset.eq(0), wait.eq(0)]
+                sync += [self.phy_reset.eq(1), wait.eq(wait - 1)]
+                with m.If(over):
+                    sync += [self.phy_reset.eq(0), wait.eq(self.settle_cycles - 1)]
                     m.next = "settle"
             with m.State("settle"):
-                sync += wait.eq(wait + 1)
-                with m.If(wait == self.settle_cycles):
+                sync += wait.eq(wait - 1)
+                with m.If(over):
                     m.next = "next entry" if self.table else "ask"
             with m.State("next entry"):
                 sync += [phy.eq(entry["phy"]), register.eq(entry["register"]), data.eq(entry["value"]), pause.eq(0)]

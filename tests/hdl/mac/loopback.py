@@ -1,8 +1,8 @@
 """A receiver, a buffer and a transmitter: what is good comes back."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect
+from amaranth.lib.wiring import In, Out
 
 from hdl.layout import net
 from hdl.mac.rx import MacRx
@@ -31,7 +31,8 @@ class MacLoopback(wiring.Component):
         m.submodules.rx = rx = MacRx()
         m.submodules.fifo = fifo = PacketFifo(4096)
         m.submodules.tx = tx = MacTx()
-        connect(m, fifo.o, tx.i)
+        m.d.comb += [tx.i.valid.eq(fifo.o.valid), tx.i.last.eq(fifo.o.last), fifo.o.ready.eq(tx.i.ready),
+                     tx.i.data.eq(Mux(fifo.o.valid, fifo.o.data, 0))]
         # Bytes are written four bytes late, so that the FCS never is.
         delayed, filled = [Signal(8) for _ in range(net.FCS_SIZE)], Signal(net.FCS_SIZE)
         with m.If(rx.out.valid):

@@ -42,7 +42,7 @@ def run(frames, *, starts=None, cycles=None, underrun_at=None):
                 started.append(cycle)
             dry = underrun_at is not None and len(started) == 1 and current and position >= underrun_at
             ctx.set(dut.i.valid, position < len(current) and not dry)
-            ctx.set(dut.i.data, current[position] if position < len(current) else 0xEE)
+            ctx.set(dut.i.data, current[position] if position < len(current) and not dry else 0)
             ctx.set(dut.i.last, position == len(current) - 1)
             if ctx.get(dut.i.ready) and not dry:
                 assert position < len(current), "pulled a byte too many"
