@@ -176,7 +176,7 @@ class Link(wiring.Component):
             m.d.sync += crc.eq(crc16_step(crc, data))
 
         fresh, kinds = Signal(), Signal()       # nothing of a packet has been written; its first byte is
-        write, commit = Signal(), Signal()
+        write, keep, commit = Signal(), Signal(), Signal()
         for buffer, ours in ((commands, is_command), (host_tx, ~is_command)):
             # Both are written to, one keeps it.
             m.d.comb += [
@@ -255,25 +255,26 @@ class Link(wiring.Component):
                     m.next = "crc high"
                 may_be_cut()
             with m.State("crc high"):
-                m.d.comb += pause.eq(take | (got & ~is_command))
+                m.d.comb += pause.eq(take | got)
                 with m.If(got):
                     m.d.sync += good.eq(good & (data == crc[8:]))
                     m.next = "verdict"
                 may_be_cut()
             with m.State("verdict"):
                 # What was written before must be in force before the order port sees a packet.
-                m.d.comb += waits.eq(~is_command & executing)
+                m.d.comb += [waits.eq(~is_command & executing), pause.eq(1)]
+                m.d.sync += keep.eq(good & ~waits & Mux(is_command, commands.w_room, host_tx.w_room))
                 with m.If(~waits | impatient):
-                    kept = good & ~waits & Mux(is_command, commands.w_room, host_tx.w_room)
-                    m.d.comb += [commit.eq(good & ~waits), self.rx_packets.eq(kept), self.rx_errors.eq(~kept)]
-                    m.next = "searching"
-                with m.Else():
-                    m.d.comb += pause.eq(1)
+                    m.next = "commit"
+            with m.State("commit"):
+                m.d.comb += [commit.eq(keep), self.rx_packets.eq(keep), self.rx_errors.eq(~keep)]
+                m.next = "searching"
 
     def _elaborate_execute(self, m, commands, executing, reply, reply_valid, reply_next, reply_done):
         bus = self.bus
         o = commands.o
-        is_read = Signal()
+        is_read, held = Signal(), Signal()
+        m.d.sync += held.eq(is_read & reply_valid)
         take = o.valid & o.ready
         root_size = max(_WRITE.block_length, _READ.block_length)
         collected = Signal(8 * max(root_size, _WORD.size))      # the newest byte on top
@@ -303,7 +304,7 @@ class Link(wiring.Component):
                     m.next = "root"
             with m.State("root"):
                 # A read has to wait for its predecessor's answer to leave; its bytes wait in the buffer.
-                m.d.comb += o.ready.eq(bus.ready & ~(is_read & reply_valid))
+                m.d.comb += o.ready.eq(bus.ready & ~held)
                 with m.If(take):
                     m.d.sync += index.eq(index + 1)
                     with m.If(~is_read & (index == _WRITE.block_length - 1)):
@@ -390,21 +391,27 @@ class Link(wiring.Component):
             """Of the one whose turn it is."""
             return reduce(or_, (Mux(turn, value, 0) for turn, value in zip(speaks, values, strict=True)))
 
-        # What leaves is a register, and the CRC is formed behind it.
+        # What leaves is a register, and the CRC is formed behind it. A second one takes the byte that `tx_ready` comes
+        # too late for, so that nothing here depends on it.
+        byte, valid, spare, held = Signal(8), Signal(), Signal(8), Signal()
+        with m.If(self.tx_ready | ~self.tx_valid):
+            m.d.sync += [self.tx_data.eq(Mux(held, spare, byte)), self.tx_valid.eq(held | valid), held.eq(0)]
+        with m.Elif(~held):
+            m.d.sync += [spare.eq(byte), held.eq(valid)]
         advance = Signal()
         covered = Signal()          # the byte that leaves counts for the CRC
         crc = Signal(16)
-        m.d.comb += advance.eq(~self.tx_valid | self.tx_ready)
-        with m.If(self.tx_valid & self.tx_ready & covered):
-            m.d.sync += crc.eq(crc16_step(crc, self.tx_data))
+        m.d.comb += advance.eq(~held)
+        with m.If(valid & ~held & covered):
+            m.d.sync += crc.eq(crc16_step(crc, byte))
         moves = Signal(len(sources))
         for turn, signal in zip(moves, (reply_next, sent_next, self.host_rx.ready, self.telemetry.ready), strict=True):
             m.d.comb += signal.eq(turn)
         m.d.comb += [reply_done.eq(reply_next & (left == 1)), sent_done.eq(sent_next & (left == 1))]
 
-        def say(value, then, valid=1):
+        def say(value, then):
             with m.If(advance):
-                m.d.sync += [self.tx_data.eq(value), self.tx_valid.eq(valid)]
+                m.d.sync += [byte.eq(value), valid.eq(1)]
                 m.next = then
 
         _, types, lengths, valids, bytes_, lasts = zip(*sources, strict=True)
@@ -414,7 +421,7 @@ class Link(wiring.Component):
                 waiting = Cat(source[0] for source in sources)
                 m.d.sync += [speaks.eq(waiting & -waiting), left.eq(Mux(reply_valid, *lengths[:2]))]
                 with m.If(advance):
-                    m.d.sync += self.tx_valid.eq(0)
+                    m.d.sync += valid.eq(0)
                 with m.If(waiting.any()):
                     m.next = "start"
             with m.State("start"):
@@ -430,16 +437,16 @@ class Link(wiring.Component):
             with m.State("payload"):
                 m.d.comb += moves.eq(Mux(advance, speaks & Cat(1, ~stale.any(), 1, 1), 0))
                 with m.If(advance):
-                    m.d.sync += [self.tx_data.eq(spoken(bytes_)), self.tx_valid.eq(spoken(valids))]
+                    m.d.sync += [byte.eq(spoken(bytes_)), valid.eq(spoken(valids))]
                     with m.If(spoken(valids)):
                         m.d.sync += left.eq(left - 1)
                     with m.If(spoken(Cat(v).all() for v in zip(valids, lasts, strict=True))):
                         m.next = "last"
             with m.State("last"):
                 with m.If(advance):
-                    m.d.sync += self.tx_valid.eq(0)
-                with m.If(~self.tx_valid):      # the CRC is whole
-                    m.d.sync += [covered.eq(0), self.tx_data.eq(crc[:8]), self.tx_valid.eq(1)]
+                    m.d.sync += valid.eq(0)
+                with m.If(~valid):      # the CRC is whole
+                    m.d.sync += [covered.eq(0), byte.eq(crc[:8]), valid.eq(1)]
                     m.next = "crc high"
             with m.State("crc high"):
                 say(crc[8:], "idle")

@@ -263,10 +263,9 @@ class Mdp3Walker(wiring.Component):
                     def first_entry():
                         with m.If(complete):
                             m.d.sync += [entries_left.eq(count - 1), last_entry.eq(count == 1)]
+                            begin_entry()
                             with m.If(count == 0):
                                 m.d.sync += phase.eq(Phase.SKIP)
-                            with m.Else():
-                                begin_entry()
                     in_message(first_entry)
                     with m.If(complete & (count != 0) & message_ends):   # entries announced, none there
                         stop()
@@ -284,10 +283,9 @@ class Mdp3Walker(wiring.Component):
                     def following():
                         with m.If(block_ends):
                             m.d.sync += [entries_left.eq(entries_left - 1), last_entry.eq(entries_left == 1)]
+                            begin_entry()
                             with m.If(last_entry):
                                 m.d.sync += phase.eq(Phase.SKIP)
-                            with m.Else():
-                                begin_entry()
                     in_message(following)
                     with m.If((message_ends & ~last_entry) | (begins & overruns)):
                         stop()

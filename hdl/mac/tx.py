@@ -75,13 +75,17 @@ class MacTx(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Counts the preamble, then the bytes of the frame up to the 60th, then the FCS, then the gap.
+        # Counts down the preamble, then the bytes of the frame up to the 60th, then the FCS, then the gap.
         phase = Signal(_Phase)
-        count = Signal(range(net.MIN_FRAME + 1), init=1)
+        left = Signal(range(net.MIN_FRAME + 1), init=len(net.PREAMBLE) - 1)     # bytes of the phase, this one included
+        ends = Signal()         # ... one, or less in a frame that is longer
         crc = Signal(32, init=CRC32_INIT)
         spoilt = Signal()
         summed = Signal()       # the CRC is of this byte: data or padding
         was_idle = Signal(init=1)
+
+        def begin(what, length):
+            m.d.sync += [phase.eq(what), left.eq(length), ends.eq(0)]
 
         m.d.comb += [self.begun.eq(was_idle & ~self.idle), self.idle_next.eq(self.idle)]
         m.d.sync += [was_idle.eq(self.idle), self.frames.eq(0)]
@@ -95,35 +99,37 @@ class MacTx(wiring.Component):
         with m.If(self.idle):
             m.d.sync += [self.idle.eq(~self.start), self.tx_en.eq(self.start)]
         with m.Else():
+            with m.If(~ends):
+                m.d.sync += [left.eq(left - 1), ends.eq(left == 2)]
             with m.Switch(phase):
                 with m.Case(_Phase.PREAMBLE):
-                    m.d.sync += count.eq(count + 1)
-                    with m.If(count == len(net.PREAMBLE) - 1):
-                        m.d.sync += [self.txd.eq(SFD), count.eq(1), phase.eq(_Phase.DATA)]
+                    with m.If(ends):
+                        m.d.sync += self.txd.eq(SFD)
+                        begin(_Phase.DATA, net.MIN_FRAME)
                 with m.Case(_Phase.DATA):
                     m.d.comb += [self.i.ready.eq(1), self.underrun.eq(~self.i.valid), summed.eq(1)]
                     m.d.sync += self.txd.eq(self.i.data)
-                    with m.If(count != net.MIN_FRAME):
-                        m.d.sync += count.eq(count + 1)
                     with m.If(~self.i.valid):
                         m.d.sync += spoilt.eq(1)
                     with m.If(self.i.last | ~self.i.valid):
-                        with m.If(count == net.MIN_FRAME):
-                            m.d.sync += [count.eq(1), phase.eq(_Phase.FCS)]
+                        with m.If(ends):
+                            begin(_Phase.FCS, net.FCS_SIZE)
                         with m.Else():
                             m.d.sync += phase.eq(_Phase.PADDING)
                 with m.Case(_Phase.PADDING):
                     m.d.comb += summed.eq(1)
-                    m.d.sync += [self.txd.eq(self.i.data), count.eq(count + 1)]
-                    with m.If(count == net.MIN_FRAME):
-                        m.d.sync += [count.eq(1), phase.eq(_Phase.FCS)]
+                    m.d.sync += self.txd.eq(self.i.data)
+                    with m.If(ends):
+                        begin(_Phase.FCS, net.FCS_SIZE)
                 with m.Case(_Phase.FCS):
-                    m.d.sync += [self.txd.eq(crc32_fcs(crc)[:8] ^ spoilt.replicate(8)), count.eq(count + 1)]
-                    with m.If(count == net.FCS_SIZE):
-                        m.d.sync += [self.frames.eq(~spoilt), count.eq(1), phase.eq(_Phase.GAP)]
+                    m.d.sync += self.txd.eq(crc32_fcs(crc)[:8] ^ spoilt.replicate(8))
+                    with m.If(ends):
+                        m.d.sync += self.frames.eq(~spoilt)
+                        begin(_Phase.GAP, net.IFG)
                 with m.Case(_Phase.GAP):
-                    m.d.sync += [self.tx_en.eq(0), self.txd.eq(PREAMBLE), count.eq(count + 1)]
-                    with m.If(count == net.IFG):
+                    m.d.sync += [self.tx_en.eq(0), self.txd.eq(PREAMBLE)]
+                    with m.If(ends):
                         m.d.comb += self.idle_next.eq(1)
-                        m.d.sync += [self.idle.eq(1), phase.eq(_Phase.PREAMBLE), count.eq(1), spoilt.eq(0)]
+                        m.d.sync += [self.idle.eq(1), spoilt.eq(0)]
+                        begin(_Phase.PREAMBLE, len(net.PREAMBLE) - 1)
         return m

@@ -203,10 +203,10 @@ def test_write_read_and_latency():
     command = write(0x8123, 0x11223344, 0xA5A5A5A5)
     bench = check(command + read(7, 0x1002))
     # The stream pauses for a cycle behind the length. The last byte of the CRC is on it in cycle 16, is looked at in 17
-    # and judged in 18. What it is comes out of the buffer in 20, the two bytes of the address in 21 and 22, a word's
-    # four in 23 to 26, and so on.
+    # judged in 18, and kept in 19. What it is comes out of the buffer in 21, the two bytes of the address in 22 and 23, a
+    # word's four in 24 to 27, and so on.
     assert len(command) == 16
-    assert bench.times[:2] == [27, 31]
+    assert bench.times[:2] == [28, 32]
 
 
 def test_burst_of_the_longest_packet():
