@@ -202,9 +202,9 @@ def test_converts():
 def test_write_read_and_latency():
     command = write(0x8123, 0x11223344, 0xA5A5A5A5)
     bench = check(command + read(7, 0x1002))
-    # The stream pauses for a cycle behind the length. The last byte of the CRC is on it in cycle 16, is looked at in 17
-    # judged in 18, and kept in 19. What it is comes out of the buffer in 21, the two bytes of the address in 22 and 23, a
-    # word's four in 24 to 27, and so on.
+    # The stream pauses for a cycle behind the length. The last byte of the CRC is on it in cycle 16, looked at in 17,
+    # judged in 18, and kept in 19. What it is comes out of the buffer in 21, the two bytes of the address in 22 and
+    # 23, a word's four in 24 to 27, and so on.
     assert len(command) == 16
     assert bench.times[:2] == [28, 32]
 
