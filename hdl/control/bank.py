@@ -263,24 +263,25 @@ class RegisterBank(wiring.Component):
             self.param_write_word.eq(address),
         ]
 
+        # Which row it is comes late in its cycle, and has a long way to all the memories.
+        active_row = Signal(index_width + 1, reset_less=True)
+        m.d.sync += active_row.eq(Cat(self.row_addr[:index_width], self.bank))
         # Memories of four lanes, each with a write enable: parameters share one as far as they fit. A write goes to the
         # shadow bank and a read to the active one, so that they never meet in a row.
         for n, params in enumerate(_packed(PARAMS)):
             m.submodules[f"params_{n}"] = memory = Memory(
                 shape=LANES * LANE_BITS, depth=2 << index_width, init=[], attrs=BLOCK)
             write, read = memory.write_port(granularity=LANE_BITS), memory.read_port(domain="comb")
-            # The memory's output needs most of a cycle to leave it: a register near by, another one where it is used.
-            fetched, near = (Signal(LANES * LANE_BITS, name=f"{name}_{n}", reset_less=True)
-                             for name in ("fetched", "near"))
-            m.d.comb += [read.addr.eq(Cat(self.row_addr[:index_width], self.bank)),
-                         write.addr.eq(Mux(sweep[-1], row, sweep))]
-            m.d.sync += [fetched.eq(read.data), near.eq(fetched)]
+            # The memory's output needs most of a cycle to leave it, and so goes straight into `row`.
+            fetched = Signal(LANES * LANE_BITS, name=f"fetched_{n}", reset_less=True)
+            m.d.comb += [read.addr.eq(active_row), write.addr.eq(Mux(sweep[-1], row, sweep))]
+            m.d.sync += fetched.eq(read.data)
             for lane, param in params:
                 bits, lanes = slice(lane * LANE_BITS, lane * LANE_BITS + param.width), _lanes(param)
                 hit = self.param_write & (address[:WORD_BITS] == param.word)
                 m.d.comb += [write.data[bits].eq(kept),
                              write.en[lane:lane + lanes].eq((hit | ~sweep[-1]).replicate(lanes))]
-                m.d.sync += self.row[param.name].eq(near[bits])
+                m.d.sync += self.row[param.name].eq(fetched[bits])
         return row, sweep
 
     def _elaborate_read(self, m, address, row, sweep, kept, written_word):

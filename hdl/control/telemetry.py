@@ -40,7 +40,7 @@ _DIRECT = _LINK.sets["DecisionFlags"]["direct"]
 _OVERFLOW = "TELEMETRY_OVERFLOW"
 WORD = 32       # bits that are stored a cycle
 #: Bits of a cycle that are kept with what waits; the others are made of the present cycle.
-STAMP = 9
+STAMP = 10
 
 DECISION = record_layout(_DECISION)     #: a Decision; see :class:`Telemetry` for the fields that it fills in itself
 

@@ -104,7 +104,8 @@ class TokenBuckets(wiring.Component):
                      resized.eq(symbol_size != self.symbol_burst)]
         made = Signal(_Row)             # what all were made
         own = Signal(n)                 # one bit an instrument: it has spent since
-        m.submodules.rows = rows = Memory(shape=_Row, depth=n, init=[], attrs={"no_rw_check": 1})
+        m.submodules.rows = rows = Memory(shape=_Row, depth=n, init=[],
+                                             attrs={"ram_style": "distributed", "no_rw_check": 1})
         write, read = rows.write_port(), rows.read_port(domain="comb")
         width = max(1, (n - 1).bit_length())
         fetched, is_own, row = Signal(_Row, reset_less=True), Signal(), Signal(_Row)
