@@ -1,14 +1,22 @@
-"""For all tests: programs that they start must hear Ctrl-C, even if whoever started the tests had it ignored."""
+"""For all tests: programs that they start must hear Ctrl-C, even if whoever started the tests had it ignored; and a
+command that is run in the process leaves its logging behind for nobody, as its standard error is closed by then."""
 
 import os
 import signal
 
 import pytest
+import structlog
 
 from sim.board.tap import TapError, TapNamespace
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ class Core(CoSim):
         at = len(self.from_fabric)
         for tag, name in enumerate(READ_BACK):
             self.board.link_write(link.encode_read(tag, registers.BY_NAME[name].address))
-        self.run(700)
+        self.run(1_000)
         replies = [link.parse(k, p) for k, p in self.from_fabric[at:] if k == link.SCHEMA["ReadReply"].id]
         assert [r.tag for r in replies] == list(range(len(READ_BACK)))
         return dict(zip(READ_BACK, (r.data for r in replies), strict=True))
