@@ -159,6 +159,7 @@ class Scheduler(wiring.Component):
         # The evaluation: what it is for, and how far it is.
         flying = Signal()   # a background evaluation that has not decided, whatever claims the mode
         weighing, squash, loaded, ripe = Signal(), Signal(), Signal(), Signal()
+        steps, was_identified = Signal.like(self.at), Signal()
         m.d.comb += [
             weighing.eq((mode == Mode.CONTENT) & (step == DECISION_CYCLES)),
             squash.eq(flying & (claim | self.invalidate)),
@@ -172,7 +173,7 @@ class Scheduler(wiring.Component):
         ]
         # The decision is on the way to the pins: that its cycle comes is known the cycle before.
         m.d.sync += ripe.eq(flying & (mode == Mode.BACKGROUND) & (step == DECISION_CYCLES - 1) & ~squash)
-        m.d.sync += [tail.eq(Cat(self.due, tail[0], self.weigh, tail[2:4])), self.at.eq(Cat(loaded, self.at[:-1])),
+        m.d.sync += [tail.eq(Cat(self.due, tail[0], self.weigh, tail[2:4])), steps.eq(Cat(loaded, self.at[:-1])),
                      triggered.eq(self.trigger)]
         m.d.comb += following.eq(current)
         m.d.sync += current.eq(following)
@@ -198,8 +199,13 @@ class Scheduler(wiring.Component):
         with m.If(self.identified):
             m.d.sync += [mode.eq(Mode.CLAIMED), step.eq(1)]
             m.d.comb += following.eq(self.index)
+        # Nothing of what was under way counts any more. `identified` comes late: it does not reach the steps.
+        m.d.sync += was_identified.eq(self.identified)
+        m.d.comb += self.at.eq(Mux(was_identified, 0, steps))
+        with m.If(start):
+            m.d.sync += steps.eq(0)
         with m.If(start | self.identified):
-            m.d.sync += [self.fouled.eq(0), self.at.eq(0)]
+            m.d.sync += self.fouled.eq(0)
         with m.Elif(self.disturbed):
             m.d.sync += self.fouled.eq(1)
         with m.If(self.at[0] & (mode != Mode.CONTENT)):
