@@ -100,7 +100,8 @@ class TickPath(wiring.Component):
 
     Members
     -------
-    rx : in(RxBytes) the feed port. ``cycle`` : in(64) cycles since reset.
+    rx : in(RxBytes) the feed port; ``rx_next`` : in(8) its ``data`` in the next cycle.
+    cycle : in(64) cycles since reset.
     control : in(PathControl), status : out(PathStatus), counters : out(PathCounters), ``drops`` : out(32) strobes by
         gate.
     row_address : out(8), row : in(PARAM_ROW) the active parameter row of the address of three cycles before.
@@ -125,7 +126,7 @@ class TickPath(wiring.Component):
     def __init__(self, instruments=16, depth=10):
         self.instruments, self.depth = instruments, depth
         super().__init__({
-            "rx": In(RxBytes), "cycle": In(64), "control": In(PathControl), "status": Out(PathStatus),
+            "rx": In(RxBytes), "rx_next": In(8), "cycle": In(64), "control": In(PathControl), "status": Out(PathStatus),
             "counters": Out(PathCounters), "drops": Out(32), "row_address": Out(8), "row": In(PARAM_ROW),
             "flip": Out(1), "bank": In(1), "session_up": In(1), "session_lost": In(1), "session_enabled": In(1),
             "fire": Out(1), "kind": Out(1), "quote": Out(Quote), "ready": In(1), "hot_busy": Out(1),
@@ -168,7 +169,8 @@ class TickPath(wiring.Component):
             arbiter.seq.eq(walker.seq), arbiter.seq_valid.eq(walker.seq_valid), walker.accept.eq(arbiter.accept),
             walker.refuse.eq(arbiter.duplicate),
             arbiter.take_back.eq(walker.poisoned & ~payload.frame_ok),
-            lookup.data.eq(walker.data), lookup.place.eq(walker.security_id_place[:NARROWING]),
+            lookup.data.eq(walker.data), lookup.ahead.eq(self.rx_next),
+            lookup.place.eq(walker.security_id_place[:NARROWING]),
             lookup.write.eq(control.security_id_written), lookup.write_index.eq(control.security_index),
             lookup.write_id.eq(control.data), lookup.address.eq(scheduler.current),
             lookup.security_id.eq(walker.security_id),

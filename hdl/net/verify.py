@@ -1,6 +1,6 @@
 """Verify, then quote: hold back frames until their FCS has proved right."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -27,12 +27,14 @@ class VerifyFirst(wiring.Component):
     -------
     rx : In(RxBytes), out : Out(RxBytes)
     ahead : In(RxBytes) what ``rx`` will be in the next cycle.
+    next_data : Out(8) what ``out.data`` will be in the next cycle.
     hold : In(1)
     """
 
     rx: In(RxBytes)
     ahead: In(RxBytes)
     out: Out(RxBytes)
+    next_data: Out(8)
     hold: In(1)
 
     def elaborate(self, platform):
@@ -49,9 +51,12 @@ class VerifyFirst(wiring.Component):
         with m.If(take):
             m.d.sync += under_way.eq(~fifo.o.last)
         # The choice stands before the registers: what follows has all of the cycle.
+        m.d.comb += self.next_data.eq(Mux(self.hold, fifo.o.data, self.ahead.data))
         with m.If(self.hold):
-            m.d.sync += [self.out.data.eq(fifo.o.data), self.out.valid.eq(take), self.out.sof.eq(take & ~under_way),
-                         self.out.eof.eq(end), self.out.ok.eq(end)]
+            m.d.sync += [self.out.valid.eq(take), self.out.sof.eq(take & ~under_way), self.out.eof.eq(end),
+                         self.out.ok.eq(end)]
         with m.Else():
-            m.d.sync += [getattr(self.out, name).eq(getattr(self.ahead, name)) for name in RxBytes.members]
+            m.d.sync += [getattr(self.out, name).eq(getattr(self.ahead, name)) for name in RxBytes.members
+                         if name != "data"]
+        m.d.sync += self.out.data.eq(self.next_data)
         return m

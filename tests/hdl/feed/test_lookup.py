@@ -1,6 +1,7 @@
 """From SecurityID to instrument number, against a list."""
 
 import functools
+import itertools
 import operator
 import random
 
@@ -30,22 +31,27 @@ class Bench:
         if index < len(self.table):
             self.table[index] = security_id
 
-    async def rest(self):
-        """Bytes of something else, or none."""
-        self.ctx.set(self.dut.place, 0)
-        for _ in range(self.rng.choice((0, 0, 0, 1, 3))):
-            self.ctx.set(self.dut.data, self.rng.getrandbits(8))
+    def noise(self):
+        """Bytes of something else, or none, at no place."""
+        return [(0, self.rng.getrandbits(8)) for _ in range(self.rng.choice((0, 0, 0, 1, 3)))]
+
+    async def bytes(self, placed):
+        """(place, byte) after (place, byte), and each byte a cycle before as well."""
+        for (place, byte), (_, ahead) in itertools.pairwise([*placed, (0, 0)]):
+            for name, value in (("place", place), ("data", byte), ("ahead", ahead)):
+                self.ctx.set(getattr(self.dut, name), value)
             await self.ctx.tick()
+
+    async def rest(self):
+        await self.bytes(self.noise())
 
     async def arrive(self, security_id, pauses=False):
         """The bytes of an id, in the order of the wire. Returns the number that is known with the last one, or None."""
         ctx, dut = self.ctx, self.dut
+        placed = [(0, 0)]
         for k in range(NARROWING):
-            if pauses:
-                await self.rest()
-            ctx.set(dut.place, 1 << k)
-            ctx.set(dut.data, security_id >> 8 * k & 0xFF)
-            await ctx.tick()
+            placed += [*(self.noise() if pauses else ()), (1 << k, security_id >> 8 * k & 0xFF)]
+        await self.bytes(placed)
         ctx.set(dut.place, 0)
         ctx.set(dut.data, security_id >> 8 * NARROWING)
         return ctx.get(dut.index) if ctx.get(dut.hit) else None

@@ -40,15 +40,16 @@ def play(frames, hold=True):
             await ctx.tick()
 
     async def sink(ctx):
-        cycle, frame = 0, None
-        async for _, _, valid, sof, eof, ok, value in ctx.tick().sample(
-                dut.out.valid, dut.out.sof, dut.out.eof, dut.out.ok, dut.out.data):
+        cycle, frame, announced = 0, None, None
+        async for _, _, valid, sof, eof, ok, value, following in ctx.tick().sample(
+                dut.out.valid, dut.out.sof, dut.out.eof, dut.out.ok, dut.out.data, dut.next_data):
             if sof:
                 assert valid
                 assert frame is None, "a frame begins in another one"
                 frame = cycle, bytearray()
             if valid:
                 assert frame is not None, "a byte outside of a frame"
+                assert value == announced
                 assert cycle == frame[0] + len(frame[1]), "a gap in a frame"
                 frame[1].append(value)
             if eof:
@@ -57,7 +58,7 @@ def play(frames, hold=True):
                 frame = None
             else:
                 assert not ok
-            cycle += 1
+            cycle, announced = cycle + 1, following
 
     simulator = Simulator(dut)
     simulator.add_clock(8e-9)
