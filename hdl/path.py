@@ -30,7 +30,6 @@ OUTCOME = _LINK.enums["Outcome"]
 FLAG = _LINK.sets["DecisionFlags"]
 _TYPE = SCHEMA.enums["MDEntryTypeBook"]
 _RESET = _TYPE["BookReset"]
-assert (_TYPE["Bid"] & 1, _TYPE["Offer"]) == (0, _TYPE["Bid"] | 1)
 _ACTION = SCHEMA.enums["MDUpdateAction"]
 _SIZE_NULL = SCHEMA["MDIncrementalRefreshBook46"].groups["NoMDEntries"]["MDEntrySize"].null
 assert _SIZE_NULL == (1 << 31) - 1
@@ -108,7 +107,8 @@ class TickPath(wiring.Component):
     flip : out(1) the parameter banks flip at the end of this cycle. ``bank`` : in(1) the active one.
     session_up, session_lost, session_enabled : in(1) from the order session; ``session_enabled`` strobes when a
         connection is handed over: nothing is live on it.
-    fire : out(1), kind : out(1), quote : out(Quote), ready : in(1), hot_busy : out(1) to the order port.
+    fire : out(1), kind : out(1), quote : out(Quote), ready : in(1), hot_busy : out(1) to the order port. ``fire`` asks
+        for a frame, which starts if the port is ``ready``.
     record : out(DecisionRecord), record_valid : out(1) a decision was taken; of its cycles the low 9 bits stand, its
         ``quoteId`` in ``quote_id``, and what has no meaning for this decision is anything, as
         :class:`hdl.control.telemetry.Telemetry` wants it. mass_cancel : out(1) one starts. quote_id : out(64) of the
@@ -218,12 +218,12 @@ class TickPath(wiring.Component):
         m.d.sync += primed.eq(walker.eve & walker.eve_ends_event & scheduler.claimed & ~walker.last)
 
         # ------------------------------------------------------------------ the trigger byte: fire
-        # Everything but the byte itself comes from flip-flops, and the way to the pins is short: this is the path that
-        # the whole design is built around.
-        go, hold = Signal(), Signal()     # hold: a mass cancel is outstanding
-        # "0" and "1" differ in their lowest bit, which chooses between the two verdicts while the rest is compared.
-        is_side = payload.data[1:] == _TYPE["Bid"] >> 1
-        is_bid, is_ask, is_reset = is_side & ~payload.data[0], is_side & payload.data[0], payload.data == _RESET
+        # What the byte says is told before its register, so that everything here comes from flip-flops, and the way to
+        # the pins is short: this is the path that the whole design is built around.
+        may, go, hold = Signal(), Signal(), Signal()    # hold: a mass cancel is outstanding
+        is_bid, is_ask, is_reset = (Signal(name=f"is_{what}") for what in ("bid", "ask", "reset"))
+        m.d.sync += [is_bid.eq(self.rx_next == _TYPE["Bid"]), is_ask.eq(self.rx_next == _TYPE["Offer"]),
+                     is_reset.eq(self.rx_next == _RESET)]
         in_background = Signal(Verdict)
         with m.If(at[7]):
             m.d.sync += in_background.eq(hypotheses.verdicts[SAME])
@@ -231,17 +231,20 @@ class TickPath(wiring.Component):
         def leaves(verdict):
             return (verdict.want & buckets.new_ok) | (verdict.pull & buckets.cancel_ok)
 
-        trigger, direct, fired, mass_cancel = Signal(), Signal(), Signal(), Signal()
+        trigger, direct, quotes, fired = Signal(), Signal(), Signal(), Signal()
+        cancels, mass_cancel = Signal(), Signal()
         m.d.comb += [
-            go.eq(self.ready & ~hold & ~exposure.clearing & state.trading & state.heartbeat_ok & ~control.kill_pin
-                  & ~scheduler.fouled),
-            direct.eq((is_side & Mux(payload.data[0], leaves(on_type["ask"]), leaves(on_type["bid"])))
+            may.eq(~hold & ~exposure.clearing & state.trading & state.heartbeat_ok & ~control.kill_pin
+                   & ~scheduler.fouled),
+            go.eq(may & self.ready),
+            direct.eq((is_bid & leaves(on_type["bid"])) | (is_ask & leaves(on_type["ask"]))
                       | (is_reset & on_reset & buckets.cancel_ok)),
-            fired.eq((go & self.rx.valid & primed & direct) | (go & scheduler.due & leaves(in_background))),
-            trigger.eq(self.rx.valid & primed & ((is_side & kept_side) | is_reset)),
+            quotes.eq(may & ((self.rx.valid & primed & direct) | (scheduler.due & leaves(in_background)))),
+            fired.eq(quotes & self.ready),
+            trigger.eq(self.rx.valid & primed & (((is_bid | is_ask) & kept_side) | is_reset)),
             # Not in a cycle in which another decision is told: one record a cycle.
-            mass_cancel.eq(hold & self.ready & buckets.cancel_ok & ~scheduler.leave),
-            self.fire.eq(fired | mass_cancel), self.kind.eq(Mux(mass_cancel, KIND_MASS_CANCEL, KIND_QUOTE)),
+            cancels.eq(hold & buckets.cancel_ok & ~scheduler.leave), mass_cancel.eq(cancels & self.ready),
+            self.fire.eq(quotes | cancels), self.kind.eq(Mux(hold, KIND_MASS_CANCEL, KIND_QUOTE)),
             self.hot_busy.eq(scheduler.busy | (hold & self.ready & buckets.cancel_ok)),
             scheduler.trigger.eq(trigger),
         ]
@@ -361,7 +364,7 @@ class TickPath(wiring.Component):
             m.d.sync += moment.cycle.eq(on_pins)
         started = Signal()
         quote_id_before = Signal(64)
-        m.d.sync += [started.eq(self.fire), quote_id_before.eq(next_quote_id)]
+        m.d.sync += [started.eq(self.fire & self.ready), quote_id_before.eq(next_quote_id)]
         with m.If(started):
             m.d.sync += self.quote_id.eq(quote_id_before)
         with m.If(control.quote_id_written):

@@ -82,13 +82,12 @@ class Exposure(wiring.Component):
         address, instrument = self.address[:width], self.instrument[:width]
 
         # A memory keeps its content through a reset: what was sent before it is forgotten row by row.
-        sweep = Signal(range(n + 1))
-        sweeping = Signal()
-        m.d.comb += sweeping.eq(sweep != n)
+        sweep = Signal(range(n))
+        sweeping = Signal(init=1)
         with m.If(self.restart):
-            m.d.sync += sweep.eq(0)
+            m.d.sync += [sweep.eq(0), sweeping.eq(1)]
         with m.Elif(sweeping):
-            m.d.sync += sweep.eq(sweep + 1)
+            m.d.sync += [sweep.eq(sweep + 1), sweeping.eq(sweep != n - 1)]
         m.d.comb += self.clearing.eq(sweeping)
 
         def rows(name, shape, write_en, at, row):

@@ -72,7 +72,7 @@ class _Source(enum.Enum, shape=3):
 class OrderPort(wiring.Component):
     """Everything between ``fire`` and the pins of the order port, in both directions.
 
-    **Transmit.** With ``fire`` in cycle ``T`` (only legal while ``ready``; ignored otherwise) the first preamble byte
+    **Transmit.** With ``fire`` in cycle ``T`` (ignored unless ``ready``) the first preamble byte
     of its frame is on ``txd`` in ``T + 1``, always. The frame then runs to its end without a gap and with right
     checksums, whatever happens meanwhile: products, messages and checksums are finished in the shadow of preamble and
     headers, and so the quote need not stand before ``T`` + :data:`hdl.order.timing.QUOTE_AT`. When the port is idle
