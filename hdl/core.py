@@ -117,7 +117,8 @@ class Core(wiring.Component):
             control.stale_limit_written.eq(
                 bank.param_write & (bank.param_write_word == PARAM_BY_NAME["stale_cycles"].word)),
             control.stale_limit_address.eq(bank.param_write_row),
-            bank.flip.eq(path.flip), path.bank.eq(bank.bank), bank.row_addr.eq(path.row_address), path.row.eq(bank.row),
+            bank.flip.eq(path.flip), path.bank.eq(bank.bank), bank.row_addr.eq(path.row_address),
+            bank.row_choose.eq(path.row_choose), path.row.eq(bank.row),
             config.session_enable.eq(bank.write.session_enable), config.session_enable_value.eq(bank.bus.data[0]),
             *(getattr(config.connection, name).eq(getattr(bank.rw, name)) for name in (
                 "local_mac", "peer_mac", "local_ip", "peer_ip", "local_port", "peer_port")),

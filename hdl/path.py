@@ -103,7 +103,8 @@ class TickPath(wiring.Component):
     cycle : in(64) cycles since reset.
     control : in(PathControl), status : out(PathStatus), counters : out(PathCounters), ``drops`` : out(32) strobes by
         gate.
-    row_address : out(8), row : in(PARAM_ROW) the active parameter row of the address of three cycles before.
+    row_address : out(8), row_choose : out(1), row : in(PARAM_ROW) the active parameter row, as
+        :class:`hdl.control.bank.RegisterBank` fetches it.
     flip : out(1) the parameter banks flip at the end of this cycle. ``bank`` : in(1) the active one.
     session_up, session_lost, session_enabled : in(1) from the order session; ``session_enabled`` strobes when a
         connection is handed over: nothing is live on it.
@@ -127,7 +128,8 @@ class TickPath(wiring.Component):
         self.instruments, self.depth = instruments, depth
         super().__init__({
             "rx": In(RxBytes), "rx_next": In(8), "cycle": In(64), "control": In(PathControl), "status": Out(PathStatus),
-            "counters": Out(PathCounters), "drops": Out(32), "row_address": Out(8), "row": In(PARAM_ROW),
+            "counters": Out(PathCounters), "drops": Out(32), "row_address": Out(8), "row_choose": Out(1),
+            "row": In(PARAM_ROW),
             "flip": Out(1), "bank": In(1), "session_up": In(1), "session_lost": In(1), "session_enabled": In(1),
             "fire": Out(1), "kind": Out(1), "quote": Out(Quote), "ready": In(1), "hot_busy": Out(1),
             "record": Out(DecisionRecord), "record_valid": Out(1), "mass_cancel": Out(1),
@@ -291,6 +293,7 @@ class TickPath(wiring.Component):
             scheduler.mass_cancel.eq(mass_cancel), scheduler.restart.eq(self.session_enabled),
             scheduler.clearing.eq(exposure.clearing),
             self.flip.eq(scheduler.flip), self.row_address.eq(scheduler.following),
+            self.row_choose.eq(scheduler.choose),
         ]
         # The host may write the next position while this one waits for a gap in the feed.
         settle_words, settle_position, settle_quote_id = Signal(32), Signal(Position), Signal(32)

@@ -10,8 +10,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.control import registers
-from hdl.control.params import PARAM_ROW
-from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS
+from hdl.control.params import PARAM_ROW, TURNS
+from hdl.control.registers import BY_NAME, MAP_HASH, PARAM_BY_NAME, PARAMS, REGISTERS
 from hdl.memory import BLOCK
 
 __all__ = ["READ_LATENCY", "RegisterBank", "RegisterBus"]
@@ -95,9 +95,11 @@ class RegisterBank(wiring.Component):
 
     **Parameter rows** are banked. Writes go to the shadow bank, one word at a time, and never show in ``row``; ``flip``
     makes the shadow bank the active one and the other way round, for all rows in one cycle; a word that acts in that
-    cycle goes to the bank that is the shadow after it. ``row`` in cycle
-    ``c + 3`` is the row ``row_addr`` of cycle ``c`` in the bank that is active in ``c``. The host reads
-    the shadow bank.
+    cycle goes to the bank that is the shadow after it. With ``row_choose`` in cycle ``c`` the row ``row_addr`` of the
+    active bank is fetched: the parameters of turn *k* (:data:`hdl.control.params.TURNS`) stand in ``row`` from
+    ``c + 3 + k`` on, unless another row was chosen by ``c + k``; those of later turns still are what they were.
+    ``row_addr`` holds still until ``c + 3``, and a decision that goes by the row excludes a ``flip`` until then: turn
+    *k* is of the bank that is active in ``c + k``. The host reads the shadow bank.
 
     **After reset** every register is 0, and so are both banks: memories keep their content through a reset, so a sweep
     clears them, a word a cycle, and ``bus.ready`` is 0 until it is done (64 cycles an instrument, the number of
@@ -133,7 +135,7 @@ class RegisterBank(wiring.Component):
         Strobe: change banks at the end of this cycle.
     bank : Out(1)
         The active bank.
-    row_addr : In(8), row : Out(PARAM_ROW)
+    row_addr : In(8), row_choose : In(1), row : Out(PARAM_ROW)
         Parameters of one instrument, see above. Without meaning where ``row_addr`` is not below ``instruments``.
     param_write : Out(1), param_write_row : Out(16), param_write_word : Out(5)
         Strobe: a parameter was written two cycles before, ``bus.data``. The row is the instrument in the low bits, and
@@ -162,6 +164,7 @@ class RegisterBank(wiring.Component):
             "flip": In(1),
             "bank": Out(1),
             "row_addr": In(8),
+            "row_choose": In(1),
             "row": Out(PARAM_ROW),
             "param_write": Out(1),
             "param_write_row": Out(16),
@@ -218,7 +221,7 @@ class RegisterBank(wiring.Component):
             m.d.sync += mask.eq(widths)
 
         self._elaborate_registers(m)
-        row, sweep = self._elaborate_rows(m, address, kept)
+        row, sweep = self._elaborate_rows(m, address, to_param, kept)
         self._elaborate_read(m, address, row, sweep, kept, written_word)
         return m
 
@@ -241,7 +244,7 @@ class RegisterBank(wiring.Component):
                 with m.If(strobe):
                     m.d.sync += getattr(self.rw, name).eq(bus.data if half is None else Cat(held[name], bus.data))
 
-    def _elaborate_rows(self, m, address, kept):
+    def _elaborate_rows(self, m, address, to_param, kept):
         """Parameter rows as the core reads them, a row at a time, and the sweep that clears all memories.
 
         Returns the row that the host writes and reads, and the sweep; its top bit says that it is done.
@@ -264,24 +267,47 @@ class RegisterBank(wiring.Component):
         ]
 
         # Which row it is comes late in its cycle, and has a long way to all the memories.
-        active_row = Signal(index_width + 1, reset_less=True)
-        m.d.sync += active_row.eq(Cat(self.row_addr[:index_width], self.bank))
-        # Memories of four lanes, each with a write enable: parameters share one as far as they fit. A write goes to the
-        # shadow bank and a read to the active one, so that they never meet in a row.
-        for n, params in enumerate(_packed(PARAMS)):
+        active_row, chosen = Signal(index_width + 1, reset_less=True), Signal()
+        m.d.sync += [active_row.eq(Cat(self.row_addr[:index_width], self.bank)), chosen.eq(self.row_choose)]
+        begun, turn, come = Signal(len(TURNS) - 1), Signal(len(TURNS)), Signal(len(TURNS))  # one bit a turn
+        m.d.comb += turn.eq(Mux(chosen, 1, begun << 1))
+        m.d.sync += [begun.eq(turn), come.eq(turn)]
+        turn_bits = (len(TURNS) - 1).bit_length()
+
+        def number(one_hot):
+            return Cat(Cat(one_hot[n] for n in range(len(TURNS)) if n >> bit & 1).any() for bit in range(turn_bits))
+
+        # Memories of four lanes, each with a write enable: where a parameter is written is told a cycle ahead. A write
+        # goes to the shadow bank and a read to the active one, so that they never meet in a row.
+        places = _places()
+        words = Signal(len(PARAMS))         # one bit a parameter: it is written
+        written_turn = Signal(turn_bits)
+        is_word = {param.name: address[:WORD_BITS] == param.word for param in PARAMS}
+        m.d.sync += [words.eq(Mux(to_param, Cat(is_word[param.name] for param in PARAMS), 0)),
+                     written_turn.eq(number([Cat(is_word[name] for name in names).any() for names in TURNS]))]
+        for n in range(1 + max(memory for _, memory, _ in places.values())):
             m.submodules[f"params_{n}"] = memory = Memory(
-                shape=LANES * LANE_BITS, depth=2 << index_width, init=[], attrs=BLOCK)
+                shape=LANES * LANE_BITS, depth=2 << index_width + turn_bits, init=[], attrs=BLOCK)
             write, read = memory.write_port(granularity=LANE_BITS), memory.read_port(domain="comb")
             # The memory's output needs most of a cycle to leave it, and so goes straight into `row`.
             fetched = Signal(LANES * LANE_BITS, name=f"fetched_{n}", reset_less=True)
-            m.d.comb += [read.addr.eq(active_row), write.addr.eq(Mux(sweep[-1], row, sweep))]
+            m.d.comb += [read.addr.eq(Cat(number(turn), active_row)),
+                         write.addr.eq(Mux(sweep[-1], Cat(written_turn, row), sweep))]
             m.d.sync += fetched.eq(read.data)
-            for lane, param in params:
-                bits, lanes = slice(lane * LANE_BITS, lane * LANE_BITS + param.width), _lanes(param)
-                hit = self.param_write & (address[:WORD_BITS] == param.word)
-                m.d.comb += [write.data[bits].eq(kept),
-                             write.en[lane:lane + lanes].eq((hit | ~sweep[-1]).replicate(lanes))]
-                m.d.sync += self.row[param.name].eq(fetched[bits])
+            pieces = [{} for _ in range(LANES)]     # of each lane, the written bits that go there, and for which words
+            for param in PARAMS:
+                which, its, lane = places[param.name]
+                if its != n:
+                    continue
+                for piece in range(_lanes(param)):
+                    pieces[lane + piece].setdefault(piece, []).append(words[PARAMS.index(param)])
+                with m.If(come[which]):
+                    m.d.sync += self.row[param.name].eq(fetched[lane * LANE_BITS:lane * LANE_BITS + param.width])
+            for lane, its in enumerate(pieces):
+                m.d.comb += write.en[lane].eq(Cat(*its.values()).any() | ~sweep[-1])
+                offered = [Mux(Cat(hits).any() if len(its) > 1 else 1, kept[piece * LANE_BITS:][:LANE_BITS], 0)
+                           for piece, hits in its.items()]
+                m.d.comb += write.data.word_select(lane, LANE_BITS).eq(reduce(or_, offered, 0))
         return row, sweep
 
     def _elaborate_read(self, m, address, row, sweep, kept, written_word):
@@ -450,18 +476,17 @@ def _lanes(param):
     return -(-param.width // LANE_BITS)
 
 
-def _packed(params):
-    """``params`` in groups that fit a memory, each a list of (first lane, parameter)."""
-    groups = []
-    for param in sorted(params, key=_lanes, reverse=True):
-        for group in groups:
-            used = sum(_lanes(its) for _, its in group)
-            if used + _lanes(param) <= LANES:
-                group.append((used, param))
-                break
-        else:
-            groups.append([(0, param)])
-    return groups
+def _places():
+    """{parameter: (turn, memory, first lane)}, in as few memories as that takes."""
+    places = {}
+    for turn, names in enumerate(TURNS):
+        used = []       # lanes of each memory
+        for name in sorted(names, key=lambda name: -_lanes(PARAM_BY_NAME[name])):
+            needs = _lanes(PARAM_BY_NAME[name])
+            memory = next((n for n, its in enumerate(used) if its + needs <= LANES), len(used))
+            used[memory:memory + 1] = [its + needs for its in used[memory:memory + 1] or [0]]
+            places[name] = turn, memory, used[memory] - needs
+    return places
 
 
 def _half(register):

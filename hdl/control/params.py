@@ -8,3 +8,15 @@ from .registers import PARAMS, ROW_WORDS
 #: Every parameter at its word; a row is ``ROW_WORDS`` words of 32 bits.
 PARAM_ROW = data.FlexibleLayout(32 * ROW_WORDS, {
     p.name: data.Field((signed if p.signed else unsigned)(p.width), 32 * p.word) for p in PARAMS})
+
+#: A row is read in turns, one a cycle, into as few memories as that takes: the parameters of each turn, in the order in
+#: which an evaluation needs them.
+TURNS = (
+    ("sym_en", "bid_en", "ask_en", "feed_tick_shift", "ref_scale", "skew_q8", "target_lots", "px_min_ticks",
+     "px_max_ticks", "px_notional_ticks"),
+    ("feed_tick_inv", "toward_ticks", "away_ticks", "skew_max_sub", "half_spread_sub", "quote_lots", "q_min_lots"),
+    ("feed_tick_odd", "max_lots", "max_long_lots", "max_short_lots", "stale_cycles", "max_notional_lo",
+     "max_notional_hi"),
+    ("q_hard_lots", "lot_mult", "lot_exp", "tick_e9_lo", "tick_e9_hi", "instrument_id_lo", "instrument_id_hi"),
+)
+assert sorted(name for turn in TURNS for name in turn) == sorted(p.name for p in PARAMS)

@@ -38,8 +38,8 @@ class Limits(wiring.Component):
     Members
     -------
     at : in(8) bit *t* is set in cycle *t* of an evaluation: the inputs below hold still from its cycle 0 to 5, the
-        results stand from its cycle 6 on (windows and thresholds from cycle 3 on), until the next one: ``low`` and
-        ``high`` until its cycle 2, the greatest quantities until its cycle 1.
+        parameters from that of their turn on; the results stand from its cycle 6 on (windows and thresholds from cycle
+        3 on), until the next one: ``low``, ``high`` and the greatest quantities until its cycle 2.
     params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
         position_known : in(1). ``bound_notional`` : in(56) right in cycle 5.
     bid, ask : out(LimitSide). ``low``, ``high`` : out(32, signed). ``lots`` : out(24) the greatest quantity that G11
@@ -73,12 +73,14 @@ class Limits(wiring.Component):
         band, quantity, notional = Signal(4), Signal(), Signal(2)
         # The least moves that replace what is live; zero means any.
         towards, away = Signal(31), Signal(31)
-        with m.If(at[0]):
+        with m.If(at[1]):
+            m.d.sync += [towards.eq(p.toward_ticks | (p.toward_ticks == 0)),
+                         away.eq(p.away_ticks | (p.away_ticks == 0))]
+        with m.If(at[3]):
             m.d.sync += [
                 band.eq(Cat(p.quote_lots < p.q_min_lots, p.q_hard_lots < p.quote_lots, p.quote_lots == 0,
                             p.half_spread_sub == 0)),
                 quantity.eq(p.max_lots < p.quote_lots), notional[1].eq(p.px_notional_ticks == 0),
-                towards.eq(p.toward_ticks | (p.toward_ticks == 0)), away.eq(p.away_ticks | (p.away_ticks == 0)),
             ]
         with m.If(at[5]):
             m.d.sync += notional[0].eq(Cat(p.max_notional_lo, p.max_notional_hi) < self.bound_notional)
@@ -97,7 +99,7 @@ class Limits(wiring.Component):
         def register(shape, what):
             return Signal(shape, name=f"{name}_{what}")
 
-        # Exposure if everything sent on this side trades, in the direction of the side, in three steps. What is live
+        # Exposure if everything sent on this side trades, in the direction of the side, in four steps. What is live
         # may be repeated in place of the new quantity.
         open_lots, sum_, worst = register(32, "open"), register(signed(34), "sum"), register(signed(35), "worst")
         over, position_unknown, short = register(1, "over"), register(1, "unknown"), register(1, "short")
@@ -109,18 +111,19 @@ class Limits(wiring.Component):
             m.d.sync += [
                 open_lots.eq(sent - settled), position_unknown.eq(~self.position_known),
                 short.eq(held[-1] if sign > 0 else ~held[-1] & held.any()),
-                more_lots.eq(live & (p.quote_lots < live_lots)), other_lots.eq(live_lots != p.quote_lots),
             ]
         with m.If(at[1]):
             m.d.sync += [sum_.eq(open_lots + held if sign > 0 else open_lots - held),
-                         largest.eq(Mux(more_lots, live_lots, p.quote_lots)),
-                         out.up.eq(live_px + upper), out.down.eq(live_px - lower)]
+                         more_lots.eq(live & (p.quote_lots < live_lots)), other_lots.eq(live_lots != p.quote_lots)]
         with m.If(at[2]):
-            m.d.sync += worst.eq(sum_ + largest)
+            m.d.sync += [largest.eq(Mux(more_lots, live_lots, p.quote_lots)),
+                         out.up.eq(live_px + upper), out.down.eq(live_px - lower)]
         with m.If(at[3]):
+            m.d.sync += worst.eq(sum_ + largest)
+        with m.If(at[4]):
             m.d.sync += [over.eq(most < worst), out.reduces.eq(short & (worst[-1] | ~worst.any())),
                          outside.eq(Cat(live_px < self.low, self.high < live_px))]
-        with m.If(at[4]):
+        with m.If(at[5]):
             m.d.sync += [
                 out.resize.eq(~live | other_lots | outside.any()),
                 fixed[3].eq(~(p.sym_en & getattr(p, f"{name}_en"))), fixed[5].eq(band), fixed[9].eq(quantity),

@@ -43,7 +43,8 @@ class QuoteEngine(wiring.Component):
     at : in(8) bit *t* is set in cycle *t* of an evaluation; no bit otherwise.
     best_bid, best_ask, second_bid, second_ask, entry_px : in(32, signed) feed ticks: the bests are read in cycle 1 and
         in cycle 0, the seconds in cycle 2 and in cycle 1, ``entry_px`` from cycle 3 on.
-    position : in(32, signed) lots, ``params`` : in(PARAM_ROW) hold still from cycle 0 to 6.
+    position : in(32, signed) lots, holds still from cycle 0 to 6, and so do ``params`` : in(PARAM_ROW) from that of
+        their turn on.
     refs : out(References) as :data:`REFERENCES` says, in cycles 5 and 6 only. ``skew`` : out(32, signed) from cycle 4.
     bid, ask : out(44, signed) target prices under ``SAME``, from cycle 6.
     bound_notional : out(56) ``px_notional_ticks * quote_lots``, in cycle 5 only.

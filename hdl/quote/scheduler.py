@@ -67,10 +67,10 @@ class Scheduler(wiring.Component):
     ``mass_cancel`` : in(1) it leaves. ``trading`` : in(1). ``live`` : in(instruments) something is live. ``refill`` :
     in(1) tokens arrive. ``disturbed`` : in(1) what the gate goes by has changed behind the back of an evaluation.
 
-    Evaluation: ``current`` : out(8) the instrument, ``following`` : out(8) the one of the next cycle; its rows are to
-    be taken onto the benches with ``load`` : out(1), those of the book not when the bench holds what an entry has just
-    made of them. ``at`` : out(8) bit *t* is set in
-    cycle *t* of the evaluation. ``claimed`` : out(1). ``fouled`` : out(1) the evaluation has been disturbed: it must
+    Evaluation: ``current`` : out(8) the instrument, ``following`` : out(8) the one of the next cycle, ``choose`` :
+    out(1) it is chosen in this one; its rows are to be taken onto the benches with ``load`` : out(1), those of the book
+    not when the bench holds what an entry has just made of them. ``at`` : out(8) bit *t* is set in cycle *t* of the
+    evaluation. ``claimed`` : out(1). ``fouled`` : out(1) the evaluation has been disturbed: it must
     not decide. ``mid_event`` : out(1) the book is in the middle of an event, ``is_stale`` : out(1); both from cycle 1
     on, of an instrument that is evaluated in the background. ``due`` : out(1) a background decision falls in this
     cycle.
@@ -98,10 +98,10 @@ class Scheduler(wiring.Component):
             "evaluate_all": In(1), "stale_limit_write": In(1), "stale_limit_address": In(16), "stale_limit": In(32),
             "bank": In(1), "mass_cancel": In(1), "ready": In(1), "hold": In(1), "trading": In(1),
             "live": In(instruments), "refill": In(1), "disturbed": In(1),
-            "current": Out(8), "following": Out(8), "load": Out(1), "at": Out(EVALUATION_CYCLES), "claimed": Out(1),
-            "fouled": Out(1), "mid_event": Out(1), "is_stale": Out(1), "due": Out(1), "content": Out(1),
-            "weigh": Out(1), "direct": Out(1), "deferred": In(1), "wait_tokens": In(1), "window": Out(1),
-            "leave": Out(1), "decided": Out(8), "busy": Out(1)})
+            "current": Out(8), "following": Out(8), "choose": Out(1), "load": Out(1), "at": Out(EVALUATION_CYCLES),
+            "claimed": Out(1), "fouled": Out(1), "mid_event": Out(1), "is_stale": Out(1), "due": Out(1),
+            "content": Out(1), "weigh": Out(1), "direct": Out(1), "deferred": In(1), "wait_tokens": In(1),
+            "window": Out(1), "leave": Out(1), "decided": Out(8), "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -175,7 +175,7 @@ class Scheduler(wiring.Component):
         m.d.sync += ripe.eq(flying & (mode == Mode.BACKGROUND) & (step == DECISION_CYCLES - 1) & ~squash)
         m.d.sync += [tail.eq(Cat(self.due, tail[0], self.weigh, tail[2:4])), steps.eq(Cat(loaded, self.at[:-1])),
                      triggered.eq(self.trigger)]
-        m.d.comb += following.eq(current)
+        m.d.comb += [following.eq(current), self.choose.eq(start | fetch | self.identified)]
         m.d.sync += current.eq(following)
         with m.If((mode != Mode.IDLE) & (step != DECISION_CYCLES)):
             m.d.sync += step.eq(step + 1)

@@ -11,6 +11,7 @@ from amaranth.sim import Simulator
 
 from hdl.control import registers
 from hdl.control.bank import LIVE, OWN, READ_LATENCY, RegisterBank, _short_bits
+from hdl.control.params import TURNS
 from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS, param_address, security_id_address
 
 INSTRUMENTS = 5
@@ -265,15 +266,22 @@ def test_rows_are_cleared_by_reset():
             while not ctx.get(dut.bus.ready):
                 await ctx.tick()
             ctx.set(dut.row_addr, 1)
-            for before in (0, 1000):
+
+            async def choose():
+                ctx.set(dut.row_choose, 1)
                 await ctx.tick()
+                ctx.set(dut.row_choose, 0)
+                await ctx.tick().repeat(2 + len(TURNS))
+
+            await choose()
+            for before in (0, 1000):
                 assert ctx.get(dut.row["max_lots"]) == before
                 await write(ctx, dut, param_address(1, "max_lots"), 1000)
                 await write(ctx, dut, security_id_address(1), 4711)
                 ctx.set(dut.flip, 1)
                 await ctx.tick()
                 ctx.set(dut.flip, 0)
-                await ctx.tick().repeat(3)
+                await choose()
                 assert ctx.get(dut.row["max_lots"]) == 1000
             ctx.set(reset, 1)
             await ctx.tick()
@@ -297,13 +305,18 @@ def test_rows_against_a_model(instruments):
 
     async def testbench(ctx, dut):
         banks = [[{p.name: 0 for p in PARAMS} for _ in range(instruments)] for _ in range(2)]
-        active = 0
-        expected = deque([None] * 3, maxlen=3)
+        active, row, turn = 0, 0, len(TURNS)
+        expected, fetched = {}, deque([{}] * 3, maxlen=3)
         written = deque([None] * 3, maxlen=3)       # of this cycle and the two before it
         for cycle in range(1500):
             instrument, param, value = rng.randrange(instruments), rng.choice(PARAMS), rng.getrandbits(32)
-            flip, row = rng.random() < 0.1, rng.randrange(instruments)
+            flip, choose = rng.random() < 0.1, rng.random() < 0.2
+            if choose:
+                row, turn = rng.randrange(instruments), 0
+            elif turn < len(TURNS):
+                turn += 1
             ctx.set(dut.flip, flip)
+            ctx.set(dut.row_choose, choose)
             written.append((instrument, param, value) if cycle % 4 == 0 and rng.random() < 0.9 else None)
             ctx.set(dut.bus.we, written[-1] is not None)
             if written[-1] is not None:
@@ -315,10 +328,11 @@ def test_rows_against_a_model(instruments):
                 assert ctx.get(dut.param_write_word) == param.word
                 rounded = 1 << (instruments - 1).bit_length() if instruments > 1 else 2
                 assert ctx.get(dut.param_write_row) == instrument + (1 - active) * rounded
-            ctx.set(dut.row_addr, row)
-            before = banks[active][row]
+            ctx.set(dut.row_addr, row if turn < len(TURNS) else rng.randrange(instruments))
+            names = TURNS[turn] if turn < len(TURNS) else ()
+            fetched.append({name: banks[active][row][name] for name in names})
             await ctx.tick()
-            expected.append(dict(before))
+            expected |= fetched[0]
             active ^= flip
             if written[1] is not None:      # acts in this cycle: on the bank that is the shadow after it
                 instrument, param, value = written[1]
@@ -326,8 +340,7 @@ def test_rows_against_a_model(instruments):
                 banks[1 - active][instrument][param.name] = value - (
                     1 << param.width if param.signed and value >> param.width - 1 else 0)
             assert ctx.get(dut.bank) == active
-            if expected[0] is not None:
-                assert {p.name: ctx.get(dut.row[p.name]) for p in PARAMS} == expected[0]
+            assert {name: ctx.get(dut.row[name]) for name in expected} == expected
         ctx.set(dut.bus.we, 0)
         ctx.set(dut.flip, 0)
         await ctx.tick().repeat(3)
