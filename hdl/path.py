@@ -67,9 +67,9 @@ DecisionRecord = Signature({
     f.name: Out(signed(8 * f.size) if f.signed else 8 * f.size)
     for f in _LINK["Decision"].fields.values() if f.name not in ("sequence", "quoteId")})
 
-# The last byte of a SecurityID is far enough before the trigger byte for every verdict to stand by then.
+# The last byte of a SecurityID is as far before the trigger byte as an evaluation takes.
 _ENTRY = SCHEMA["MDIncrementalRefreshBook46"].groups["NoMDEntries"]
-assert _ENTRY["MDEntryType"].offset - (_ENTRY["SecurityID"].end - 1) >= DECISION_CYCLES
+assert _ENTRY["MDEntryType"].offset - (_ENTRY["SecurityID"].end - 1) == DECISION_CYCLES
 
 
 class _Weighed(data.Struct):

@@ -38,10 +38,10 @@ class Hypotheses(wiring.Component):
         ``skew`` : in(32, signed) as :class:`hdl.quote.engine.QuoteEngine` gives them; ``bid``, ``ask`` : in(LimitSide),
         ``low``, ``high`` : in(32, signed) as :class:`hdl.gate.limits.Limits` does.
     book_ok : in(HYPOTHESES) G4 under each hypothesis, right in cycle 7. ``reducing`` : in(1).
-    verdicts : out(array of :class:`Verdict`), combinational in cycle 7, from flip-flops. ``pull_all`` : out(1)
-        something is live: what has to be done if the book has no best price. ``bid_moved``, ``ask_moved`` : out(1)
-        under ``SAME`` the price of that side, if the limits allow it, is as far from what is live as replaces that;
-        from cycle 6 on.
+    verdicts : out(array of :class:`Verdict`), combinational in cycle 7, from flip-flops, and in no other. ``pull_all``
+        : out(1) something is live: what has to be done if the book has no best price. ``bid_moved``, ``ask_moved`` :
+        out(1) under ``SAME`` the price of that side, if the limits allow it, is as far from what is live as replaces
+        that; from cycle 7 on.
     """
 
     def __init__(self):
@@ -74,20 +74,22 @@ class Hypotheses(wiring.Component):
                 m.d.sync += static.eq((limits.fixed == 0) & (limits.reduces | ~self.reducing))
             found[name] = limits, static, limit
 
-        inside = {h: {side: Signal(name=f"{side}_inside_{h}") for side in found} for h in range(HYPOTHESES)}
-        moved = {h: {side: Signal(name=f"{side}_moved_{h}") for side in found} for h in range(HYPOTHESES)}
+        # What is found in cycle 5 is kept, what is found in cycle 6 is used at once.
+        inside, moved = ({h: {} for h in range(HYPOTHESES)} for _ in range(2))
         for n, (early, late) in enumerate(REFERENCES):
             ref = self.refs[n]
             fits = (ref >> (Threshold.width - 1) == 0) | (ref >> (Threshold.width - 1) == -1)
             near = ref[:Threshold.width].as_signed()
             for side, (_, _, (low, high, up, down)) in found.items():
-                is_inside, is_moved = Signal(name=f"{side}_is_inside_{n}"), Signal(name=f"{side}_is_moved_{n}")
-                m.d.comb += [is_inside.eq(fits & (near >= low) & ~(near >= high)),
-                             is_moved.eq((near >= up) | ~(near >= down))]
-                for when, h in ((at[5], early), (at[6], late)):
-                    if h is not None:
-                        with m.If(when):
-                            m.d.sync += [inside[h][side].eq(is_inside), moved[h][side].eq(is_moved)]
+                for what, of, holds in (("inside", inside, fits & (near >= low) & ~(near >= high)),
+                                        ("moved", moved, (near >= up) | ~(near >= down))):
+                    now, kept = (Signal(name=f"{side}_{what}_{n}_{when}") for when in ("now", "kept"))
+                    m.d.sync += now.eq(holds)
+                    with m.If(at[6]):
+                        m.d.sync += kept.eq(now)
+                    of[late][side] = now
+                    if early is not None:
+                        of[early][side] = kept
 
         for h in range(HYPOTHESES):
             want, pull = [], []

@@ -27,14 +27,14 @@ WEIGH_BACKGROUND, WEIGH_DIRECT = 2, 2 + EVALUATION_CYCLES
 LEAVE_CYCLES = 3
 
 
-class Mode(enum.Enum):
-    """What the evaluator is doing."""
+class Mode(enum.Enum, shape=4):
+    """What the evaluator is doing; one hot."""
 
     IDLE = 0
     CLAIMED = 1     #: an entry is arriving: hypotheses
     BACKGROUND = 2  #: nobody waits
-    CONTENT = 3     #: the trigger byte has decided; what its frame says is being formed
-    SETTLE = 4      #: the rows of an instrument are fetched for the host
+    CONTENT = 4     #: the trigger byte has decided; what its frame says is being formed
+    SETTLE = 8      #: the rows of an instrument are fetched for the host
 
 
 class Scheduler(wiring.Component):
@@ -73,12 +73,11 @@ class Scheduler(wiring.Component):
     evaluation. ``claimed`` : out(1). ``fouled`` : out(1) the evaluation has been disturbed: it must
     not decide. ``mid_event`` : out(1) the book is in the middle of an event, ``is_stale`` : out(1); both from cycle 1
     on, of an instrument that is evaluated in the background. ``due`` : out(1) a background decision falls in this
-    cycle.
-    ``content`` : out(1) the evaluation is of a decision on a trigger byte. ``weigh`` : out(1), ``direct`` : out(1) the
-    gate weighs what was decided. ``window`` : out(1) the cycle after; with it ``deferred`` : in(1) try again when the
-    port is ready, or ``wait_tokens`` : in(1) try again when tokens arrive, or at once if some have since the decision.
-    ``leave`` : out(1) two cycles after ``window``. ``decided`` : out(8) the instrument of ``weigh``, ``window`` and
-    ``leave``. ``busy`` : out(1) claimed, under way, or pending while the port is ready: slower senders hold back.
+    cycle. ``weigh`` : out(1) the gate weighs what was decided, ``direct`` : out(1) on a trigger byte. ``window`` :
+    out(1) the cycle after; with it ``deferred`` : in(1) try again when the port is ready, or ``wait_tokens`` : in(1)
+    try again when tokens arrive, or at once if some have since the decision. ``leave`` : out(1) two cycles after
+    ``window``. ``decided`` : out(8) the instrument of ``weigh``, ``window`` and ``leave``. ``busy`` : out(1) claimed,
+    under way, or pending while the port is ready: slower senders hold back.
 
     Rules. A background evaluation is squashed by a claim and by ``invalidate``; it stays pending. One starts only when
     nothing has been under way for three cycles, no host action waits, the port is ready and no mass cancel is
@@ -100,7 +99,7 @@ class Scheduler(wiring.Component):
             "live": In(instruments), "refill": In(1), "disturbed": In(1),
             "current": Out(8), "following": Out(8), "choose": Out(1), "load": Out(1), "at": Out(EVALUATION_CYCLES),
             "claimed": Out(1), "fouled": Out(1), "mid_event": Out(1), "is_stale": Out(1), "due": Out(1),
-            "content": Out(1), "weigh": Out(1), "direct": Out(1), "deferred": In(1), "wait_tokens": In(1),
+            "weigh": Out(1), "direct": Out(1), "deferred": In(1), "wait_tokens": In(1),
             "window": Out(1), "leave": Out(1), "decided": Out(8), "busy": Out(1)})
 
     def elaborate(self, platform):
@@ -110,6 +109,7 @@ class Scheduler(wiring.Component):
         touched, pending, waiting, stale = (Signal(n, name=name) for name in ("touched", "pending", "waiting", "stale"))
         current, following, claim, decided = self.current, self.following, self.claimed, self.decided
         mode, step = Signal(Mode), Signal(range(DECISION_CYCLES + 1))
+        active, (_, background, content, settles) = mode.as_value().any(), mode.as_value()
 
         # A claim lasts from the cycle after SecurityID to the entry's last byte.
         with m.If(self.identified):
@@ -140,7 +140,8 @@ class Scheduler(wiring.Component):
         settling, committing, settle_index = Signal(), Signal(), Signal(8)
         start, fetch = Signal(), Signal()
         m.d.comb += [
-            idle.eq((mode == Mode.IDLE) & ~claim & (tail == 0) & ~self.updating), quiet.eq(idle & rest.all()),
+            idle.eq(~active & ~claim & (tail == 0) & ~self.updating),
+            quiet.eq(rest.all() & ~active & ~claim & ~self.updating),   # a tail needs something before it
             fetch.eq(settling & idle & ~self.settle & ~self.restart & ~self.clearing),
             start.eq(is_eligible & quiet & ~settling & ~committing & self.ready & ~self.hold),
             self.flip.eq(committing & idle & ~self.identified & ~settling),
@@ -158,34 +159,33 @@ class Scheduler(wiring.Component):
 
         # The evaluation: what it is for, and how far it is.
         flying = Signal()   # a background evaluation that has not decided, whatever claims the mode
-        weighing, squash, loaded, ripe = Signal(), Signal(), Signal(), Signal()
+        weighing, squash, loaded, ripe, settled = Signal(), Signal(), Signal(), Signal(), Signal()
         steps, was_identified = Signal.like(self.at), Signal()
         m.d.comb += [
-            weighing.eq((mode == Mode.CONTENT) & (step == DECISION_CYCLES)),
+            weighing.eq(content & (step == DECISION_CYCLES)),
             squash.eq(flying & (claim | self.invalidate)),
-            loaded.eq((mode != Mode.IDLE) & (step == LOAD_CYCLES - 1)),
-            self.load.eq(loaded & (mode != Mode.CONTENT)),
+            loaded.eq(active & (step == LOAD_CYCLES - 1)),
+            self.load.eq(loaded & ~content),
             self.due.eq(ripe & ~claim & ~self.invalidate),
-            self.content.eq(mode == Mode.CONTENT),
-            self.weigh.eq(tail[1] | weighing), self.direct.eq(mode == Mode.CONTENT),
+            self.weigh.eq(tail[1] | weighing), self.direct.eq(content),
             self.window.eq(tail[2]), self.leave.eq(tail[4]),
-            self.settle_now.eq((mode == Mode.SETTLE) & (step == SETTLE_CYCLES) & settling & ~self.settle),
+            self.settle_now.eq(settled & settling & ~self.settle),
         ]
-        # The decision is on the way to the pins: that its cycle comes is known the cycle before.
-        m.d.sync += ripe.eq(flying & (mode == Mode.BACKGROUND) & (step == DECISION_CYCLES - 1) & ~squash)
+        # The decision is on the way to the pins: that its cycle comes is known the cycle before. So is the host's.
+        gives_up = settles & (self.settle | self.restart)   # not these words, not on this session
+        m.d.sync += [ripe.eq(flying & background & (step == DECISION_CYCLES - 1) & ~squash),
+                     settled.eq(settles & (step == SETTLE_CYCLES - 1) & ~gives_up & ~self.identified)]
         m.d.sync += [tail.eq(Cat(self.due, tail[0], self.weigh, tail[2:4])), steps.eq(Cat(loaded, self.at[:-1])),
                      triggered.eq(self.trigger)]
         m.d.comb += [following.eq(current), self.choose.eq(start | fetch | self.identified)]
         m.d.sync += current.eq(following)
-        with m.If((mode != Mode.IDLE) & (step != DECISION_CYCLES)):
+        with m.If(active & (step != DECISION_CYCLES)):
             m.d.sync += step.eq(step + 1)
-        with m.If(self.due | (squash & ~claim) | weighing | ((mode == Mode.SETTLE) & (step == SETTLE_CYCLES))
+        with m.If(self.due | (squash & ~claim) | weighing | settled | gives_up
                   | (claim & (self.entry | self.frame_end | self.foreign))):
             m.d.sync += mode.eq(Mode.IDLE)
         with m.If(self.due | squash):
             m.d.sync += flying.eq(0)
-        with m.If((mode == Mode.SETTLE) & (self.settle | self.restart)):    # not these words, not on this session
-            m.d.sync += mode.eq(Mode.IDLE)
         with m.If(start):
             m.d.sync += [mode.eq(Mode.BACKGROUND), step.eq(1), flying.eq(1), of_flight.eq(of_asked)]
             m.d.comb += following.eq(asked)
@@ -208,8 +208,8 @@ class Scheduler(wiring.Component):
             m.d.sync += self.fouled.eq(0)
         with m.Elif(self.disturbed):
             m.d.sync += self.fouled.eq(1)
-        with m.If(self.at[0] & (mode != Mode.CONTENT)):
-            m.d.sync += [self.mid_event.eq((touched & of_current).any() & (mode == Mode.BACKGROUND)),
+        with m.If(self.at[0] & ~content):
+            m.d.sync += [self.mid_event.eq((touched & of_current).any() & background),
                          self.is_stale.eq((stale & of_current).any())]
 
         # Staleness, one instrument a cycle. It is found in one cycle and counts in the next.
@@ -225,7 +225,7 @@ class Scheduler(wiring.Component):
         ]
         watched = Signal()  # what is decided on goes by one answer
         m.d.sync += [limit.eq(limit_read.data), swept.eq(sweep), exceeded.eq((limit < age) & ~self.accept),
-                     watched.eq((claim | (mode == Mode.CONTENT)) & (swept == current))]
+                     watched.eq((claim | content) & (swept == current))]
         with m.If(self.accept):
             m.d.sync += age.eq(1)
         with m.Elif(age != 0xFFFFFFFF):

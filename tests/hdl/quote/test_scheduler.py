@@ -22,7 +22,7 @@ SEED = 61
 STROBES = {"identified", "entry", "trigger", "foreign", "applied", "publish", "accept", "invalidate", "frame_end",
            "settle", "commit", "restart", "evaluate_all", "stale_limit_write", "mass_cancel", "refill", "deferred",
            "wait_tokens", "disturbed"}
-OUTPUTS = ("current", "load", "at", "claimed", "fouled", "mid_event", "is_stale", "due", "content", "weigh", "direct",
+OUTPUTS = ("current", "load", "at", "claimed", "fouled", "mid_event", "is_stale", "due", "weigh", "direct",
            "window", "leave", "decided", "busy", "settle_now", "flip")
 #: Cycles without anything under way before a background evaluation starts, the one of the start included.
 QUIET = 3
@@ -162,7 +162,7 @@ def test_trigger_byte_decides_in_its_own_cycle():
         claimed = [c for c in b.trace if c >= identified and b.trace[c]["claimed"]]
         assert claimed == list(range(identified + 1, at + 1))
         check_evaluation(b, identified + LOAD_CYCLES - 1, 2)
-        assert [c for c in b.trace if b.trace[c]["content"]] == list(range(at + 1, at + WEIGH_DIRECT + 1))
+        assert [c for c in b.trace if b.trace[c]["direct"]] == list(range(at + 1, at + WEIGH_DIRECT + 1))
         # The benches hold what the entry has just made of the rows.
         check_evaluation(b, at + 1, 2, loads=False)
         check_aftermath(b, at + WEIGH_DIRECT, 2, 1)
@@ -178,7 +178,7 @@ def test_background_evaluation():
         assert b.decided == [(start + DECISION_CYCLES, 3, False)]
         check_evaluation(b, start + LOAD_CYCLES - 1, 3)
         check_aftermath(b, start + DECISION_CYCLES + WEIGH_BACKGROUND, 3, 0)
-        assert not any(b.trace[c]["content"] or b.trace[c]["claimed"] for c in range(start, b.cycle))
+        assert not any(b.trace[c]["direct"] or b.trace[c]["claimed"] for c in range(start, b.cycle))
         busy = [c for c in range(start - 1, b.cycle) if b.trace[c]["busy"]]
         assert busy == list(range(start - 1, start + DECISION_CYCLES + AFTER_BACKGROUND))
     simulate(test)
@@ -862,7 +862,7 @@ def test_nothing_pending_is_ever_lost(instruments):
             assert not (seen["settle_now"] and seen["flip"])
             tally["settled"] += seen["settle_now"]
             tally["flips"] += seen["flip"]
-            evaluates = seen["at"] and not seen["claimed"] and not seen["content"]
+            evaluates = seen["at"] and not seen["claimed"] and not seen["direct"]
             tally["squashed"] += bool(evaluates and x.get("identified"))
             bank ^= seen["flip"]
 
@@ -884,7 +884,7 @@ def test_nothing_pending_is_ever_lost(instruments):
                 assert not x.get("invalidate")
             for n in range(QUIET):
                 _, _, _, seen = past[first - n]
-                assert not any(seen[name] for name in ("claimed", "content", "weigh", "leave"))
+                assert not any(seen[name] for name in ("claimed", "direct", "weigh", "leave"))
                 assert not past[first - n][0]["updating"]
 
         wire = feed()
