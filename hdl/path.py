@@ -67,8 +67,12 @@ DecisionRecord = Signature({
     f.name: Out(signed(8 * f.size) if f.signed else 8 * f.size)
     for f in _LINK["Decision"].fields.values() if f.name not in ("sequence", "quoteId")})
 
-# The last byte of a SecurityID is as far before the trigger byte as an evaluation takes.
+# The last byte of a SecurityID is as far before the trigger byte as an evaluation takes; level, action and that byte
+# follow one another.
 _ENTRY = SCHEMA["MDIncrementalRefreshBook46"].groups["NoMDEntries"]
+assert [_ENTRY[name].end for name in ("MDPriceLevel", "MDUpdateAction")] == [
+    _ENTRY[name].offset for name in ("MDUpdateAction", "MDEntryType")]
+assert all(_ENTRY[name].size == 1 for name in ("MDPriceLevel", "MDUpdateAction", "MDEntryType"))
 assert _ENTRY["MDEntryType"].offset - (_ENTRY["SecurityID"].end - 1) == DECISION_CYCLES
 
 
@@ -190,13 +194,14 @@ class TickPath(wiring.Component):
         ]
 
         # ------------------------------------------------------------------ the eve of the trigger: what it will select
-        # With the last byte but one all is known of the entry but whether it is a bid, an offer or neither.
-        action = walker.data
+        # With the action, the last byte but one, all is known of the entry but whether it is bid, offer or neither.
+        # What it says is told before its register, and what the level before it said, in the cycle before.
         is_top, is_level, size_ok = Signal(), Signal(), Signal()
-        places, deletes, forgets, forgets_side = (
-            Cat(action == _ACTION[name] for name in names).any()
-            for names in (("New", "Change", "Overlay"), ("Delete",), ("DeleteFrom",), ("DeleteThru",)))
-        m.d.comb += [is_top.eq(walker.level == 1), is_level.eq((walker.level != 0) & (walker.level <= self.depth))]
+        places, deletes, forgets, forgets_side = actions = [
+            Signal(name=name) for name in ("places", "deletes", "forgets", "forgets_side")]
+        m.d.sync += [what.eq(Cat(self.rx_next == _ACTION[name] for name in names).any()) for what, names in zip(
+            actions, (("New", "Change", "Overlay"), ("Delete",), ("DeleteFrom",), ("DeleteThru",)), strict=True)]
+        m.d.sync += [is_top.eq(walker.data == 1), is_level.eq((walker.data != 0) & (walker.data <= self.depth))]
         m.d.sync += size_ok.eq((walker.size != 0) & (walker.size != _SIZE_NULL) & ~walker.size[-1])
         known = Signal()
         m.d.comb += known.eq(ticks.ok & size_ok)
@@ -208,7 +213,7 @@ class TickPath(wiring.Component):
         on_type = {"bid": Signal(Verdict, name="on_bid"), "ask": Signal(Verdict, name="on_ask")}
         with m.If(walker.eve):
             m.d.sync += [
-                kept_side.eq(is_level & (places | deletes | forgets | forgets_side)),
+                kept_side.eq(is_level & Cat(actions).any()),
                 on_reset.eq(hypotheses.pull_all),
             ]
             for side, cases in (("bid", (SAME, BID_PX, BID_SECOND)), ("ask", (SAME, ASK_PX, ASK_SECOND))):
@@ -262,14 +267,10 @@ class TickPath(wiring.Component):
         mine, kept = Signal(), Signal()
         updates = {name: Signal(name=f"update_{name}") for name in ("bid", "ask", "reset")}
         applied, publish, accept = Signal(), Signal(), Signal()
-        is_action = walker.action <= max(_ACTION.values())
-        m.d.comb += [
-            mine.eq(walker.entry & scheduler.claimed),
-            kept.eq(is_reset | ((is_bid | is_ask) & is_level & is_action)),
-        ]
+        m.d.comb += [mine.eq(walker.entry & scheduler.claimed), kept.eq(is_reset | ((is_bid | is_ask) & kept_side))]
         m.d.sync += [
-            updates["bid"].eq(mine & is_bid & is_level & is_action),
-            updates["ask"].eq(mine & is_ask & is_level & is_action), updates["reset"].eq(mine & is_reset),
+            updates["bid"].eq(mine & is_bid & kept_side), updates["ask"].eq(mine & is_ask & kept_side),
+            updates["reset"].eq(mine & is_reset),
             applied.eq(mine & kept), publish.eq(walker.publish), accept.eq(arbiter.accept),
         ]
         m.d.comb += [
