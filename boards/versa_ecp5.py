@@ -27,7 +27,7 @@ BOARD = Board(
     lamp=Pad("led", 0),
     loader=("-c", "ft2232"),
     instruments=64,
-    pnr_options=("--placer", "static"),
+    pnr_options=("--placer", "static", "--router", "router1"),
     card={
         # The PHY delays both clocks.
         "rx_delay_taps": 0,

@@ -19,7 +19,7 @@ class TradingState(wiring.Component):
     kill_pin : in(1) level. session_up : in(1). session_lost : in(1) strobe: the session is up in this cycle for the
         last time. feed_lost : in(1) level: the feed port's link or clock is gone.
     state : out(2), halt_cause : out(8), halt_nonce : out(32).
-    trading : out(1) ACTIVE or REDUCING.
+    trading : out(1) ACTIVE or REDUCING. A flip-flop.
     heartbeat_ok : out(1) G1: a heartbeat has been seen and is younger than a limit that is not zero. A flip-flop.
     armed, reduced : out(1) strobes: trading begins; from now on positions are only reduced.
     arm_refused : out(1) strobe: the session is not up or just being lost, the feed is lost, the magic is wrong, or the
@@ -71,7 +71,6 @@ class TradingState(wiring.Component):
             m.d.sync += [alive.eq(1), self.heartbeat_ok.eq(sooner)]
         with m.Else():
             m.d.sync += self.heartbeat_ok.eq(alive & later)
-        m.d.comb += self.trading.eq((self.state == ACTIVE) | (self.state == REDUCING))
 
         causes = Signal(8)
         m.d.comb += [
@@ -85,12 +84,12 @@ class TradingState(wiring.Component):
         m.d.sync += previous.eq(self.state)
         m.d.comb += self.changed.eq(previous != self.state)
         with m.If(causes != 0):
-            m.d.sync += [self.state.eq(HALTED), self.halt_cause.eq(self.halt_cause | causes)]
+            m.d.sync += [self.state.eq(HALTED), self.trading.eq(0), self.halt_cause.eq(self.halt_cause | causes)]
             m.d.comb += self.stopped.eq(self.trading)
             with m.If(self.state != HALTED):
                 m.d.sync += self.halt_nonce.eq(self.halt_nonce + 1)
         with m.Elif(self.disarm & self.trading):
-            m.d.sync += self.state.eq(DISARMED)
+            m.d.sync += [self.state.eq(DISARMED), self.trading.eq(0)]
             m.d.comb += self.stopped.eq(1)
         with m.Elif(self.reduce & (self.state == ACTIVE)):
             m.d.sync += self.state.eq(REDUCING)
@@ -101,7 +100,7 @@ class TradingState(wiring.Component):
         with m.Elif(self.arm):
             with m.If((self.state == DISARMED) & self.session_up & ~self.session_lost & ~self.feed_lost
                       & (self.data == registers.ARM_MAGIC)):
-                m.d.sync += self.state.eq(ACTIVE)
+                m.d.sync += [self.state.eq(ACTIVE), self.trading.eq(1)]
                 m.d.comb += self.armed.eq(1)
             with m.Else():
                 m.d.comb += self.arm_refused.eq(1)
