@@ -235,26 +235,28 @@ class Scheduler(wiring.Component):
             m.d.comb += expired.eq(of_found & ~stale)
 
         # Sets, in the order in which they overrule one another. In the cycle after a trigger its instrument still is
-        # `current`. What the gate says of a decision counts a cycle later: nothing starts so soon.
+        # `current`. What the gate says of a decision, and what a mass cancel has taken away, counts a cycle later:
+        # nothing starts so soon.
         now_touched, now_waiting, done, again = Signal(n), Signal(n), Signal(n), Signal(n)
-        deferred, waits = Signal(), Signal()
+        repeats, waits = Signal(), Signal()
         refilled = Signal()     # tokens have come since the decision
-        m.d.comb += [deferred.eq(self.window & self.deferred), waits.eq(self.window & self.wait_tokens)]
-        m.d.sync += refilled.eq(self.refill | (refilled & ~self.due & ~self.trigger))
-        # It went by what was live, so that a mass cancel in the same cycles leaves it pending.
-        cancelled = Signal()
-        m.d.sync += cancelled.eq(self.mass_cancel)
+        comes = refilled | self.refill
+        m.d.sync += [refilled.eq(self.refill | (refilled & ~self.due & ~self.trigger)),
+                     repeats.eq(self.window & (self.deferred | (self.wait_tokens & comes))),
+                     waits.eq(self.window & self.wait_tokens & ~comes)]
+        # A decision went by what was live, so that a mass cancel in the same cycles leaves it pending.
+        cancelled, was_live = Signal(), Signal(n)
+        m.d.sync += [cancelled.eq(self.mass_cancel), was_live.eq(self.live)]
         m.d.comb += [
             now_touched.eq(touched | Mux(self.applied, of_current, 0)),
-            now_waiting.eq(waiting | Mux(waits & ~refilled, of_decided, 0)),
-            done.eq(Mux(triggered & ~cancelled & ~self.mass_cancel, of_current, 0) | Mux(start, of_asked, 0)),
-            again.eq(Mux(squash, of_flight, 0) | Mux(deferred | (waits & refilled), of_decided, 0)),
+            now_waiting.eq(waiting | Mux(waits, of_decided, 0)),
+            done.eq(Mux(triggered & ~cancelled, of_current, 0) | Mux(start, of_asked, 0)),
+            again.eq(Mux(squash, of_flight, 0) | Mux(repeats, of_decided, 0)),
         ]
         m.d.sync += [
             pending.eq((pending | Mux(self.publish, now_touched, 0) | Mux(self.accept, stale, 0)
-                        | Mux(self.refill, now_waiting, 0) | (expired & self.live)
-                        | Mux(self.invalidate | self.mass_cancel, self.live, 0)
-                        | Mux(self.settle_now, of_current, 0)) & ~done | again
+                        | Mux(self.refill, now_waiting, 0) | (expired & self.live) | Mux(self.invalidate, self.live, 0)
+                        | Mux(self.settle_now, of_current, 0)) & ~done | again | Mux(cancelled, was_live, 0)
                        | Mux(self.evaluate_all | self.flip, all_, 0)),
             touched.eq(Mux(self.publish | self.invalidate, 0, now_touched & ~(expired & self.live))),
             stale.eq(Mux(self.accept, 0, stale | expired)),
