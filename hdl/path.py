@@ -29,7 +29,6 @@ _LINK = sbe.load("t2q_link")
 OUTCOME = _LINK.enums["Outcome"]
 FLAG = _LINK.sets["DecisionFlags"]
 _TYPE = SCHEMA.enums["MDEntryTypeBook"]
-_RESET = _TYPE["BookReset"]
 _ACTION = SCHEMA.enums["MDUpdateAction"]
 _SIZE_NULL = SCHEMA["MDIncrementalRefreshBook46"].groups["NoMDEntries"]["MDEntrySize"].null
 assert _SIZE_NULL == (1 << 31) - 1
@@ -209,28 +208,30 @@ class TickPath(wiring.Component):
         chosen = {
             "same": ~is_top & (places | deletes | forgets), "px": is_top & places & known, "second": is_top & deletes}
         lost = forgets_side | (is_top & (forgets | (places & ~known)))
-        primed, kept_side, on_reset = Signal(), Signal(), Signal()
-        on_type = {"bid": Signal(Verdict, name="on_bid"), "ask": Signal(Verdict, name="on_ask")}
+        # ... and which of them it is, is told before its register, too: what stands with the byte itself is what to do.
+        says = {what: self.rx_next == _TYPE[name] for what, name in (
+            ("bid", "Bid"), ("ask", "Offer"), ("reset", "BookReset"))}
+        is_bid, is_ask, is_reset = (Signal(name=f"is_{what}") for what in says)
+        m.d.sync += [flag.eq(said) for flag, said in zip((is_bid, is_ask, is_reset), says.values(), strict=True)]
+        primed, kept_side, changes, verdict = Signal(), Signal(), Signal(), Signal(Verdict)
         with m.If(walker.eve):
-            m.d.sync += [
-                kept_side.eq(is_level & Cat(actions).any()),
-                on_reset.eq(hypotheses.pull_all),
-            ]
+            keeps = is_level & Cat(actions).any()
+            want, pull = [], [says["reset"] & hypotheses.pull_all]
             for side, cases in (("bid", (SAME, BID_PX, BID_SECOND)), ("ask", (SAME, ASK_PX, ASK_SECOND))):
-                verdicts = [hypotheses.verdicts[h] for h in cases]
-                picks = list(zip(chosen.values(), verdicts, strict=True))
-                wants, pulls = Cat(c & v.want for c, v in picks).any(), Cat(c & v.pull for c, v in picks).any()
-                m.d.sync += [on_type[side].want.eq(is_level & wants),
-                             on_type[side].pull.eq(is_level & (pulls | (lost & hypotheses.pull_all)))]
+                picks = [(c, hypotheses.verdicts[h]) for c, h in zip(chosen.values(), cases, strict=True)]
+                want.append(says[side] & is_level & Cat(c & v.want for c, v in picks).any())
+                pull.append(says[side] & is_level & (Cat(c & v.pull for c, v in picks).any()
+                                                     | (lost & hypotheses.pull_all)))
+            m.d.sync += [
+                kept_side.eq(keeps), changes.eq(((says["bid"] | says["ask"]) & keeps) | says["reset"]),
+                verdict.want.eq(Cat(want).any()), verdict.pull.eq(Cat(pull).any()),
+            ]
         m.d.sync += primed.eq(walker.eve & walker.eve_ends_event & scheduler.claimed & ~walker.last)
 
         # ------------------------------------------------------------------ the trigger byte: fire
-        # What the byte says is told before its register, so that everything here comes from flip-flops, and the way to
-        # the pins is short: this is the path that the whole design is built around.
+        # Everything here comes from flip-flops, and the way to the pins is short: the whole design is built around it.
+        # While the exposure forgets an old session, unknown positions keep a verdict from asking for anything.
         may, go, hold = Signal(), Signal(), Signal()    # hold: a mass cancel is outstanding
-        is_bid, is_ask, is_reset = (Signal(name=f"is_{what}") for what in ("bid", "ask", "reset"))
-        m.d.sync += [is_bid.eq(self.rx_next == _TYPE["Bid"]), is_ask.eq(self.rx_next == _TYPE["Offer"]),
-                     is_reset.eq(self.rx_next == _RESET)]
         in_background = Signal(Verdict)
         with m.If(at[7]):
             m.d.sync += in_background.eq(hypotheses.verdicts[SAME])
@@ -238,17 +239,14 @@ class TickPath(wiring.Component):
         def leaves(verdict):
             return (verdict.want & buckets.new_ok) | (verdict.pull & buckets.cancel_ok)
 
-        trigger, direct, quotes, fired = Signal(), Signal(), Signal(), Signal()
+        trigger, quotes, fired = Signal(), Signal(), Signal()
         cancels, mass_cancel = Signal(), Signal()
         m.d.comb += [
-            may.eq(~hold & ~exposure.clearing & state.trading & state.heartbeat_ok & ~control.kill_pin
-                   & ~scheduler.fouled),
-            go.eq(may & self.ready),
-            direct.eq((is_bid & leaves(on_type["bid"])) | (is_ask & leaves(on_type["ask"]))
-                      | (is_reset & on_reset & buckets.cancel_ok)),
-            quotes.eq(may & ((self.rx.valid & primed & direct) | (scheduler.due & leaves(in_background)))),
+            may.eq(~hold & state.trading & state.heartbeat_ok & ~control.kill_pin & ~scheduler.fouled),
+            go.eq(may & self.ready & ~exposure.clearing),
+            quotes.eq(may & ((self.rx.valid & primed & leaves(verdict)) | (scheduler.due & leaves(in_background)))),
             fired.eq(quotes & self.ready),
-            trigger.eq(self.rx.valid & primed & (((is_bid | is_ask) & kept_side) | is_reset)),
+            trigger.eq(self.rx.valid & primed & changes),
             # Not in a cycle in which another decision is told: one record a cycle.
             cancels.eq(hold & buckets.cancel_ok & ~scheduler.leave), mass_cancel.eq(cancels & self.ready),
             self.fire.eq(quotes | cancels), self.kind.eq(Mux(hold, KIND_MASS_CANCEL, KIND_QUOTE)),

@@ -39,7 +39,7 @@ class TokenBuckets(wiring.Component):
     tokens : out(16) in the session's bucket.
     refill : out(1) a token is being added to some bucket: what waited may try again from the next cycle on.
 
-    Latency: ``new_ok`` and ``cancel_ok`` come from flip-flops, and show in cycle *c* + 1 what happened in cycle *c*;
+    Latency: ``new_ok`` and ``cancel_ok`` are flip-flops, and show in cycle *c* + 1 what happened in cycle *c*;
     that an instrument has spent its last token shows in *c* + 6. Buckets never go below zero and never above their
     size: a size that is set in cycle *c* cuts the session's, empties the others and moves the reserve, in *c* + 2. An
     instrument that spends nothing while 2^28 tokens come by may find fewer than it should, never more.
@@ -80,7 +80,7 @@ class TokenBuckets(wiring.Component):
                      is_some.eq(self.session_burst != 0)]
         kept, tokens = size[2:], self.tokens
         spends, rises, falls, whole = Signal(), Signal(), Signal(), Signal()
-        enough = Signal()       # in it, for a new quote
+        enough = Signal()       # will be in it, for a new quote
         m.d.comb += [
             spends.eq(self.spend_session & self.cancel_ok), rises.eq(session_tick & ~spends),
             falls.eq(spends & ~session_tick),
@@ -90,9 +90,9 @@ class TokenBuckets(wiring.Component):
         m.d.sync += [
             tokens.eq(Mux(whole, size, tokens + Mux(falls, -1, rises))),
             self.cancel_ok.eq(Mux(whole, is_some, rises | Mux(falls, tokens[1:].any(), self.cancel_ok))),
-            enough.eq(Mux(whole, is_some,
-                          Mux(falls, kept_and_one < tokens, Cat(Const(0, 1), kept) < Cat(rises, tokens)))),
         ]
+        m.d.comb += enough.eq(Mux(whole, is_some,
+                                  Mux(falls, kept_and_one < tokens, Cat(Const(0, 1), kept) < Cat(rises, tokens))))
 
         # An instrument's bucket is what it held when its last token was spent, and all that was given since: that is
         # worked out when the next one is spent. Until the first one it is as full as all were made.
@@ -138,9 +138,9 @@ class TokenBuckets(wiring.Component):
                          made.given.eq(given_next), some.eq((~resized).replicate(n))]
 
         # The bit of the one that is asked about is a cycle old: what has happened to all since is added.
-        picked, came, went, symbol_ok = Signal(), Signal(), Signal(), Signal()
+        picked, came, went = Signal(), Signal(), Signal()
         comes = symbol_tick | self.fill
         m.d.sync += [picked.eq(some.bit_select(self.index[:width], 1)), came.eq(comes & ~resized), went.eq(resized),
-                     symbol_ok.eq(((picked & ~went) | came | comes) & symbols_on & ~resized)]
-        m.d.comb += [self.new_ok.eq(enough & symbol_ok), self.refill.eq(session_tick | symbol_tick)]
+                     self.new_ok.eq(enough & ((picked & ~went) | came | comes) & symbols_on & ~resized)]
+        m.d.comb += self.refill.eq(session_tick | symbol_tick)
         return m
