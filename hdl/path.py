@@ -174,7 +174,7 @@ class TickPath(wiring.Component):
             arbiter.seq.eq(walker.seq), arbiter.seq_valid.eq(walker.seq_valid), walker.accept.eq(arbiter.accept),
             walker.refuse.eq(arbiter.duplicate),
             arbiter.take_back.eq(walker.poisoned & ~payload.frame_ok),
-            lookup.data.eq(walker.data), lookup.ahead.eq(self.rx_next),
+            lookup.ahead.eq(self.rx_next),
             lookup.place.eq(walker.security_id_place[:NARROWING]),
             lookup.write.eq(control.security_id_written), lookup.write_index.eq(control.security_index),
             lookup.write_id.eq(control.data), lookup.address.eq(scheduler.current),
@@ -272,7 +272,7 @@ class TickPath(wiring.Component):
             applied.eq(mine & kept), publish.eq(walker.publish), accept.eq(arbiter.accept),
         ]
         m.d.comb += [
-            book.address.eq(scheduler.current), book.load.eq(scheduler.load),
+            book.address.eq(scheduler.current), book.may_load.eq(scheduler.may_load), book.load.eq(scheduler.load),
             book.update_bid.eq(updates["bid"]), book.update_ask.eq(updates["ask"]),
             book.update_reset.eq(updates["reset"]), book.action.eq(walker.action), book.level.eq(walker.level),
             book.px.eq(ticks.ticks), book.size.eq(walker.size), book.known.eq(known), book.invalidate.eq(void),

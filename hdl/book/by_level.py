@@ -45,7 +45,8 @@ class BookByLevel(wiring.Component):
     -------
     address : in(8) instrument that is asked for.
     load : in(1) in the cycle after ``address`` came to rest, or later: take its top onto the bench. The bests stand
-        from the second cycle on, the seconds from the third, until the next ``load`` or update.
+        from the second cycle on, the seconds from the third, until the next ``load`` or update. ``may_load`` : in(1)
+        early in its cycle: with every ``load``, and otherwise where none comes in the next cycle.
     early_ask : out(:class:`Level`) the best offer in the first cycle after ``load``, the second one in the second; the
         best one otherwise.
     update_bid, update_ask : in(1, 1) apply the entry below to a side of the instrument on the bench, which is still on
@@ -70,7 +71,7 @@ class BookByLevel(wiring.Component):
         if not 2 <= depth <= _DEEPEST:
             raise ValueError(f"depth is {depth}, must be 2 to {_DEEPEST}")
         self.instruments, self.depth = instruments, depth
-        super().__init__({"address": In(8), "load": In(1), "update_bid": In(1), "update_ask": In(1),
+        super().__init__({"address": In(8), "may_load": In(1), "load": In(1), "update_bid": In(1), "update_ask": In(1),
                           "update_reset": In(1), "action": In(8), "level": In(8), "px": In(signed(32)),
                           "size": In(32), "known": In(1), "invalidate": In(1), "best_bid": Out(Level),
                           "best_ask": Out(Level), "early_ask": Out(Level), "second_bid": Out(Level),
@@ -131,7 +132,7 @@ class BookByLevel(wiring.Component):
             told, counts, came = (Signal(shape, name=f"{side}_{what}") for shape, what in (
                 (1, "told"), (1, "counts"), (Level, "came")))
             m.d.comb += [
-                read.addr.eq(Mux(self.busy, Cat(asked_for[:4], of), Cat(self.load, Const(0, 3), address))),
+                read.addr.eq(Mux(self.busy, Cat(asked_for[:4], of), Cat(self.may_load, Const(0, 3), address))),
                 came.eq(come), came.known.eq(come.known & counts),
                 write.addr.eq(Cat(middle, of)), write.en.eq(stores & (is_ask == (side == "ask"))),
             ]

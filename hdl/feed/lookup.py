@@ -13,8 +13,8 @@ class InstrumentLookup(wiring.Component):
     """Narrows down the configured SecurityIDs byte by byte, least significant first.
 
     All ids are compared at once, but eight bits a cycle, so that 256 of them are no slower than 16. With the last byte
-    the number of the one id is known that agrees in the bytes before it, in flip-flops: of those three the last one is
-    compared a cycle ahead. Whether the id agrees in all bytes is said by ``same``, some cycles later, while its rows
+    the number of the one id is known that agrees in the bytes before it, in flip-flops: every byte is compared a cycle
+    ahead. Whether the id agrees in all bytes is said by ``same``, some cycles later, while its rows
     are fetched. Ids that agree in their low 24 bits cannot be told apart in time: the number is then the bitwise OR of
     theirs, and what ``same`` says of that one holds.
 
@@ -25,8 +25,8 @@ class InstrumentLookup(wiring.Component):
     Members
     -------
     write : in(1), write_index : in(8), write_id : in(32) set one entry; 0 means unused.
-    data : in(8), place : in(3) byte *i* of an id is on ``data`` where bit *i* is set; in order, 0 to 2.
-    ahead : in(8) what ``data`` will be in the next cycle.
+    ahead : in(8), place : in(3) byte *i* of an id was on ``ahead`` in the cycle before where bit *i* is set; in order,
+        0 to 2.
     hit : out(1), index : out(8) an entry agrees in the three bytes; in the cycle after ``place[2]``.
     address : in(8), security_id : in(32) entry asked about, and the id that it should have.
     same : out(1) it has. Three cycles after ``address``.
@@ -34,31 +34,28 @@ class InstrumentLookup(wiring.Component):
 
     def __init__(self, instruments):
         self.instruments = instruments
-        super().__init__({"write": In(1), "write_index": In(8), "write_id": In(32), "data": In(8),
-                          "ahead": In(8), "place": In(NARROWING), "hit": Out(1), "index": Out(8),
-                          "address": In(8), "security_id": In(32), "same": Out(1)})
+        super().__init__({"write": In(1), "write_index": In(8), "write_id": In(32), "ahead": In(8),
+                          "place": In(NARROWING), "hit": Out(1), "index": Out(8), "address": In(8),
+                          "security_id": In(32), "same": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         n = self.instruments
         ids = [Signal(8 * NARROWING, name=f"security_id_{i}") for i in range(n)]
         used = Signal(n)
-        matches = Signal(n)     # in the bytes before the last one that is compared
-        agrees = Signal(n)      # in that one, if it is the one on `data`
+        matches = Signal(n)     # in the bytes so far
+        agrees = [Signal(n, name=f"agrees_{k}") for k in range(NARROWING)]  # in byte k, if that is the one
         write = Signal(n)
         m.d.comb += write.eq(self.write << self.write_index)
         for i in range(n):
             with m.If(write[i]):
                 m.d.sync += [ids[i].eq(self.write_id), used[i].eq(self.write_id != 0)]
-        with m.If(self.place[0]):
-            m.d.sync += matches.eq(used)
-        for k in range(NARROWING - 1):
+        m.d.sync += [its.eq(Cat(known.word_select(k, 8) == self.ahead for known in ids))
+                     for k, its in enumerate(agrees)]
+        for k, before in enumerate([used, *[matches] * (NARROWING - 2)]):
             with m.If(self.place[k]):
-                for i in range(n):
-                    with m.If(ids[i].word_select(k, 8) != self.data):
-                        m.d.sync += matches[i].eq(0)
-        m.d.sync += agrees.eq(Cat(its.word_select(NARROWING - 1, 8) == self.ahead for its in ids))
-        found = matches & agrees
+                m.d.sync += matches.eq(before & agrees[k])
+        found = matches & agrees[-1]
         m.d.sync += self.hit.eq(found.any())
         for bit in range((n - 1).bit_length()):
             m.d.sync += self.index[bit].eq(Cat(found[i] for i in range(n) if i >> bit & 1).any())

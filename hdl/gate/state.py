@@ -13,7 +13,8 @@ class TradingState(wiring.Component):
 
     Members
     -------
-    arm, disarm, reduce, kill, clear_halt : in(1) register strobes with ``data`` : in(32).
+    arm, disarm, reduce, kill, clear_halt : in(1) register strobes with ``data`` : in(32), which stands from the cycle
+        before them on.
     heartbeat : in(1) the heartbeat register is being written with ``data``.
     deadman_cycles : in(32) G1 limit.
     kill_pin : in(1) level. session_up : in(1). session_lost : in(1) strobe: the session is up in this cycle for the
@@ -30,8 +31,8 @@ class TradingState(wiring.Component):
 
     What halts: the kill register and the kill pin in every state; the dead-man, a lost session and a lost feed while
     trading, so that a session that was logged out in DISARMED leaves nothing to be cleared. A halt adds its causes to
-    those that are latched already, and ``clear_halt`` does nothing while the pin lasts. Nothing is armed without a
-    feed.
+    those that are latched already, and ``clear_halt`` does nothing while the pin lasts, nor in the first cycle of a
+    halt. Nothing is armed without a feed.
 
     Latency: a write or a cause in cycle *c* shows in ``state`` in *c* + 1. A heartbeat is weighed for two cycles and
     counts from the second one after its write on; the dead-man expires ``deadman_cycles`` cycles after that: this is
@@ -81,7 +82,10 @@ class TradingState(wiring.Component):
             causes[HALT_CAUSES["feed_lost"]].eq(self.trading & self.feed_lost),
         ]
         previous = Signal(2)
-        m.d.sync += previous.eq(self.state)
+        # What a command says is held against what it has to say a cycle ahead; a nonce that is new since is not it.
+        is_magic, is_nonce = Signal(), Signal()
+        m.d.sync += [previous.eq(self.state), is_magic.eq(self.data == registers.ARM_MAGIC),
+                     is_nonce.eq((self.data == self.halt_nonce) & (self.state == HALTED))]
         m.d.comb += self.changed.eq(previous != self.state)
         with m.If(causes != 0):
             m.d.sync += [self.state.eq(HALTED), self.trading.eq(0), self.halt_cause.eq(self.halt_cause | causes)]
@@ -94,12 +98,11 @@ class TradingState(wiring.Component):
         with m.Elif(self.reduce & (self.state == ACTIVE)):
             m.d.sync += self.state.eq(REDUCING)
             m.d.comb += self.reduced.eq(1)
-        with m.Elif(self.clear_halt & (self.state == HALTED) & (self.data == self.halt_nonce)):
+        with m.Elif(self.clear_halt & (self.state == HALTED) & is_nonce):
             m.d.sync += [self.state.eq(DISARMED), self.halt_cause.eq(0)]
             m.d.comb += self.cleared.eq(1)
         with m.Elif(self.arm):
-            with m.If((self.state == DISARMED) & self.session_up & ~self.session_lost & ~self.feed_lost
-                      & (self.data == registers.ARM_MAGIC)):
+            with m.If((self.state == DISARMED) & self.session_up & ~self.session_lost & ~self.feed_lost & is_magic):
                 m.d.sync += [self.state.eq(ACTIVE), self.trading.eq(1)]
                 m.d.comb += self.armed.eq(1)
             with m.Else():

@@ -69,9 +69,10 @@ class Scheduler(wiring.Component):
 
     Evaluation: ``current`` : out(8) the instrument, ``following`` : out(8) the one of the next cycle, ``choose`` :
     out(1) it is chosen in this one; its rows are to be taken onto the benches with ``load`` : out(1), those of the book
-    not when the bench holds what an entry has just made of them. ``at`` : out(8) bit *t* is set in cycle *t* of the
-    evaluation. ``claimed`` : out(1). ``fouled`` : out(1) the evaluation has been disturbed: it must
-    not decide. ``mid_event`` : out(1) the book is in the middle of an event, ``is_stale`` : out(1); both from cycle 1
+    not when the bench holds what an entry has just made of them. ``may_load`` : out(1) two cycles after the last
+    ``choose``, a flip-flop: ``load``, if at all, comes now. ``at`` : out(8) bit *t* is set in cycle *t* of the
+    evaluation. ``claimed`` : out(1). ``fouled`` : out(1) the evaluation has been disturbed: it must not decide.
+    ``mid_event`` : out(1) the book is in the middle of an event, ``is_stale`` : out(1); both from cycle 1
     on, of an instrument that is evaluated in the background. ``due`` : out(1) a background decision falls in this
     cycle. ``weigh`` : out(1) the gate weighs what was decided, ``direct`` : out(1) on a trigger byte. ``window`` :
     out(1) the cycle after; with it ``deferred`` : in(1) try again when the port is ready, or ``wait_tokens`` : in(1)
@@ -97,7 +98,8 @@ class Scheduler(wiring.Component):
             "evaluate_all": In(1), "stale_limit_write": In(1), "stale_limit_address": In(16), "stale_limit": In(32),
             "bank": In(1), "mass_cancel": In(1), "ready": In(1), "hold": In(1), "trading": In(1),
             "live": In(instruments), "refill": In(1), "disturbed": In(1),
-            "current": Out(8), "following": Out(8), "choose": Out(1), "load": Out(1), "at": Out(EVALUATION_CYCLES),
+            "current": Out(8), "following": Out(8), "choose": Out(1), "may_load": Out(1), "load": Out(1),
+            "at": Out(EVALUATION_CYCLES),
             "claimed": Out(1), "fouled": Out(1), "mid_event": Out(1), "is_stale": Out(1), "due": Out(1),
             "weigh": Out(1), "direct": Out(1), "deferred": In(1), "wait_tokens": In(1),
             "window": Out(1), "leave": Out(1), "decided": Out(8), "busy": Out(1)})
@@ -125,13 +127,13 @@ class Scheduler(wiring.Component):
         m.d.sync += [ring.eq(ring.rotate_left(1)), of_current.eq(1 << current)]
         of_asked, of_found = ring.rotate_right(1), ring.rotate_right(2)
 
-        # Background: instruments are asked in turn, a cycle ahead; what is pending now still is then.
+        # Background: instruments are asked in turn, two cycles ahead; what is pending now still is then.
         sweep, upcoming, asked = Signal(range(max(2, n))), Signal(range(max(2, n))), Signal(range(max(2, n)))
         eligible, is_eligible, any_eligible = Signal(n), Signal(), Signal()
-        m.d.comb += [upcoming.eq(Mux(sweep == n - 1, 0, sweep + 1)),
-                     eligible.eq(pending & (~touched | Mux(self.trading, 0, all_)))]
-        m.d.sync += [sweep.eq(upcoming), asked.eq(sweep), is_eligible.eq((eligible & ring).any()),
-                     any_eligible.eq(eligible.any())]
+        m.d.comb += upcoming.eq(Mux(sweep == n - 1, 0, sweep + 1))
+        m.d.sync += [sweep.eq(upcoming), asked.eq(sweep),
+                     eligible.eq(pending & (~touched | Mux(self.trading, 0, all_))),
+                     is_eligible.eq((eligible & ring).any()), any_eligible.eq(eligible.any())]
 
         # Host actions and background evaluations wait for a gap; there is one in every entry.
         tail = Signal(5)        # after a decision: a cycle, weigh, window, a cycle, leave
@@ -178,7 +180,8 @@ class Scheduler(wiring.Component):
         m.d.sync += [tail.eq(Cat(self.due, tail[0], self.weigh, tail[2:4])), steps.eq(Cat(loaded, self.at[:-1])),
                      triggered.eq(self.trigger)]
         m.d.comb += [following.eq(current), self.choose.eq(start | fetch | self.identified)]
-        m.d.sync += current.eq(following)
+        chosen = Signal()
+        m.d.sync += [current.eq(following), chosen.eq(self.choose), self.may_load.eq(chosen & ~self.choose)]
         with m.If(active & (step != DECISION_CYCLES)):
             m.d.sync += step.eq(step + 1)
         with m.If(self.due | (squash & ~claim) | weighing | settled | gives_up

@@ -217,7 +217,8 @@ class GoldenModel:
         self._last_busy = -3        # ... that a claim or a flight was seen in
         self._watched = (-1, None)  # (cycle up to which, instrument that is) decided on by one answer
         self._in_flight = (-1, -1)  # first and last cycle in which a quote is on its way that does not show as live
-        self._before = (-1, _Strobes(), 0, None)    # last cycle looked at: its strobes, what was eligible, the claim
+        #: Last cycle looked at: its strobes, what was eligible in it and before it, the claim.
+        self._before = (-1, _Strobes(), 0, 0, None)
         self._settling = None
         self._settle_at = None
         self._committing = False
@@ -634,10 +635,10 @@ class GoldenModel:
         claim, flight = self._claim, self._flight
 
         # What the feed did in the cycle before has its effect on books and scheduler in this one.
-        seen, r, eligible_before, was_claimed = self._before
+        seen, r, last_eligible, eligible_before, was_claimed = self._before
         eligible = self._pending & (~self._touched | (0 if trading else n_all))
         if seen != c - 1:
-            r, eligible_before, was_claimed = _Strobes(), eligible, claim
+            r, last_eligible, eligible_before, was_claimed = _Strobes(), eligible, eligible, claim
         void = r.gap or r.reset or r.poisoned or r.blind
         if self._feed_lost and not self._feed_was_lost:
             s.blind = True      # nobody knows what the books are now
@@ -841,7 +842,7 @@ class GoldenModel:
             self._wake(port.free)
         if self._waiting or (self._hold and not self._session_tokens.tokens):
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
-        self._before = c, s, eligible, claim
+        self._before = c, s, eligible, last_eligible, claim
         return bool(late or fired or mass_cancel or due or squash or expired or stopped or self._pending != before
                     or s.__dict__ or self._can_start(c + 1))
 

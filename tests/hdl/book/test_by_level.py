@@ -44,9 +44,11 @@ class Bench:
         ctx, dut = self.ctx, self.dut
         ctx.set(dut.address, instrument)
         await ctx.tick()
-        ctx.set(dut.load, 1)
+        for wire in (dut.may_load, dut.load):
+            ctx.set(wire, 1)
         await ctx.tick()
-        ctx.set(dut.load, 0)
+        for wire in (dut.may_load, dut.load):
+            ctx.set(wire, 0)
         self.held = instrument
         best, second = (known(level) for level in self.model[instrument].offers[:2])
         assert self.level("early_ask") == best

@@ -36,9 +36,9 @@ class Bench:
         return [(0, self.rng.getrandbits(8)) for _ in range(self.rng.choice((0, 0, 0, 1, 3)))]
 
     async def bytes(self, placed):
-        """(place, byte) after (place, byte), and each byte a cycle before as well."""
-        for (place, byte), (_, ahead) in itertools.pairwise([*placed, (0, 0)]):
-            for name, value in (("place", place), ("data", byte), ("ahead", ahead)):
+        """(place, byte) after (place, byte), each byte a cycle before its place."""
+        for (place, _), (_, ahead) in itertools.pairwise([*placed, (0, 0)]):
+            for name, value in (("place", place), ("ahead", ahead)):
                 self.ctx.set(getattr(self.dut, name), value)
             await self.ctx.tick()
 
@@ -53,7 +53,6 @@ class Bench:
             placed += [*(self.noise() if pauses else ()), (1 << k, security_id >> 8 * k & 0xFF)]
         await self.bytes(placed)
         ctx.set(dut.place, 0)
-        ctx.set(dut.data, security_id >> 8 * NARROWING)
         return ctx.get(dut.index) if ctx.get(dut.hit) else None
 
     async def same(self, index, security_id):

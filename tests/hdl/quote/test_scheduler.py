@@ -450,7 +450,7 @@ def test_without_tokens_it_waits_for_the_refill(late, direct):
             refill = b.cycle
             await b.step(refill=1)
         await b.step(40)
-        start = b.turn(max(refill + 2, after + QUIET - 1), 1)
+        start = b.turn(max(refill + 3, after + QUIET - 1), 1)
         assert b.decided == [(decided, 1, direct), (start + DECISION_CYCLES, 1, False)]
         await b.step(refill=1)      # nothing waits any more
         await b.step(40)
@@ -660,7 +660,7 @@ def test_staleness_exact(instruments):
                 while not b.decided:
                     await b.step()
                 found = next(c for c in itertools.count(accepted + limit + 2) if (c - 2) % instruments == i)
-                start = b.turn(found + 2, i)
+                start = b.turn(found + 3, i)
                 assert b.decided == [(start + DECISION_CYCLES, i, False)]
                 assert [b.trace[start + LOAD_CYCLES + t]["is_stale"] for t in range(1, EVALUATION_CYCLES)] == \
                     [1] * (EVALUATION_CYCLES - 1)
