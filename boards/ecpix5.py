@@ -24,6 +24,7 @@ BOARD = Board(
     lamp=Pad("rgb_led", 0),
     loader=("-b", "ecpix5"),
     instruments=256,
+    pnr_options=("--placer", "static", "--router", "router1"),
     card={
         # The PHY delays the receive clock by 1.2 ns as it comes out of reset, and the transmit clock not at all.
         "rx_delay_taps": 0,

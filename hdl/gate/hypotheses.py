@@ -81,15 +81,15 @@ class Hypotheses(wiring.Component):
             fits = (ref >> (Threshold.width - 1) == 0) | (ref >> (Threshold.width - 1) == -1)
             near = ref[:Threshold.width].as_signed()
             for side, (_, _, (low, high, up, down)) in found.items():
-                for what, of, holds in (("inside", inside, fits & (near >= low) & ~(near >= high)),
-                                        ("moved", moved, (near >= up) | ~(near >= down))):
-                    now, kept = (Signal(name=f"{side}_{what}_{n}_{when}") for when in ("now", "kept"))
-                    m.d.sync += now.eq(holds)
-                    with m.If(at[6]):
-                        m.d.sync += kept.eq(now)
-                    of[late][side] = now
-                    if early is not None:
-                        of[early][side] = kept
+                now, kept = ({what: Signal(name=f"{side}_{what}_{n}_{when}") for what in ("inside", "up", "down")}
+                             for when in ("now", "kept"))
+                m.d.sync += [now["inside"].eq(fits & (near >= low) & ~(near >= high)), now["up"].eq(near >= up),
+                             now["down"].eq(~(near >= down))]
+                with m.If(at[6]):
+                    m.d.sync += [kept[what].eq(now[what]) for what in now]
+                for h, its in ((early, kept), (late, now)):
+                    if h is not None:
+                        inside[h][side], moved[h][side] = its["inside"], its["up"] | its["down"]
 
         for h in range(HYPOTHESES):
             want, pull = [], []
