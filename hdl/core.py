@@ -86,7 +86,8 @@ class Core(wiring.Component):
         connect(m, verify.out, path.rx)
         connect(m, path.quote, order.quote)
         m.d.comb += [
-            path.cycle.eq(cycle), path.rx_next.eq(verify.next_data), order.time_ns.eq(time_ns),
+            path.cycle.eq(cycle), path.rx_next.eq(verify.next_data), path.rx_next_valid.eq(verify.next_valid),
+            order.time_ns.eq(time_ns),
             order.fire.eq(path.fire), order.kind.eq(path.kind), order.hot_busy.eq(path.hot_busy),
             path.ready.eq(order.ready), path.session_up.eq(order.status.session_up),
             path.session_lost.eq(order.session_lost),

@@ -102,7 +102,8 @@ class TickPath(wiring.Component):
 
     Members
     -------
-    rx : in(RxBytes) the feed port; ``rx_next`` : in(8) its ``data`` in the next cycle.
+    rx : in(RxBytes) the feed port; ``rx_next`` : in(8), ``rx_next_valid`` : in(1) its ``data`` and ``valid`` in the
+        next cycle.
     cycle : in(64) cycles since reset.
     control : in(PathControl), status : out(PathStatus), counters : out(PathCounters), ``drops`` : out(32) strobes by
         gate.
@@ -130,7 +131,8 @@ class TickPath(wiring.Component):
     def __init__(self, instruments=16, depth=10):
         self.instruments, self.depth = instruments, depth
         super().__init__({
-            "rx": In(RxBytes), "rx_next": In(8), "cycle": In(64), "control": In(PathControl), "status": Out(PathStatus),
+            "rx": In(RxBytes), "rx_next": In(8), "rx_next_valid": In(1), "cycle": In(64),
+            "control": In(PathControl), "status": Out(PathStatus),
             "counters": Out(PathCounters), "drops": Out(32), "row_address": Out(8), "row_choose": Out(1),
             "row": In(PARAM_ROW),
             "flip": Out(1), "bank": In(1), "session_up": In(1), "session_lost": In(1), "session_enabled": In(1),
@@ -226,7 +228,8 @@ class TickPath(wiring.Component):
                 kept_side.eq(keeps), changes.eq(((says["bid"] | says["ask"]) & keeps) | says["reset"]),
                 verdict.want.eq(Cat(want).any()), verdict.pull.eq(Cat(pull).any()),
             ]
-        m.d.sync += primed.eq(walker.eve & walker.eve_ends_event & scheduler.claimed & ~walker.last)
+        m.d.sync += primed.eq(walker.eve & walker.eve_ends_event & scheduler.claimed & ~walker.last
+                             & self.rx_next_valid)
 
         # ------------------------------------------------------------------ the trigger byte: fire
         # Everything here comes from flip-flops, and the way to the pins is short: the whole design is built around it.
@@ -244,9 +247,9 @@ class TickPath(wiring.Component):
         m.d.comb += [
             may.eq(~hold & state.trading & state.heartbeat_ok & ~control.kill_pin & ~scheduler.fouled),
             go.eq(may & self.ready & ~exposure.clearing),
-            quotes.eq(may & ((self.rx.valid & primed & leaves(verdict)) | (scheduler.due & leaves(in_background)))),
+            quotes.eq(may & ((primed & leaves(verdict)) | (scheduler.due & leaves(in_background)))),
             fired.eq(quotes & self.ready),
-            trigger.eq(self.rx.valid & primed & changes),
+            trigger.eq(primed & changes),
             # Not in a cycle in which another decision is told: one record a cycle.
             cancels.eq(hold & buckets.cancel_ok & ~scheduler.leave), mass_cancel.eq(cancels & self.ready),
             self.fire.eq(quotes | cancels), self.kind.eq(Mux(hold, KIND_MASS_CANCEL, KIND_QUOTE)),
@@ -486,7 +489,7 @@ class TickPath(wiring.Component):
         ]
         m.d.comb += [
             self.drops.eq(Mux(self.record_valid, record.reasons, 0)),
-            self.direct_quote.eq(fired & primed & self.rx.valid),
+            self.direct_quote.eq(fired & primed),
             self.state_changed.eq(state.changed), self.arm_refused.eq(state.arm_refused), self.gap.eq(arbiter.gap),
             self.gap_size.eq(arbiter.ahead), self.last_seq.eq(arbiter.last_seq),
             self.poisoned.eq(walker.poisoned), self.channel_reset.eq(walker.reset_channel),

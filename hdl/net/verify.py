@@ -27,7 +27,7 @@ class VerifyFirst(wiring.Component):
     -------
     rx : In(RxBytes), out : Out(RxBytes)
     ahead : In(RxBytes) what ``rx`` will be in the next cycle.
-    next_data : Out(8) what ``out.data`` will be in the next cycle.
+    next_data : Out(8), next_valid : Out(1) what ``out.data`` and ``out.valid`` will be in the next cycle.
     hold : In(1)
     """
 
@@ -35,6 +35,7 @@ class VerifyFirst(wiring.Component):
     ahead: In(RxBytes)
     out: Out(RxBytes)
     next_data: Out(8)
+    next_valid: Out(1)
     hold: In(1)
 
     def elaborate(self, platform):
@@ -51,12 +52,11 @@ class VerifyFirst(wiring.Component):
         with m.If(take):
             m.d.sync += under_way.eq(~fifo.o.last)
         # The choice stands before the registers: what follows has all of the cycle.
-        m.d.comb += self.next_data.eq(Mux(self.hold, fifo.o.data, self.ahead.data))
+        m.d.comb += [self.next_data.eq(Mux(self.hold, fifo.o.data, self.ahead.data)),
+                     self.next_valid.eq(Mux(self.hold, take, self.ahead.valid))]
+        m.d.sync += [self.out.data.eq(self.next_data), self.out.valid.eq(self.next_valid)]
         with m.If(self.hold):
-            m.d.sync += [self.out.valid.eq(take), self.out.sof.eq(take & ~under_way), self.out.eof.eq(end),
-                         self.out.ok.eq(end)]
+            m.d.sync += [self.out.sof.eq(take & ~under_way), self.out.eof.eq(end), self.out.ok.eq(end)]
         with m.Else():
-            m.d.sync += [getattr(self.out, name).eq(getattr(self.ahead, name)) for name in RxBytes.members
-                         if name != "data"]
-        m.d.sync += self.out.data.eq(self.next_data)
+            m.d.sync += [getattr(self.out, name).eq(getattr(self.ahead, name)) for name in ("sof", "eof", "ok")]
         return m

@@ -40,16 +40,17 @@ def play(frames, hold=True):
             await ctx.tick()
 
     async def sink(ctx):
-        cycle, frame, announced = 0, None, None
-        async for _, _, valid, sof, eof, ok, value, following in ctx.tick().sample(
-                dut.out.valid, dut.out.sof, dut.out.eof, dut.out.ok, dut.out.data, dut.next_data):
+        cycle, frame, announced = 0, None, (0, 0)
+        async for _, _, valid, sof, eof, ok, value, *following in ctx.tick().sample(
+                dut.out.valid, dut.out.sof, dut.out.eof, dut.out.ok, dut.out.data, dut.next_valid, dut.next_data):
+            assert valid == announced[0]
             if sof:
                 assert valid
                 assert frame is None, "a frame begins in another one"
                 frame = cycle, bytearray()
             if valid:
                 assert frame is not None, "a byte outside of a frame"
-                assert value == announced
+                assert value == announced[1]
                 assert cycle == frame[0] + len(frame[1]), "a gap in a frame"
                 frame[1].append(value)
             if eof:
