@@ -161,6 +161,7 @@ class Scheduler(wiring.Component):
 
         # The evaluation: what it is for, and how far it is.
         flying = Signal()   # a background evaluation that has not decided, whatever claims the mode
+        started = Signal()
         weighing, squash, loaded, ripe, settled = Signal(), Signal(), Signal(), Signal(), Signal()
         steps, was_identified = Signal.like(self.at), Signal()
         m.d.comb += [
@@ -178,7 +179,7 @@ class Scheduler(wiring.Component):
         m.d.sync += [ripe.eq(flying & background & (step == DECISION_CYCLES - 1) & ~squash),
                      settled.eq(settles & (step == SETTLE_CYCLES - 1) & ~gives_up & ~self.identified)]
         m.d.sync += [tail.eq(Cat(self.due, tail[0], self.weigh, tail[2:4])), steps.eq(Cat(loaded, self.at[:-1])),
-                     triggered.eq(self.trigger)]
+                     triggered.eq(self.trigger), started.eq(start)]
         m.d.comb += [following.eq(current), self.choose.eq(start | fetch | self.identified)]
         chosen = Signal()
         m.d.sync += [current.eq(following), chosen.eq(self.choose), self.may_load.eq(chosen & ~self.choose)]
@@ -238,8 +239,9 @@ class Scheduler(wiring.Component):
             m.d.comb += expired.eq(of_found & ~stale)
 
         # Sets, in the order in which they overrule one another. In the cycle after a trigger its instrument still is
-        # `current`. What the gate says of a decision, and what a mass cancel has taken away, counts a cycle later:
-        # nothing starts so soon.
+        # `current`. What has started, what the gate says of a decision, what a mass cancel has taken away, and new
+        # parameters count a cycle later: its rows are not on the benches yet, nothing starts so soon, and what starts
+        # under new parameters is evaluated twice.
         now_touched, now_waiting, done, again = Signal(n), Signal(n), Signal(n), Signal(n)
         repeats, waits = Signal(), Signal()
         refilled = Signal()     # tokens have come since the decision
@@ -248,19 +250,19 @@ class Scheduler(wiring.Component):
                      repeats.eq(self.window & (self.deferred | (self.wait_tokens & comes))),
                      waits.eq(self.window & self.wait_tokens & ~comes)]
         # A decision went by what was live, so that a mass cancel in the same cycles leaves it pending.
-        cancelled, was_live = Signal(), Signal(n)
-        m.d.sync += [cancelled.eq(self.mass_cancel), was_live.eq(self.live)]
+        cancelled, was_live, flipped = Signal(), Signal(n), Signal()
+        m.d.sync += [cancelled.eq(self.mass_cancel), was_live.eq(self.live), flipped.eq(self.flip)]
         m.d.comb += [
             now_touched.eq(touched | Mux(self.applied, of_current, 0)),
             now_waiting.eq(waiting | Mux(waits, of_decided, 0)),
-            done.eq(Mux(triggered & ~cancelled, of_current, 0) | Mux(start, of_asked, 0)),
+            done.eq(Mux(triggered & ~cancelled, of_current, 0) | Mux(started, of_flight, 0)),
             again.eq(Mux(squash, of_flight, 0) | Mux(repeats, of_decided, 0)),
         ]
         m.d.sync += [
             pending.eq((pending | Mux(self.publish, now_touched, 0) | Mux(self.accept, stale, 0)
                         | Mux(self.refill, now_waiting, 0) | (expired & self.live) | Mux(self.invalidate, self.live, 0)
                         | Mux(self.settle_now, of_current, 0)) & ~done | again | Mux(cancelled, was_live, 0)
-                       | Mux(self.evaluate_all | self.flip, all_, 0)),
+                       | Mux(self.evaluate_all | flipped, all_, 0)),
             touched.eq(Mux(self.publish | self.invalidate, 0, now_touched & ~(expired & self.live))),
             stale.eq(Mux(self.accept, 0, stale | expired)),
             waiting.eq(Mux(self.refill, 0, now_waiting & ~done)),

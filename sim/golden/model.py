@@ -110,7 +110,7 @@ class _Strobes:
 
     accept = applied = arm = blind = cancelled = clear_halt = cleared = commit = disarm = enabled = entry = None
     everything = foreign = frame_end = gap = heartbeat = identified = kill = leave = lost = poisoned = None
-    pos_commit = publish = publish_entry = reduce = reset = stopped = triggered = weighed = None
+    pos_commit = publish = publish_entry = reduce = reset = started = stopped = triggered = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
@@ -712,7 +712,7 @@ class GoldenModel:
         refill = self._session_ticks.is_tick(c) or self._symbol_ticks.is_tick(c)
         now_touched = self._touched | (1 << r.applied if r.applied is not None else 0)
         expired = self._expire(c, r.accept, was_claimed)
-        done = 1 << background if background is not None else 0
+        done = 1 << r.started if r.started is not None else 0
         if r.triggered is not None and not (mass_cancel or r.cancelled):    # it went by what was live
             done = 1 << r.triggered
         again = 1 << self._flight.instrument if squash else 0
@@ -743,9 +743,9 @@ class GoldenModel:
         if settle_now:
             pending |= 1 << self._settling
         pending = pending & ~done | again
-        if r.everything or flip:
+        if r.everything:
             pending |= n_all
-        if armed or reduced:
+        if armed or reduced or flip:
             s.everything = True
         if cleared:
             s.cleared = True
@@ -777,6 +777,7 @@ class GoldenModel:
         if squash or due:
             self._flight = None
         if background is not None:
+            s.started = background
             self._flight = _Flight(background, c)
             for later in (timing.load, timing.decision):
                 self._wake(c + later)
