@@ -62,13 +62,16 @@ class TokenBuckets(wiring.Component):
             left, tick = Signal(32, name=f"{name}_left"), Signal(name=f"{name}_tick")
             off, again = Signal(name=f"{name}_off", init=1), Signal(name=f"{name}_again")
             ends, few = Signal(name=f"{name}_ends"), Signal(name=f"{name}_few")
-            m.d.comb += tick.eq(~off & ends)
             m.d.sync += [off.eq(interval == 0), again.eq(restart)]
+            ending = Signal(name=f"{name}_ending")
+            m.d.sync += [ends.eq(ending), tick.eq(ending & (interval != 0))]
             is_few = interval[4:] == 0
             with m.If(again | ends | off):
-                m.d.sync += [left.eq(interval), few.eq(is_few), ends.eq(is_few & (interval[:4] == 1))]
+                m.d.sync += [left.eq(interval), few.eq(is_few)]
+                m.d.comb += ending.eq(is_few & (interval[:4] == 1))
             with m.Else():
-                m.d.sync += [left.eq(left - 1), few.eq(left[4:] == 0), ends.eq(few & (left[:4] == 2))]
+                m.d.sync += [left.eq(left - 1), few.eq(left[4:] == 0)]
+                m.d.comb += ending.eq(few & (left[:4] == 2))
             return tick
 
         session_tick = ticker("session", self.session_interval, self.restart_session)

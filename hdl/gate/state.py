@@ -52,7 +52,8 @@ class TradingState(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        last, seen, age = Signal(32), Signal(), Signal(32)
+        # `age`: what it will be in the next cycle, so that it is held against the limit in this one.
+        last, seen, age = Signal(32), Signal(), Signal(32, init=1)
         beat, beat_data = Signal(), Signal(32)      # a heartbeat as it was written
         counts, sooner, later = Signal(), Signal(), Signal()
         with m.If(age != 0xFFFFFFFF):
@@ -63,11 +64,9 @@ class TradingState(wiring.Component):
         with m.If(beat):
             m.d.sync += [last.eq(beat_data), seen.eq(1)]
         with m.If(counts):
-            m.d.sync += age.eq(1)
-        # What `age` will be in the next cycle, held against the limit in this one.
+            m.d.sync += age.eq(2)
         alive = Signal()
-        m.d.comb += [sooner.eq(self.deadman_cycles > 1),
-                     later.eq((age != 0xFFFFFFFF) & (age + 1 < self.deadman_cycles))]
+        m.d.comb += [sooner.eq(self.deadman_cycles > 1), later.eq(age < self.deadman_cycles)]
         with m.If(counts):
             m.d.sync += [alive.eq(1), self.heartbeat_ok.eq(sooner)]
         with m.Else():
@@ -81,17 +80,19 @@ class TradingState(wiring.Component):
             causes[HALT_CAUSES["session_lost"]].eq(self.trading & self.session_lost),
             causes[HALT_CAUSES["feed_lost"]].eq(self.trading & self.feed_lost),
         ]
-        previous = Signal(2)
+        # No two halts follow each other so closely that the next nonce would not be there.
+        previous, next_nonce = Signal(2), Signal(32, init=1)
         # What a command says is held against what it has to say a cycle ahead; a nonce that is new since is not it.
         is_magic, is_nonce = Signal(), Signal()
-        m.d.sync += [previous.eq(self.state), is_magic.eq(self.data == registers.ARM_MAGIC),
+        m.d.sync += [previous.eq(self.state), next_nonce.eq(self.halt_nonce + 1),
+                     is_magic.eq(self.data == registers.ARM_MAGIC),
                      is_nonce.eq((self.data == self.halt_nonce) & (self.state == HALTED))]
         m.d.comb += self.changed.eq(previous != self.state)
         with m.If(causes != 0):
             m.d.sync += [self.state.eq(HALTED), self.trading.eq(0), self.halt_cause.eq(self.halt_cause | causes)]
             m.d.comb += self.stopped.eq(self.trading)
             with m.If(self.state != HALTED):
-                m.d.sync += self.halt_nonce.eq(self.halt_nonce + 1)
+                m.d.sync += self.halt_nonce.eq(next_nonce)
         with m.Elif(self.disarm & self.trading):
             m.d.sync += [self.state.eq(DISARMED), self.trading.eq(0)]
             m.d.comb += self.stopped.eq(1)

@@ -83,10 +83,7 @@ class HostFrames(wiring.Component):
         m.d.sync += [fetched.eq(read.data), stored.eq(fetched)]
         m.d.comb += self.byte.eq(stored)
 
-        patched = Signal()
-        with m.Switch(self.length):
-            with m.Case(*sorted(PATCHED)):
-                m.d.comb += patched.eq(1)
+        patched = Signal(init=0 in PATCHED)     # the byte at `length` is
         # The two bytes of the sum change places with every byte, so that each is added to the lower one; the carry of
         # each goes into the other one with the next byte, and three bytes of zero drive out the last. One more, if need
         # be, puts them back into their places.
@@ -102,14 +99,15 @@ class HostFrames(wiring.Component):
         low = Mux(self.kind, MESSAGE_RANGE[0], FRAME_RANGE[0])
         high = Mux(self.kind, MESSAGE_RANGE[1], FRAME_RANGE[1])
         empty = [register.eq(0) for register in (
-            self.length, low_sum, high_sum, swapped, long_enough, too_long)]
+            self.length, low_sum, high_sum, swapped, long_enough, too_long)] + [patched.eq(patched.init)]
 
         with m.FSM(init="fetching"):
             with m.State("fetching"):
                 m.d.comb += addend.eq(Mux(patched, 0, data))
                 with m.If(got):
                     m.d.comb += [write.en.eq(1), step.eq(1)]
-                    m.d.sync += self.length.eq(self.length + 1)
+                    m.d.sync += [self.length.eq(self.length + 1),
+                                 patched.eq(Cat(self.length == n - 1 for n in sorted(PATCHED) if n).any())]
                     with m.If(self.length == low - 1):
                         m.d.sync += long_enough.eq(1)
                     with m.If(self.length == high):

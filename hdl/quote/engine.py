@@ -95,8 +95,11 @@ class QuoteEngine(wiring.Component):
         with m.If(at[4]):
             m.d.sync += bid.eq(bid_product)
 
-        # The bids come out one behind the other, so that one sum serves both.
-        with_entry = Mux(at[4], ask_product, entry) + Mux(at[4], bid_product, bid)
+        # The bids come out one behind the other, so that one sum serves both. (`second` is `at[4]`, unless an evaluation
+        # is given up in that very cycle.)
+        second = Signal()
+        m.d.sync += second.eq(at[3])
+        with_entry = Mux(second, ask_product, entry) + Mux(second, bid_product, bid)
         m.d.sync += [ref.eq(total >> _SCALE_BITS) for ref, total in zip(
             self.refs, (bid_product + ask, with_entry, entry + ask), strict=True)]
         m.d.comb += self.bound_notional.eq(ask_product)
