@@ -58,8 +58,8 @@ class Telemetry(wiring.Component):
     missing at the host is a record that was lost. As soon as there is room again, an event TELEMETRY_OVERFLOW follows,
     whose data is the number of records lost since the last one, and whose cycle is the one in which it is stored.
 
-    **Latency**: the first byte of a decision is on ``o`` 8 cycles after its strobe, that of a mass cancel 9 cycles,
-    that of an event 10 cycles, if nothing was waiting.
+    **Latency**: the first byte of a decision is on ``o`` 9 cycles after its strobe, that of a mass cancel 10 cycles,
+    that of an event 11 cycles, if nothing was waiting.
 
     **Rate**: a record is stored a word of 32 bits a cycle; meanwhile one decision, one mass cancel and one event of
     each kind can wait. So two decisions may follow one another after 3 cycles, and then one in every 30; one in
@@ -293,9 +293,10 @@ class Telemetry(wiring.Component):
         m.submodules.records = records = Memory(shape=WORD + 3, depth=size, init=[], attrs=BLOCK)
         write, read = records.write_port(), records.read_port(domain="comb")
         used = Signal(range(size + 1))              # words in the memory
-        room, fetch = Signal(), Signal()
+        room, fetch, some = Signal(), Signal(), Signal()
         m.d.sync += [
             used.eq(used + write.en - fetch),
+            some.eq(used != 0),     # nothing is fetched in two cycles running: there still is one
             # It may lack four words by then, the last ones of the record before.
             room.eq(used <= size - words - 4),
         ]
@@ -308,7 +309,7 @@ class Telemetry(wiring.Component):
         done = Signal()                             # the current word makes place for the next one
         is_event, final = current[WORD:WORD + 2]
         m.d.comb += [
-            fetch.eq((used != 0) & ~fetched & ~waits),
+            fetch.eq(some & ~fetched & ~waits),
             self.o.valid.eq(bytes_left != 0),
             self.o.data.eq(current[:8]),
             self.o.last.eq(final & (bytes_left == 1)),

@@ -53,16 +53,16 @@ class TradingState(wiring.Component):
         m = Module()
 
         # `age`: what it will be in the next cycle, so that it is held against the limit in this one.
-        last, seen, age = Signal(32), Signal(), Signal(32, init=1)
+        expected, seen, age = Signal(32), Signal(), Signal(32, init=1)
         beat, beat_data = Signal(), Signal(32)      # a heartbeat as it was written
         counts, sooner, later = Signal(), Signal(), Signal()
         with m.If(age != 0xFFFFFFFF):
             m.d.sync += age.eq(age + 1)
-        m.d.sync += [beat.eq(self.heartbeat), counts.eq(beat & (~seen | (beat_data == (last + 1)[:32])))]
+        m.d.sync += [beat.eq(self.heartbeat), counts.eq(beat & (~seen | (beat_data == expected)))]
         with m.If(self.heartbeat):
             m.d.sync += beat_data.eq(self.data)
         with m.If(beat):
-            m.d.sync += [last.eq(beat_data), seen.eq(1)]
+            m.d.sync += [expected.eq(beat_data + 1), seen.eq(1)]
         with m.If(counts):
             m.d.sync += age.eq(2)
         alive = Signal()

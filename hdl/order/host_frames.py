@@ -38,7 +38,7 @@ class HostFrames(wiring.Component):
         for the whole packet.
     available : Out(1), kind : Out(1), length : Out(11), sum : Out(16)
         A packet is held: its kind, bytes and (of a message) folded sum, big-endian words from its first byte. The sum
-        may come a cycle later.
+        may come two cycles later.
     position : In(11), byte : Out(8)
         Byte of the packet, as the host gave it.
     release : In(1)
@@ -89,7 +89,9 @@ class HostFrames(wiring.Component):
         # be, puts them back into their places.
         step, swapped = Signal(), Signal()
         low_sum, high_sum = Signal(9), Signal(9)
+        # Both what is added and that something is stand in registers, a cycle behind the byte.
         addend = Signal(8)
+        m.d.sync += [addend.eq(0), step.eq(0)]
         m.d.comb += self.sum.eq(Cat(low_sum[:8], high_sum[:8]))
         with m.If(step):
             m.d.sync += [low_sum.eq(high_sum[:8] + addend + low_sum[8]), high_sum.eq(low_sum[:8] + high_sum[8]),
@@ -99,14 +101,13 @@ class HostFrames(wiring.Component):
         low = Mux(self.kind, MESSAGE_RANGE[0], FRAME_RANGE[0])
         high = Mux(self.kind, MESSAGE_RANGE[1], FRAME_RANGE[1])
         empty = [register.eq(0) for register in (
-            self.length, low_sum, high_sum, swapped, long_enough, too_long)] + [patched.eq(patched.init)]
+            self.length, low_sum, high_sum, step, swapped, long_enough, too_long)] + [patched.eq(patched.init)]
 
         with m.FSM(init="fetching"):
             with m.State("fetching"):
-                m.d.comb += addend.eq(Mux(patched, 0, data))
                 with m.If(got):
-                    m.d.comb += [write.en.eq(1), step.eq(1)]
-                    m.d.sync += [self.length.eq(self.length + 1),
+                    m.d.comb += write.en.eq(1)
+                    m.d.sync += [step.eq(1), addend.eq(Mux(patched, 0, data)), self.length.eq(self.length + 1),
                                  patched.eq(Cat(self.length == n - 1 for n in sorted(PATCHED) if n).any())]
                     with m.If(self.length == low - 1):
                         m.d.sync += long_enough.eq(1)
@@ -115,13 +116,13 @@ class HostFrames(wiring.Component):
                     with m.If(final):
                         m.next = "folding once"
             with m.State("folding once"):
-                m.d.comb += step.eq(1)
+                m.d.sync += step.eq(1)
                 m.next = "folding twice"
             with m.State("folding twice"):
-                m.d.comb += step.eq(1)
+                m.d.sync += step.eq(1)
                 m.next = "checking length"
             with m.State("checking length"):
-                m.d.comb += step.eq(1)
+                m.d.sync += step.eq(1)
                 with m.If(~long_enough | too_long):
                     m.d.comb += self.bad.eq(1)
                     m.d.sync += [*empty, ready.eq(1)]
@@ -130,7 +131,7 @@ class HostFrames(wiring.Component):
                     m.d.sync += self.available.eq(1)
                     m.next = "available"
             with m.State("available"):
-                m.d.comb += step.eq(swapped)
+                m.d.sync += step.eq(swapped ^ step)
                 with m.If(self.release):
                     m.d.sync += [*empty, ready.eq(1), self.available.eq(0)]
                     m.next = "fetching"

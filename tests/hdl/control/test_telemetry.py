@@ -130,10 +130,10 @@ def test_every_field_and_latency():
             (name, values, began), = records
             assert name == "Decision"
             assert values == {**expected, "sequence": 0}
-            assert began == 110 + (9 if "cancel" in happening else 8)
+            assert began == 110 + (10 if "cancel" in happening else 9)
             assert not lost
     (_, values, began), = run([{}, {"GAP": 5}])[0]
-    assert began == 1 + 10
+    assert began == 1 + 11
 
 
 def test_every_event_has_its_code_data_and_cycle():
