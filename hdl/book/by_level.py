@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.feed.mdp3 import SCHEMA
-from hdl.memory import BLOCK
+from hdl.memory import BLOCK, told_of
 
 _ACTION = SCHEMA.enums["MDUpdateAction"]
 _STRIDE = 16    # places of a side in its memory, a power of two
@@ -129,15 +129,14 @@ class BookByLevel(wiring.Component):
             # The output of the memory is slow, and goes into a register as it is: whether it counts is told beside it.
             fetched, come = (Signal(Level, name=f"{side}_{what}", reset_less=True) for what in ("fetched", "come"))
             valid = Signal(n, name=f"{side}_valid")
-            told, counts, came = (Signal(shape, name=f"{side}_{what}") for shape, what in (
-                (1, "told"), (1, "counts"), (Level, "came")))
+            counts, came = Signal(name=f"{side}_counts"), Signal(Level, name=f"{side}_came")
+            told = told_of(m, valid, address, f"{side}_told", unless=self.invalidate)
             m.d.comb += [
                 read.addr.eq(Mux(self.busy, Cat(asked_for[:4], of), Cat(self.may_load, Const(0, 3), address))),
                 came.eq(come), came.known.eq(come.known & counts),
                 write.addr.eq(Cat(middle, of)), write.en.eq(stores & (is_ask == (side == "ask"))),
             ]
             m.d.sync += [fetched.eq(read.data), come.eq(fetched),
-                         told.eq(valid.bit_select(address, 1) & ~self.invalidate),
                          counts.eq(Mux(self.busy, counted & exists, told))]
             with m.If(first):
                 m.d.sync += best.eq(came)

@@ -5,6 +5,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hdl.memory import told_of
+
 #: With eight bits of tokens one word of block RAM.
 _GIVEN_BITS = 28
 
@@ -111,9 +113,10 @@ class TokenBuckets(wiring.Component):
                                              attrs={"ram_style": "distributed", "no_rw_check": 1})
         write, read = rows.write_port(), rows.read_port(domain="comb")
         width = max(1, (n - 1).bit_length())
-        fetched, is_own, row = Signal(_Row, reset_less=True), Signal(), Signal(_Row)
+        fetched, row = Signal(_Row, reset_less=True), Signal(_Row)
+        is_own = told_of(m, own, self.spender[:width], "is_own", unless=self.fill | resized)
         m.d.comb += [read.addr.eq(self.spender), row.eq(Mux(is_own, fetched, made))]
-        m.d.sync += [fetched.eq(read.data), is_own.eq(own.bit_select(self.spender[:width], 1))]
+        m.d.sync += [fetched.eq(read.data)]
 
         # What is left is worked out in the three cycles after a token went.
         some = Signal(n)                # one bit an instrument: its bucket holds a token
@@ -137,13 +140,14 @@ class TokenBuckets(wiring.Component):
         with m.Elif(taken[2] & ~since & (held_then[1:] == 0)):
             m.d.sync += some.bit_select(spender, 1).eq(0)
         with m.If(self.fill | resized):
-            m.d.sync += [own.eq(0), is_own.eq(0), taken.eq(0), made.tokens.eq(Mux(resized, 0, symbol_size)),
+            m.d.sync += [own.eq(0), taken.eq(0), made.tokens.eq(Mux(resized, 0, symbol_size)),
                          made.given.eq(given_next), some.eq((~resized).replicate(n))]
 
         # The bit of the one that is asked about is a cycle old: what has happened to all since is added.
-        picked, came, went = Signal(), Signal(), Signal()
+        came, went = Signal(), Signal()
+        picked = told_of(m, some, self.index[:width], "picked")
         comes = symbol_tick | self.fill
-        m.d.sync += [picked.eq(some.bit_select(self.index[:width], 1)), came.eq(comes & ~resized), went.eq(resized),
+        m.d.sync += [came.eq(comes & ~resized), went.eq(resized),
                      self.new_ok.eq(enough & ((picked & ~went) | came | comes) & symbols_on & ~resized)]
         m.d.comb += self.refill.eq(session_tick | symbol_tick)
         return m

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hdl.memory import BLOCK
+from hdl.memory import BLOCK, told_of
 
 
 class LiveQuote(data.Struct):
@@ -115,9 +115,8 @@ class Exposure(wiring.Component):
         ]
 
         bids, asks, known = self.live_bids, self.live_asks, Signal(n)    # one bit an instrument
-        asked = Signal(3)
-        m.d.sync += asked.eq(bids.bit_select(address, 1) | asks.bit_select(address, 1) << 1
-                             | known.bit_select(address, 1) << 2)
+        asked = [told_of(m, bits, address, f"asked_{what}") for what, bits in (
+            ("bid", bids), ("ask", asks), ("known", known))]
         with m.If(self.load):
             m.d.sync += [self.live.eq(quotes), self.known.eq(positions), self.bid_live.eq(asked[0]),
                          self.ask_live.eq(asked[1]), self.position_known.eq(asked[2])]

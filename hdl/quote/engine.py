@@ -95,8 +95,8 @@ class QuoteEngine(wiring.Component):
         with m.If(at[4]):
             m.d.sync += bid.eq(bid_product)
 
-        # The bids come out one behind the other, so that one sum serves both. (`second` is `at[4]`, unless an evaluation
-        # is given up in that very cycle.)
+        # The bids come out one behind the other, so that one sum serves both. `second` is `at[4]`, unless an evaluation
+        # is given up in that very cycle.
         second = Signal()
         m.d.sync += second.eq(at[3])
         with_entry = Mux(second, ask_product, entry) + Mux(second, bid_product, bid)
