@@ -26,6 +26,15 @@ BUILD = ROOT / "build"
 #: cannot be taken apart by the placer.
 SHORT_CARRY = 8
 
+#: Registers that share a clock enable, and a synchronous reset: with fewer of them it becomes part of their logic. A
+#: slice and a tile of the chip have few such signals, so that a set of one or two registers keeps others out of the
+#: slices around it and drives the rest of the design apart.
+LEAST_ENABLED, LEAST_RESET = 6, 8
+
+#: What a wire between two cells is taken to cost when logic is mapped, in ps. With the 300 that ``synth_lattice`` has
+#: for it, carry chains look long and LUTs in a row short, and they become as many as the longest chain allows.
+WIRE_PS = 900
+
 #: Called with a stage and what the tool is doing in it.
 Progress = Callable[[str, str], None]
 
@@ -161,21 +170,36 @@ def _tail(log, lines=12):
     return "\n".join((errors or text)[-lines:])
 
 
-def synthesise(rtlil, directory, *, top="top", options: Sequence[str] = (), progress: Progress | None = None):
-    """Synthesise RTLIL text for ECP5 into ``directory/top.json``; returns (its path, seconds)."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "top.il").write_text(rtlil)
+#: What ECP5 has, as ``synth_lattice`` says it to ``dfflegalize``.
+_REGISTERS = ("$_DFF_?_ 01", "$_DFF_?P?_ r", "$_SDFF_?P?_ r", "$_DFFE_??_ 01", "$_DFFE_?P??_ r", "$_SDFFE_?P??_ r")
+
+
+def _script(top, options):
+    """What Yosys does with ``top.il``: ``synth_lattice`` in steps, with a say on carries, registers and wires."""
     synth = f"synth_lattice -family ecp5 {' '.join(options)} -top {top}"
-    script = "\n".join((
+    return "\n".join((
         "read_rtlil top.il",
         f"{synth} -run begin:map_gates",
         f"select -set short t:$alu r:Y_WIDTH<={SHORT_CARRY} %i",
         "techmap -map +/techmap.v @short",
         "opt",
-        f"{synth} -run map_gates:",
+        f"{synth} -run map_gates:map_ffs",
+        "opt_clean",
+        f"dfflegalize {' '.join(f'-cell {cell}' for cell in _REGISTERS)} -mince {LEAST_ENABLED} -minsrst {LEAST_RESET}",
+        f"{synth} -run map_ffs:map_luts",
+        "check -latchonly -assert",
+        f"abc9 -W {WIRE_PS}",
+        "clean",
+        f"{synth} -run map_cells:",
         "write_json top.json", ""))
-    (directory / "top.ys").write_text(script)
+
+
+def synthesise(rtlil, directory, *, top="top", options: Sequence[str] = (), progress: Progress | None = None):
+    """Synthesise RTLIL text for ECP5 into ``directory/top.json``; returns (its path, seconds)."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "top.il").write_text(rtlil)
+    (directory / "top.ys").write_text(_script(top, options))
     step = re.compile(r"\d+(?:\.\d+)*\. Executing (\S+)")
 
     def describe(line):
@@ -193,7 +217,7 @@ def synthesise_cached(rtlil, directory, *, options: Sequence[str] = (), progress
     """Like :func:`synthesise`, unless the same was done there before; returns (path, seconds, 0.0 if it was)."""
     directory = Path(directory)
     netlist, done = directory / "top.json", directory / "synthesised.txt"
-    key = hashlib.sha256("\n".join([*options, rtlil]).encode()).hexdigest()
+    key = hashlib.sha256((_script("top", options) + rtlil).encode()).hexdigest()
     if netlist.exists() and done.exists() and done.read_text() == key:
         return netlist, 0.0
     done.unlink(missing_ok=True)
