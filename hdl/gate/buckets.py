@@ -32,7 +32,7 @@ class TokenBuckets(wiring.Component):
         interval changes in no other way.
     fill : in(1) fill every bucket (arming).
     spend_session : in(1) take one session token. The session bucket must hold one.
-    spend_symbol : in(1) take one token of instrument ``spender`` : in(8) too, which has been at rest for a cycle; at
+    spend_symbol : in(1) take one token of instrument ``spender`` : in(8) too, which has been at rest for two cycles; at
         least six cycles after the last one. There must be one.
     index : in(8) instrument asked about; it has been at rest for two cycles.
     new_ok : out(1) a new or changed quote of ``index`` may go: its bucket holds a token, and the session's bucket holds
@@ -114,7 +114,8 @@ class TokenBuckets(wiring.Component):
         write, read = rows.write_port(), rows.read_port(domain="comb")
         width = max(1, (n - 1).bit_length())
         fetched, row = Signal(_Row, reset_less=True), Signal(_Row)
-        is_own = told_of(m, own, self.spender[:width], "is_own", unless=self.fill | resized)
+        was_own, is_own = told_of(m, own, self.spender[:width], "was_own", unless=self.fill | resized), Signal()
+        m.d.sync += is_own.eq(was_own & ~(self.fill | resized))
         m.d.comb += [read.addr.eq(self.spender), row.eq(Mux(is_own, fetched, made))]
         m.d.sync += [fetched.eq(read.data)]
 

@@ -222,7 +222,7 @@ def test_random():
             new = {}
             rested += 1
             if rested > 5 and rng.random() < .2:
-                spender, rested = rng.randrange(instruments), 5
+                spender, rested = rng.randrange(instruments), 4
             asks = rng.randrange(instruments) if rng.random() < .2 else index[1]
             x = dict.fromkeys(STROBES, 0) | {"index": asks, "spender": spender}
             if rng.random() < .05:
@@ -292,7 +292,7 @@ def test_against_the_golden_model():
         for c in range(1, 6000):
             # The link takes some cycles for every write; a value shows a cycle after its strobe.
             if quiet < -1 and rng.random() < .3:
-                spender, quiet = rng.randrange(instruments), 1
+                spender, quiet = rng.randrange(instruments), 2
             x = dict.fromkeys(STROBES, 0) | {"spender": spender}
             registers |= writes
             writes = {}
