@@ -33,6 +33,10 @@ def told_of(m, bits, index, name, unless=0):
     """
     low = _AT_ONCE.bit_length() - 1
     rows = [bits[at:at + _AT_ONCE] for at in range(0, len(bits), _AT_ONCE)]
-    chosen, row = Signal(len(rows), name=f"{name}_chosen"), Signal(max(0, len(index) - low), name=f"{name}_row")
-    m.d.sync += [chosen.eq(Cat(each.bit_select(index[:low], 1) & ~unless for each in rows)), row.eq(index[low:])]
-    return chosen.bit_select(row, 1) if len(rows) > 1 else chosen[0]
+    chosen = Signal(len(rows), name=f"{name}_chosen")
+    m.d.sync += chosen.eq(Cat(each.bit_select(index[:low], 1) & ~unless for each in rows))
+    if len(rows) == 1:
+        return chosen[0]
+    row = Signal(len(index) - low, name=f"{name}_row")
+    m.d.sync += row.eq(index[low:])
+    return chosen.bit_select(row, 1)

@@ -336,10 +336,10 @@ class TickPath(wiring.Component):
         m.d.sync += [limit_set.eq(self.row.stale_cycles != 0),
                      fresh.eq(~scheduler.is_stale & ~scheduler.mid_event & limit_set)]
         for h, (bid, ask) in bests.items():
-            m.d.sync += book_ok[h].eq(bid.known & ask.known & (bid.px < ask.px))
-        m.d.sync += [book_ok[BID_PX].eq(book.best_ask.known & (ticks.ticks < book.best_ask.px)),
-                     book_ok[ASK_PX].eq(book.best_bid.known & (book.best_bid.px < ticks.ticks))]
-        m.d.comb += hypotheses.book_ok.eq(Mux(fresh, book_ok, 0))
+            m.d.sync += book_ok[h].eq(fresh & bid.known & ask.known & (bid.px < ask.px))
+        m.d.sync += [book_ok[BID_PX].eq(fresh & book.best_ask.known & (ticks.ticks < book.best_ask.px)),
+                     book_ok[ASK_PX].eq(fresh & book.best_bid.known & (book.best_bid.px < ticks.ticks))]
+        m.d.comb += hypotheses.book_ok.eq(book_ok)
 
         # ------------------------------------------------------------------ the moment of a decision
         # It is kept for what follows in the shadow of the frame's headers.

@@ -81,15 +81,15 @@ class Hypotheses(wiring.Component):
             fits = (ref >> (Threshold.width - 1) == 0) | (ref >> (Threshold.width - 1) == -1)
             near = ref[:Threshold.width].as_signed()
             for side, (_, _, (low, high, up, down)) in found.items():
-                now, kept = ({what: Signal(name=f"{side}_{what}_{n}_{when}") for what in ("inside", "up", "down")}
+                now, kept = ({what: Signal(name=f"{side}_{what}_{n}_{when}") for what in ("inside", "moved")}
                              for when in ("now", "kept"))
-                m.d.sync += [now["inside"].eq(fits & (near >= low) & ~(near >= high)), now["up"].eq(near >= up),
-                             now["down"].eq(~(near >= down))]
+                m.d.sync += [now["inside"].eq(fits & (near >= low) & ~(near >= high)),
+                             now["moved"].eq((near >= up) | ~(near >= down))]
                 with m.If(at[6]):
                     m.d.sync += [kept[what].eq(now[what]) for what in now]
                 for h, its in ((early, kept), (late, now)):
                     if h is not None:
-                        inside[h][side], moved[h][side] = its["inside"], its["up"] | its["down"]
+                        inside[h][side], moved[h][side] = its["inside"], its["moved"]
 
         for h in range(HYPOTHESES):
             want, pull = [], []
