@@ -218,12 +218,14 @@ class TickPath(wiring.Component):
         primed, kept_side, changes, verdict = Signal(), Signal(), Signal(), Signal(Verdict)
         with m.If(walker.eve):
             keeps = is_level & Cat(actions).any()
+            of = hypotheses.verdicts
+            loses = lost & hypotheses.pull_all
             want, pull = [], [says["reset"] & hypotheses.pull_all]
-            for side, cases in (("bid", (SAME, BID_PX, BID_SECOND)), ("ask", (SAME, ASK_PX, ASK_SECOND))):
-                picks = [(c, hypotheses.verdicts[h]) for c, h in zip(chosen.values(), cases, strict=True)]
-                want.append(says[side] & is_level & Cat(c & v.want for c, v in picks).any())
-                pull.append(says[side] & is_level & (Cat(c & v.pull for c, v in picks).any()
-                                                     | (lost & hypotheses.pull_all)))
+            for side, px, second in (("bid", BID_PX, BID_SECOND), ("ask", ASK_PX, ASK_SECOND)):
+                for out, what, more in ((want, "want", 0), (pull, "pull", loses)):
+                    same = (chosen["same"] & of[SAME][what]) | more
+                    moves = (chosen["px"] & of[px][what]) | (chosen["second"] & of[second][what])
+                    out.append(says[side] & is_level & (same | moves))
             m.d.sync += [
                 kept_side.eq(keeps), changes.eq(((says["bid"] | says["ask"]) & keeps) | says["reset"]),
                 verdict.want.eq(Cat(want).any()), verdict.pull.eq(Cat(pull).any()),

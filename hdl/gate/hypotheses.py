@@ -69,10 +69,12 @@ class Hypotheses(wiring.Component):
                 m.d.sync += [base.eq(px - ~above if more else px + above),      # - ~x is x + 1
                              final.eq(Cat(offset[:8], base).as_signed() + self.skew)]
                 limit.append(final)
-            static = Signal(name=f"{name}_static")
+            # Right but for the price; that, and to be quoted anew whatever the price.
+            static, stirs = Signal(name=f"{name}_static"), Signal(name=f"{name}_stirs")
+            may = (limits.fixed == 0) & (limits.reduces | ~self.reducing)
             with m.If(at[6]):
-                m.d.sync += static.eq((limits.fixed == 0) & (limits.reduces | ~self.reducing))
-            found[name] = limits, static, limit
+                m.d.sync += [static.eq(may), stirs.eq(may & limits.resize)]
+            found[name] = limits, static, stirs, limit
 
         # What is found in cycle 5 is kept, what is found in cycle 6 is used at once.
         inside, moved = ({h: {} for h in range(HYPOTHESES)} for _ in range(2))
@@ -80,7 +82,7 @@ class Hypotheses(wiring.Component):
             ref = self.refs[n]
             fits = (ref >> (Threshold.width - 1) == 0) | (ref >> (Threshold.width - 1) == -1)
             near = ref[:Threshold.width].as_signed()
-            for side, (_, _, (low, high, up, down)) in found.items():
+            for side, (_, _, _, (low, high, up, down)) in found.items():
                 now, kept = ({what: Signal(name=f"{side}_{what}_{n}_{when}") for what in ("inside", "moved")}
                              for when in ("now", "kept"))
                 m.d.sync += [now["inside"].eq(fits & (near >= low) & ~(near >= high)),
@@ -92,12 +94,13 @@ class Hypotheses(wiring.Component):
                         inside[h][side], moved[h][side] = its["inside"], its["moved"]
 
         for h in range(HYPOTHESES):
+            # Two LUTs deep each: the trigger byte waits for these.
             want, pull = [], []
-            for side, (limits, static, _) in found.items():
-                right = static & self.book_ok[h] & inside[h][side]
-                want.append(right & (limits.resize | moved[h][side]))
-                pull.append(limits.live & ~right)
-            m.d.comb += [self.verdicts[h].want.eq(Cat(want).any()), self.verdicts[h].pull.eq(Cat(pull).any())]
+            for side, (limits, static, stirs, _) in found.items():
+                want.append(inside[h][side] & (stirs | (static & moved[h][side])))
+                pull.append(limits.live & ~(static & inside[h][side]))
+            m.d.comb += [self.verdicts[h].want.eq(self.book_ok[h] & Cat(want).any()),
+                         self.verdicts[h].pull.eq(Cat(pull).any() | (self.pull_all & ~self.book_ok[h]))]
         m.d.comb += [self.pull_all.eq(self.bid.live | self.ask.live), self.bid_moved.eq(moved[SAME]["bid"]),
                      self.ask_moved.eq(moved[SAME]["ask"])]
         return m

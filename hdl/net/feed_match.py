@@ -127,7 +127,8 @@ class FeedMatch(wiring.Component):
             m.d.sync += history.eq(window)
 
         where = Signal(_Where)
-        at = Signal(range(net.IPV4.size))       # offset of the byte in its header
+        # Offset of the byte in its header, one bit each; and whether it is odd.
+        at, odd = Signal(net.IPV4.size, init=1), Signal()
         verdict = Signal(_Verdict)
         line_on = [Signal(name=f"line_{name}_on") for name in "ab"]     # still possible by what has arrived
         lines = [(self.line_a_ip, self.line_a_port), (self.line_b_ip, self.line_b_port)]
@@ -149,7 +150,15 @@ class FeedMatch(wiring.Component):
 
         def after(header, name):
             """The byte behind the field `name` of `header` arrives: what was found of the field is acted upon."""
-            return at == header.fields[name].end
+            return at[header.fields[name].end]
+
+        def go_to(offset):
+            m.d.sync += [at.eq(1 << offset), odd.eq(offset & 1)]
+
+        def below(number, limit):
+            """``number < limit`` for a constant, without a carry chain."""
+            low = (limit - 1).bit_length()
+            return ~number[low:].any() & (number[:low] < limit)
 
         def drop(reason):
             m.d.sync += [verdict.eq(reason), where.eq(_Where.IGNORED)]
@@ -162,11 +171,11 @@ class FeedMatch(wiring.Component):
             "other_vid": value(net.VLAN, "tci")[:12] != self.vlan[:12],
             "bad_version": (rx.data[4:] != net.IPV4_NO_OPTIONS >> 4) | (rx.data[:4] < net.IPV4_NO_OPTIONS & 0xF),
             "options": rx.data[:4] != net.IPV4_NO_OPTIONS & 0xF,
-            "too_short": value(net.IPV4, "total_length") < net.IPV4.size,
+            "too_short": below(value(net.IPV4, "total_length"), net.IPV4.size),
             # Below "don't fragment" stand "more fragments" and the offset.
             "fragment": (value(net.IPV4, "flags_fragment") & (net.IPV4_DONT_FRAGMENT - 1)) != 0,
             "other_protocol": value(net.IPV4, "protocol") != net.PROTOCOL_UDP,
-            "bad_length": (value(net.UDP, "length") < net.UDP.size) | (value(net.UDP, "length") != udp_length),
+            "bad_length": below(value(net.UDP, "length"), net.UDP.size) | (value(net.UDP, "length") != udp_length),
         }
         for name, (ip, port) in zip("ab", lines, strict=True):
             found |= {f"mac_{name}": value(net.ETHERNET, "dst") == _multicast_mac(ip), f"on_{name}": ip != 0,
@@ -182,17 +191,17 @@ class FeedMatch(wiring.Component):
         ]
 
         with m.If(rx.valid):
-            m.d.sync += at.eq(at + 1)
+            m.d.sync += [at.eq(at << 1), odd.eq(~odd)]
         with m.Switch(where):
             with m.Case(_Where.ETHERNET):
                 with m.If(rx.valid):
                     with m.If(after(net.ETHERNET, "dst")):
                         m.d.sync += [on.eq(is_[f"mac_{name}"] & is_[f"on_{name}"])
                                      for name, on in zip("ab", line_on, strict=True)]
-                    with m.If((at == net.ETHERNET.fields["dst"].end + 1) & ~(line_on[0] | line_on[1])):
+                    with m.If(at[net.ETHERNET.fields["dst"].end + 1] & ~(line_on[0] | line_on[1])):
                         drop(_Verdict.NOT_OURS)
                     with m.If(after(net.ETHERNET, "ethertype")):
-                        m.d.sync += at.eq(1)
+                        go_to(1)
                         with m.If(is_["ipv4"] & (self.vlan[16] | ~self.vlan[17])):
                             m.d.sync += where.eq(_Where.IPV4)
                         with m.Elif(is_["vlan"] & self.vlan[16:18].any()):
@@ -205,10 +214,10 @@ class FeedMatch(wiring.Component):
                 # tag, and then the EtherType proper.
                 tci_end = net.VLAN.fields["tci"].size
                 with m.If(rx.valid):
-                    with m.If((at == tci_end) & ~self.vlan[16] & is_["other_vid"]):
+                    with m.If(at[tci_end] & ~self.vlan[16] & is_["other_vid"]):
                         drop(_Verdict.NOT_OURS)
-                    with m.If(at == tci_end + net.ETHERNET.fields["ethertype"].size):
-                        m.d.sync += at.eq(1)
+                    with m.If(at[tci_end + net.ETHERNET.fields["ethertype"].size]):
+                        go_to(1)
                         with m.If(is_["ipv4"]):
                             m.d.sync += where.eq(_Where.IPV4)
                         with m.Else():
@@ -224,14 +233,14 @@ class FeedMatch(wiring.Component):
             m.d.sync += udp_length.eq(total_length - net.IPV4.size)
             with m.Case(_Where.IPV4):
                 with m.If(rx.valid):
-                    with m.If(at[0]):
+                    with m.If(odd):
                         m.d.sync += Cat(header_sum, carry).eq(header_sum + window[:16] + carry)
                     with m.If(after(net.IPV4, "version_ihl")):
                         with m.If(is_["bad_version"]):
                             drop(_Verdict.BAD_HEADER)
                         with m.Elif(is_["options"]):
                             drop(_Verdict.IP_OPTIONS)
-                    with m.If(at == net.IPV4.fields["total_length"].end - 1):
+                    with m.If(at[net.IPV4.fields["total_length"].end - 1]):
                         m.d.sync += total_length.eq(value(net.IPV4, "total_length"))
                     with m.If(after(net.IPV4, "total_length") & is_["too_short"]):
                         drop(_Verdict.BAD_HEADER)
@@ -239,14 +248,15 @@ class FeedMatch(wiring.Component):
                         drop(_Verdict.FRAGMENT)
                     with m.If(after(net.IPV4, "protocol") & is_["other_protocol"]):
                         drop(_Verdict.NOT_OURS)
-                    with m.If(at == net.IPV4.size - 1):
-                        m.d.sync += [at.eq(0), where.eq(_Where.UDP)]
+                    with m.If(at[net.IPV4.size - 1]):
+                        go_to(0)
+                        m.d.sync += where.eq(_Where.UDP)
 
             with m.Case(_Where.UDP):
                 with m.If(rx.valid):
-                    with m.If(at == 0):
+                    with m.If(at[0]):
                         m.d.sync += [on.eq(on & is_[f"ip_{name}"]) for name, on in zip("ab", line_on, strict=True)]
-                    with m.If(at == 1):
+                    with m.If(at[1]):
                         with m.If(~sum_ok):
                             drop(_Verdict.BAD_HEADER)
                         with m.Elif(~(line_on[0] | line_on[1])):
@@ -254,13 +264,13 @@ class FeedMatch(wiring.Component):
                     with m.If(after(net.UDP, "dst_port")):
                         hits = [on & is_[f"port_{name}"] for name, on in zip("ab", line_on, strict=True)]
                         m.d.sync += [line.eq(~hits[0]), hit.eq(hits[0] | hits[1])]
-                    with m.If((at == net.UDP.fields["dst_port"].end + 1) & ~hit):
+                    with m.If(at[net.UDP.fields["dst_port"].end + 1] & ~hit):
                         drop(_Verdict.NOT_OURS)
-                    with m.If(at == net.UDP.fields["length"].end - 1):
+                    with m.If(at[net.UDP.fields["length"].end - 1]):
                         m.d.sync += payload_len.eq(value(net.UDP, "length") - net.UDP.size)
                     with m.If(after(net.UDP, "length") & is_["bad_length"]):
                         drop(_Verdict.BAD_HEADER)
-                    with m.If(at == net.UDP.size - 1):
+                    with m.If(at[net.UDP.size - 1]):
                         m.d.sync += [remaining.eq(payload_len - 1), last.eq(is_one), first.eq(~is_none)]
                         with m.If(is_none):
                             drop(_Verdict.EMPTY)
@@ -293,7 +303,8 @@ class FeedMatch(wiring.Component):
                 self.fragments.eq(rx.ok & (verdict == _Verdict.FRAGMENT)),
                 self.empty.eq(rx.ok & (verdict == _Verdict.EMPTY)),
             ]
-            m.d.sync += [at.eq(0), verdict.eq(_Verdict.PASSED), header_sum.eq(0), carry.eq(0), first.eq(0),
+            go_to(0)
+            m.d.sync += [verdict.eq(_Verdict.PASSED), header_sum.eq(0), carry.eq(0), first.eq(0),
                          passed.eq(0), trailer.eq(0), in_payload.eq(0)]
             m.d.sync += where.eq(_Where.ETHERNET)
 
