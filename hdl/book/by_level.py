@@ -2,11 +2,10 @@
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.feed.mdp3 import SCHEMA
-from hdl.memory import BLOCK, told_of
+from hdl.memory import BlockMemory, told_of
 
 _ACTION = SCHEMA.enums["MDUpdateAction"]
 _STRIDE = 16    # places of a side in its memory, a power of two
@@ -124,19 +123,18 @@ class BookByLevel(wiring.Component):
         passing = []
         for side, best, next_, update in (("bid", self.best_bid, self.second_bid, self.update_bid),
                                           ("ask", self.best_ask, self.second_ask, self.update_ask)):
-            m.submodules[side] = memory = Memory(shape=Level, depth=_STRIDE << width, init=[], attrs=BLOCK)
-            write, read = memory.write_port(), memory.read_port(domain="comb")
+            m.submodules[side] = memory = BlockMemory(Level, _STRIDE << width)
             # The output of the memory is slow, and goes into a register as it is: whether it counts is told beside it.
             fetched, come = (Signal(Level, name=f"{side}_{what}", reset_less=True) for what in ("fetched", "come"))
             valid = Signal(n, name=f"{side}_valid")
             counts, came = Signal(name=f"{side}_counts"), Signal(Level, name=f"{side}_came")
             told = told_of(m, valid, address, f"{side}_told", unless=self.invalidate)
             m.d.comb += [
-                read.addr.eq(Mux(self.busy, Cat(asked_for[:4], of), Cat(self.may_load, Const(0, 3), address))),
+                memory.read_addr.eq(Mux(self.busy, Cat(asked_for[:4], of), Cat(self.may_load, Const(0, 3), address))),
                 came.eq(come), came.known.eq(come.known & counts),
-                write.addr.eq(Cat(middle, of)), write.en.eq(stores & (is_ask == (side == "ask"))),
+                memory.write_addr.eq(Cat(middle, of)), memory.write_en.eq(stores & (is_ask == (side == "ask"))),
             ]
-            m.d.sync += [fetched.eq(read.data), come.eq(fetched),
+            m.d.sync += [fetched.eq(memory.read_data), come.eq(fetched),
                          counts.eq(Mux(self.busy, counted & exists, told))]
             with m.If(first):
                 m.d.sync += best.eq(came)
@@ -155,7 +153,7 @@ class BookByLevel(wiring.Component):
                 m.d.sync += [valid.bit_select(address, 1).eq(0), best.known.eq(0)]
             with m.If(self.invalidate):
                 m.d.sync += valid.eq(0)
-            passing.append((came, write.data))
+            passing.append((came, memory.write_data))
         m.d.comb += self.early_ask.eq(Mux(first | second, passing[1][0], self.best_ask))
 
         # The levels of the side under way: both memories are offered what becomes of them, one of them takes it.

@@ -89,8 +89,12 @@ class Card(wiring.Component):
         Something else with the ports of a core, instead of one.
     rx_delay_taps, tx_clock_delay_taps : int
         Of :class:`hdl.phy.rgmii.RgmiiRx` and :class:`hdl.phy.rgmii.RgmiiTx`.
+    rx_register : bool
+        What the feed's pads have received passes one more register, which can stand anywhere between the rim of the
+        chip and the core: one cycle more from pin to pin.
     shared_port : bool
-        Feed and orders share one Ethernet port: what the order port receives is what the feed port receives.
+        Feed and orders share one Ethernet port: what the order port receives is what the feed port receives, a cycle
+        later, so that the pads drive the one only.
     phy_table, phys, phy_reset_us, phy_settle_us :
         Of :class:`hdl.phy.mdio.PhySetup`. The first of ``phys`` is the feed's.
     mdio_buses : int
@@ -118,12 +122,13 @@ class Card(wiring.Component):
     """
 
     def __init__(self, *, instruments=16, depth=10, link_mac=net.MAC_HOST_LINK, core=None, rx_delay_taps=0,
-                 tx_clock_delay_taps=0, shared_port=False, phy_table=(), phys=(0,), phy_reset_us=20_000.0,
-                 phy_settle_us=100_000.0, mdio_buses=1, baud=3_000_000, good_windows=128):
+                 tx_clock_delay_taps=0, rx_register=False, shared_port=False, phy_table=(), phys=(0,),
+                 phy_reset_us=20_000.0, phy_settle_us=100_000.0, mdio_buses=1, baud=3_000_000, good_windows=128):
         self.core = core
         self.core_arguments = {"instruments": instruments, "depth": depth,
                                "link_mac": None if shared_port else link_mac}
         self.rx_delay_taps, self.tx_clock_delay_taps = rx_delay_taps, tx_clock_delay_taps
+        self.rx_register = rx_register
         self.shared_port, self.mdio_buses, self.baud, self.good_windows = shared_port, mdio_buses, baud, good_windows
         self.setup_arguments = {"table": phy_table, "phys": phys, "reset_us": phy_reset_us,
                                 "settle_us": phy_settle_us}
@@ -163,18 +168,17 @@ class Card(wiring.Component):
         # -- ports
         m.submodules.feed_rx = feed_rx = RgmiiRx(delay_taps=self.rx_delay_taps)
         m.submodules.order_tx = order_tx = RgmiiTx(clock_delay_taps=self.tx_clock_delay_taps)
-        listen = Signal()
+        listen, received = Signal(), Cat(core.feed_rxd, core.feed_rx_dv, core.feed_rx_er)
+        m.d["sync" if self.rx_register else "comb"] += received.eq(
+            Cat(feed_rx.rxd, feed_rx.rx_dv & listen, feed_rx.rx_er & listen))
         m.d.comb += [
             feed_rx.rx_data.eq(self.feed_rx_data), feed_rx.rx_ctl.eq(self.feed_rx_ctl), listen.eq(~guard.quiet),
-            core.feed_rxd.eq(feed_rx.rxd), core.feed_rx_dv.eq(feed_rx.rx_dv & listen),
-            core.feed_rx_er.eq(feed_rx.rx_er & listen),
             order_tx.txd.eq(core.order_txd), order_tx.tx_en.eq(core.order_tx_en), order_tx.tx_er.eq(core.order_tx_er),
             Cat(self.order_tx_clk, self.order_tx_data, self.order_tx_ctl).eq(
                 Cat(order_tx.tx_clk, order_tx.tx_data, order_tx.tx_ctl)),
         ]
         if self.shared_port:
-            m.d.comb += [core.order_rxd.eq(core.feed_rxd), core.order_rx_dv.eq(core.feed_rx_dv),
-                         core.order_rx_er.eq(core.feed_rx_er)]
+            m.d.sync += Cat(core.order_rxd, core.order_rx_dv, core.order_rx_er).eq(received)
         else:
             m.submodules.order_rx = order_rx = RgmiiRx(delay_taps=self.rx_delay_taps, domain="order_rx")
             m.submodules.order_crossing = crossing = RxCrossing(i_domain="order_rx")
