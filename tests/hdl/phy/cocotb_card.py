@@ -1,5 +1,6 @@
 """cocotb side of test_card.py: a whole card at its pins, whose feed clock dies."""
 
+import os
 import random
 import zlib
 
@@ -20,7 +21,9 @@ from tests.core.cocotb_core import STARBASE, TB, TEMPLATE_46, HostBytes, row, sc
 PERIOD_NS, FEED_NS = 8, 7.998
 BIT_NS = 8 * PERIOD_NS      # of the serial port
 EVENTS = sbe.load("t2q_link").enums["EventCode"]
-PIN_TO_PIN = 7              # cycles at RGMII, trigger byte to quote: two at GMII, two before it, three after
+# Cycles at RGMII, trigger byte to quote: two at GMII; before it two, or three with a register behind the pads; three
+# behind it.
+PIN_TO_PIN = int(os.environ["PIN_TO_PIN"])
 HALT_TO_PINS = 30           # cycles from the loss being known in the core to a cancel on the pins, order port idle
 
 
