@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from sim.board.board import VirtualBoard
+from sim.board.segments import FULL
 from sim.board.verilate import BuildError, Design, lint
 
 
@@ -48,6 +49,8 @@ def main() -> int:
         command = commands.add_parser(name, help=text)
         command.add_argument("--top", default="hdl.core:Core", help="component, as package.module:Class")
         command.add_argument("--arguments", type=json.loads, default={}, help="its keyword arguments, as JSON")
+        command.add_argument("--segment", type=int, default=FULL, metavar="N",
+                             help="most statements that sleep together in a simulation; 0: nothing sleeps")
         if name == "verilog":
             command.add_argument("--output", type=Path, required=True)
             command.add_argument("--form", choices=("verilog", "board"), default="verilog", help=argparse.SUPPRESS)
@@ -56,7 +59,7 @@ def main() -> int:
             command.add_argument("--seconds", type=float, default=5.0)
     options = parser.parse_args()
     try:
-        design = Design(options.top, options.arguments)
+        design = Design(options.top, options.arguments, options.segment)
         match options.command:
             case "verilog" if options.in_process:
                 text = design.elaborate() if options.form == "verilog" else design.elaborate_board()

