@@ -29,6 +29,7 @@ BOARD = Board(
     instruments=64,
     pnr_options=("--placer", "static", "--router", "router1"),
     card={
+        "rx_register": True,
         # The PHY delays both clocks.
         "rx_delay_taps": 0,
         "tx_clock_delay_taps": 0,
