@@ -44,18 +44,22 @@ class InstrumentLookup(wiring.Component):
         ids = [Signal(8 * NARROWING, name=f"security_id_{i}") for i in range(n)]
         used = Signal(n)
         matches = Signal(n)     # in the bytes so far
-        agrees = [Signal(n, name=f"agrees_{k}") for k in range(NARROWING)]  # in byte k, if that is the one
+        agrees = [Signal(n, name=f"agrees_{k}") for k in range(NARROWING - 1)]  # in byte k, if that is the one
+        found = Signal(n)       # in all bytes, if the last one is the one
         write = Signal(n)
         m.d.comb += write.eq(self.write << self.write_index)
         for i in range(n):
             with m.If(write[i]):
                 m.d.sync += [ids[i].eq(self.write_id), used[i].eq(self.write_id != 0)]
-        m.d.sync += [its.eq(Cat(known.word_select(k, 8) == self.ahead for known in ids))
-                     for k, its in enumerate(agrees)]
+        ahead = [Cat(known.word_select(k, 8) == self.ahead for known in ids) for k in range(NARROWING)]
+        m.d.sync += [its.eq(now) for its, now in zip(agrees, ahead, strict=False)]
+        # The last byte meets the others before its register, so that nothing but the encoder is behind it.
+        matching = Signal(n)
+        m.d.comb += matching.eq(matches)
         for k, before in enumerate([used, *[matches] * (NARROWING - 2)]):
             with m.If(self.place[k]):
-                m.d.sync += matches.eq(before & agrees[k])
-        found = matches & agrees[-1]
+                m.d.comb += matching.eq(before & agrees[k])
+        m.d.sync += [matches.eq(matching), found.eq(matching & ahead[-1])]
         m.d.sync += self.hit.eq(found.any())
         for bit in range((n - 1).bit_length()):
             m.d.sync += self.index[bit].eq(Cat(found[i] for i in range(n) if i >> bit & 1).any())
