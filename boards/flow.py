@@ -35,9 +35,9 @@ LEAST_ENABLED, LEAST_RESET = 6, 8
 #: for it, carry chains look long and LUTs in a row short, and they become as many as the longest chain allows.
 WIRE_PS = 900
 
-#: What ABC does with it: as ``abc9`` would have it, and once more from a balanced start, which saves a LUT in fifty.
+#: What ABC does with it: as ``abc9`` would have it, and once more from the start, which saves a LUT in fifty.
 _ROUND = "&dch,-f{};&ps;&if,{{W}},{{D}},{{R}},-v;&mfs;&ps"
-ABC = f"+&scorr;&sweep;&dc2;{_ROUND.format(',-r')};&st;&b;{_ROUND.format('')}"
+ABC = f"+&scorr;&sweep;&dc2;{_ROUND.format(',-r')};&st;{_ROUND.format('')}"
 
 #: Called with a stage and what the tool is doing in it.
 Progress = Callable[[str, str], None]

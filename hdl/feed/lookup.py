@@ -26,7 +26,7 @@ class InstrumentLookup(wiring.Component):
     -------
     write : in(1), write_index : in(8), write_id : in(32) set one entry; 0 means unused.
     ahead : in(8), place : in(3) byte *i* of an id was on ``ahead`` in the cycle before where bit *i* is set; in order,
-        0 to 2.
+        0 to 2. ``due`` : in(3) byte *i* is the one that comes next, whether in this cycle or later.
     hit : out(1), index : out(8) an entry agrees in the three bytes; in the cycle after ``place[2]``.
     address : in(8), security_id : in(32) entry asked about, and the id that it should have.
     same : out(1) it has. Three cycles after ``address``.
@@ -35,8 +35,8 @@ class InstrumentLookup(wiring.Component):
     def __init__(self, instruments):
         self.instruments = instruments
         super().__init__({"write": In(1), "write_index": In(8), "write_id": In(32), "ahead": In(8),
-                          "place": In(NARROWING), "hit": Out(1), "index": Out(8), "address": In(8),
-                          "security_id": In(32), "same": Out(1)})
+                          "place": In(NARROWING), "due": In(NARROWING), "hit": Out(1), "index": Out(8),
+                          "address": In(8), "security_id": In(32), "same": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -53,13 +53,12 @@ class InstrumentLookup(wiring.Component):
                 m.d.sync += [ids[i].eq(self.write_id), used[i].eq(self.write_id != 0)]
         ahead = [Cat(known.word_select(k, 8) == self.ahead for known in ids) for k in range(NARROWING)]
         m.d.sync += [its.eq(now) for its, now in zip(agrees, ahead, strict=False)]
-        # The last byte meets the others before its register, so that nothing but the encoder is behind it.
-        matching = Signal(n)
-        m.d.comb += matching.eq(matches)
         for k, before in enumerate([used, *[matches] * (NARROWING - 2)]):
             with m.If(self.place[k]):
-                m.d.comb += matching.eq(before & agrees[k])
-        m.d.sync += [matches.eq(matching), found.eq(matching & ahead[-1])]
+                m.d.sync += matches.eq(before & agrees[k])
+        # The last byte meets the others before its register, so that nothing but the encoder is behind it. If the one
+        # before is due and does not come, nor does the last one in the next cycle.
+        m.d.sync += found.eq(matches & (agrees[-1] | (~self.due[NARROWING - 2]).replicate(n)) & ahead[-1])
         m.d.sync += self.hit.eq(found.any())
         for bit in range((n - 1).bit_length()):
             m.d.sync += self.index[bit].eq(Cat(found[i] for i in range(n) if i >> bit & 1).any())

@@ -63,7 +63,8 @@ class Mdp3Walker(wiring.Component):
     seq : out(32), seq_valid : out(1) sequence number, in the cycle in which the byte after it arrives.
     accept, refuse : in(1, 1) answer to ``seq_valid``, at most seven cycles after it: walk this packet, or ignore it.
     security_id : out(32), security_id_valid : out(1) SecurityID of an entry, with its last byte; the value stands from
-        the next cycle on. ``security_id_place`` : out(4) the byte of it that arrives, one hot.
+        the next cycle on. ``security_id_place`` : out(4) the byte of it that arrives, one hot;
+        ``security_id_due`` : out(4) the byte that arrives if one does and it is an entry's, from flip-flops alone.
     px, size, level, action, entry_type : out(64, 32, 8, 8, 8) fields of an entry, right while ``entry`` is high.
     entry : out(1) the last byte that is needed of an entry arrives (``entry_type``; see ``MIN_ENTRY``).
     publish : out(1) an event ends with the byte that arrives.
@@ -89,6 +90,7 @@ class Mdp3Walker(wiring.Component):
             "frame_end": In(1), "frame_ok": In(1),
             "seq": Out(32), "seq_valid": Out(1), "accept": In(1), "refuse": In(1),
             "security_id": Out(32), "security_id_valid": Out(1), "security_id_place": Out(4),
+            "security_id_due": Out(4),
             "eve": Out(1), "eve_ends_event": Out(1), "trigger_next": Out(1),
             "px": Out(64), "size": Out(32), "level": Out(8), "action": Out(8), "entry_type": Out(8), "entry": Out(1),
             "publish": Out(1), "publish_entry": Out(1), "reset_channel": Out(1),
@@ -293,6 +295,7 @@ class Mdp3Walker(wiring.Component):
                 with m.If(self.valid):
                     in_message(lambda: None)
 
+        m.d.comb += self.security_id_due.eq(place[security.offset:security.end])
         m.d.sync += self.trigger_next.eq(self.eve & ~self.last)
         # Whose entry it is starts much: what can be known a byte ahead is.
         security_id_next = Signal()

@@ -37,8 +37,9 @@ class Bench:
 
     async def bytes(self, placed):
         """(place, byte) after (place, byte), each byte a cycle before its place."""
-        for (place, _), (_, ahead) in itertools.pairwise([*placed, (0, 0)]):
-            for name, value in (("place", place), ("ahead", ahead)):
+        for n, ((place, _), (_, ahead)) in enumerate(itertools.pairwise([*placed, (0, 0)])):
+            due = next((later for later, _ in placed[n:] if later), 0)
+            for name, value in (("place", place), ("due", due), ("ahead", ahead)):
                 self.ctx.set(getattr(self.dut, name), value)
             await self.ctx.tick()
 
