@@ -26,6 +26,8 @@ BOARD = Board(
     baud=1_000_000,
     loader=("-c", "ft232"),
     instruments=16,
+    seed=2,
+    pnr_options=("--placer", "static", "--router", "router1"),
     card={
         "rx_register": True,
         # The PHYs' receive clock is in step with the data edges: data are delayed by 2 ns instead.
