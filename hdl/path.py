@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
 from hdl.book.by_level import BookByLevel
+from hdl.compare import less
 from hdl.control.params import PARAM_ROW
 from hdl.control.registers import REDUCING
 from hdl.feed.arbiter import SequenceArbiter
@@ -338,9 +339,9 @@ class TickPath(wiring.Component):
         m.d.sync += [limit_set.eq(self.row.stale_cycles != 0),
                      fresh.eq(~scheduler.is_stale & ~scheduler.mid_event & limit_set)]
         for h, (bid, ask) in bests.items():
-            m.d.sync += book_ok[h].eq(fresh & bid.known & ask.known & (bid.px < ask.px))
-        m.d.sync += [book_ok[BID_PX].eq(fresh & book.best_ask.known & (ticks.ticks < book.best_ask.px)),
-                     book_ok[ASK_PX].eq(fresh & book.best_bid.known & (book.best_bid.px < ticks.ticks))]
+            m.d.sync += book_ok[h].eq(fresh & bid.known & ask.known & less(bid.px, ask.px))
+        m.d.sync += [book_ok[BID_PX].eq(fresh & book.best_ask.known & less(ticks.ticks, book.best_ask.px)),
+                     book_ok[ASK_PX].eq(fresh & book.best_bid.known & less(book.best_bid.px, ticks.ticks))]
         m.d.comb += hypotheses.book_ok.eq(book_ok)
 
         # ------------------------------------------------------------------ the moment of a decision

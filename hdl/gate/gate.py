@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
 
+from hdl.compare import less
 from hdl.control.params import PARAM_ROW
 from hdl.control.registers import ACTIVE, HALTED, REDUCING
 from hdl.gate.limits import REASONS, LimitSide
@@ -87,8 +88,8 @@ class Gate(wiring.Component):
             m.d.comb += bound.eq(p.px_notional_ticks)
             m.d.sync += [
                 below.eq(exact[-1] & ~exact[last:].all()), above.eq(~exact[-1] & exact[last:].any()),
-                under_min.eq(px < p.px_min_ticks), over_max.eq(p.px_max_ticks < px),
-                under_bound.eq(~px >= bound), over_bound.eq(bound < px),    # ~px is -px - 1
+                under_min.eq(less(px, p.px_min_ticks)), over_max.eq(less(p.px_max_ticks, px)),
+                under_bound.eq(~less(~px, bound)), over_bound.eq(less(bound, px)),    # ~px is -px - 1
                 zero.eq(exact == 0), forbidden.eq((p.px_min_ticks >= 0) | (p.px_max_ticks <= 0)),
             ]
             fixed, fits, changed = named(REASONS, "fixed"), named(1, "fits"), named(1, "changed")

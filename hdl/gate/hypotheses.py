@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.compare import less
 from hdl.control.params import PARAM_ROW
 from hdl.gate.limits import LimitSide
 from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, References
@@ -85,8 +86,8 @@ class Hypotheses(wiring.Component):
             for side, (_, _, _, (low, high, up, down)) in found.items():
                 now, kept = ({what: Signal(name=f"{side}_{what}_{n}_{when}") for what in ("inside", "moved")}
                              for when in ("now", "kept"))
-                m.d.sync += [now["inside"].eq(fits & (near >= low) & ~(near >= high)),
-                             now["moved"].eq((near >= up) | ~(near >= down))]
+                m.d.sync += [now["inside"].eq(fits & ~less(near, low) & less(near, high)),
+                             now["moved"].eq(~less(near, up) | less(near, down))]
                 with m.If(at[6]):
                     m.d.sync += [kept[what].eq(now[what]) for what in now]
                 for h, its in ((early, kept), (late, now)):

@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
 
+from hdl.compare import less
 from hdl.control.params import PARAM_ROW
 from hdl.gate.exposure import LiveQuote, Position
 
@@ -66,7 +67,7 @@ class Limits(wiring.Component):
             m.d.sync += [least.eq(p.px_min_ticks | (p.px_min_ticks == 0)),
                          most.eq(p.px_max_ticks | -(p.px_max_ticks == 0)), low_bound.eq(-bound)]
         with m.If(at[1]):
-            m.d.sync += [bounds_low.eq(least < low_bound), bounds_high.eq(bound < most)]
+            m.d.sync += [bounds_low.eq(less(least, low_bound)), bounds_high.eq(less(bound, most))]
         with m.If(at[2]):
             m.d.sync += [self.low.eq(Mux(bounds_low, low_bound, least)), self.high.eq(Mux(bounds_high, bound, most))]
         # Quantities, spread and the notional: the same for both sides.
@@ -121,8 +122,8 @@ class Limits(wiring.Component):
         with m.If(at[3]):
             m.d.sync += worst.eq(sum_ + largest)
         with m.If(at[4]):
-            m.d.sync += [over.eq(most < worst), out.reduces.eq(short & (worst[-1] | ~worst.any())),
-                         outside.eq(Cat(live_px < self.low, self.high < live_px))]
+            m.d.sync += [over.eq(less(most, worst)), out.reduces.eq(short & (worst[-1] | ~worst.any())),
+                         outside.eq(Cat(less(live_px, self.low), less(self.high, live_px)))]
         with m.If(at[5]):
             m.d.sync += [
                 out.resize.eq(~live | other_lots | outside.any()),

@@ -4,6 +4,8 @@ from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.compare import less
+
 
 class Window(wiring.Component):
     """Clamps both sides of a quote into what has been approved.
@@ -37,13 +39,13 @@ class Window(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         compared, empty = Signal(), Signal()
-        m.d.sync += [compared.eq(self.en), empty.eq(self.high < self.low)]
+        m.d.sync += [compared.eq(self.en), empty.eq(less(self.high, self.low))]
         outside = Signal(2)
         for n, side in enumerate(("bid", "ask")):
             px, lots, most = (getattr(self, f"{side}_{what}") for what in ("px", "lots", "most"))
             below, above, excess, some, quoted = (
                 Signal(name=f"{side}_{what}") for what in ("below", "above", "excess", "some", "quoted"))
-            m.d.sync += [below.eq(px < self.low), above.eq(self.high < px), excess.eq(most < lots),
+            m.d.sync += [below.eq(less(px, self.low)), above.eq(less(self.high, px)), excess.eq(most < lots),
                          some.eq(lots != 0), quoted.eq((lots != 0) & (most != 0))]
             m.d.comb += outside[n].eq(some & (below | above | excess | empty))
             with m.If(compared):

@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.compare import less
 from hdl.control.params import PARAM_ROW
 
 #: Fraction bits of a quote subtick.
@@ -89,8 +90,8 @@ class QuoteEngine(wiring.Component):
         m.d.comb += above.eq((skew_raw[31:] ^ skew_raw[-1].replicate(len(skew_raw) - 31)).any())
         near, over, under = Signal(signed(32)), Signal(), Signal()
         with m.If(at[3]):
-            m.d.sync += [ask.eq(ask_product), near.eq(low), over.eq(~skew_raw[-1] & (above | (limit < low))),
-                         under.eq(skew_raw[-1] & (above | (low < least)))]
+            m.d.sync += [ask.eq(ask_product), near.eq(low), over.eq(~skew_raw[-1] & (above | less(limit, low))),
+                         under.eq(skew_raw[-1] & (above | less(low, least)))]
         m.d.comb += self.skew.eq(Mux(over, limit, Mux(under, least, near)))
         with m.If(at[4]):
             m.d.sync += bid.eq(bid_product)
