@@ -118,3 +118,16 @@ def test_a_missing_tool_is_named(monkeypatch):
 def test_a_failing_tool_shows_its_error(tmp_path):
     with pytest.raises(flow.FlowError, match=r"(?s)synthesis failed \(log .*yosys\.log\):.*ERROR"):
         flow.synthesise("this is not RTLIL", tmp_path)
+
+
+def test_a_carry_chain_is_one_line():
+    hops = [("clk-to-q", .4, "r.Q @1,1"), ("routing", 1., "a.A @2,1"), ("logic", .3, "a.FCO @2,1"),
+            ("routing", 0., "b.FCI @2,1"), ("logic", .1, "b.FCO @2,1"), ("routing", 0., "c.FCI @3,1"),
+            ("logic", .2, "c.F @3,1"), ("routing", .5, "r.DI @3,1"), ("setup", 0., "r.DI @3,1")]
+    path = tuple(flow.Hop(kind, ns, end) for kind, ns, end in hops)
+    *lines, total = flow.path_lines(flow.Figures({}, {}, {}, path))
+    assert [re.sub(r"^.*?\+ *[\d.]+ *", "", line).split() for line in lines] == [
+        ["clk-to-q", "r.Q", "@1,1"], ["routing", "a.A", "@2,1"], ["carry", "chain"], ["logic", "c.F", "@3,1"],
+        ["routing", "r.DI", "@3,1"], ["setup", "r.DI", "@3,1"]]
+    assert lines[2].startswith("    1.80 ns  + 0.40")
+    assert total.strip().startswith("2.50 ns: 1.50 routing, 1.00 cells")
