@@ -24,8 +24,7 @@ class InstrumentLookup(wiring.Component):
 
     Members
     -------
-    write : in(1), write_index : in(8), write_id : in(32) set one entry; 0 means unused. The id stands
-        from the cycle before on.
+    write : in(1), write_index : in(8), write_id : in(32) set one entry; 0 means unused.
     ahead : in(8), place : in(3) byte *i* of an id was on ``ahead`` in the cycle before where bit *i* is set; in order,
         0 to 2. ``due`` : in(3) byte *i* is the one that comes next, whether in this cycle or later.
     hit : out(1), index : out(8) an entry agrees in the three bytes; in the cycle after ``place[2]``.
@@ -47,12 +46,11 @@ class InstrumentLookup(wiring.Component):
         matches = Signal(n)     # in the bytes so far
         agrees = [Signal(n, name=f"agrees_{k}") for k in range(NARROWING - 1)]  # in byte k, if that is the one
         found = Signal(n)       # in all bytes, if the last one is the one
-        write, is_some = Signal(n), Signal()
+        write = Signal(n)
         m.d.comb += write.eq(self.write << self.write_index)
-        m.d.sync += is_some.eq(self.write_id != 0)
         for i in range(n):
             with m.If(write[i]):
-                m.d.sync += [ids[i].eq(self.write_id), used[i].eq(is_some)]
+                m.d.sync += [ids[i].eq(self.write_id), used[i].eq(self.write_id != 0)]
         ahead = [Cat(known.word_select(k, 8) == self.ahead for known in ids) for k in range(NARROWING)]
         m.d.sync += [its.eq(now) for its, now in zip(agrees, ahead, strict=False)]
         for k, before in enumerate([used, *[matches] * (NARROWING - 2)]):

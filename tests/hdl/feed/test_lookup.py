@@ -24,9 +24,7 @@ class Bench:
         self.table = [0] * dut.instruments
 
     async def write(self, index, security_id):
-        self.ctx.set(self.dut.write_id, security_id)
-        await self.ctx.tick()
-        for name, value in (("write", 1), ("write_index", index)):
+        for name, value in (("write", 1), ("write_index", index), ("write_id", security_id)):
             self.ctx.set(getattr(self.dut, name), value)
         await self.ctx.tick()
         self.ctx.set(self.dut.write, 0)
