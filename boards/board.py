@@ -85,7 +85,7 @@ class Board:
     baud: int = 3_000_000
     kill: Pad | None = None
     lamp: Pad | None = None
-    pnr_options: tuple[str, ...] = ()
+    pnr_options: tuple[str, ...] = ("--placer", "static", "--router", "router1")
     synth_options: tuple[str, ...] = ()
     card: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -95,9 +95,9 @@ class Board:
         return self.feed_port == self.order_port
 
     def make_card(self, instruments=None, core=None):
-        """The :class:`Card` of this board."""
+        """The :class:`Card` of this board. A register behind the pads, unless ``card`` says otherwise."""
         return Card(instruments=instruments or self.instruments, core=core, shared_port=self.shared_port,
-                    baud=self.baud, mdio_buses=len(self.mdio), **self.card)
+                    baud=self.baud, mdio_buses=len(self.mdio), **{"rx_register": True, **self.card})
 
 
 def load(name):

@@ -27,9 +27,7 @@ BOARD = Board(
     loader=("-c", "ft232"),
     instruments=16,
     seed=2,
-    pnr_options=("--placer", "static", "--router", "router1"),
     card={
-        "rx_register": True,
         # The PHYs' receive clock is in step with the data edges: data are delayed by 2 ns instead.
         "rx_delay_taps": 80,
         # The PHYs delay the transmit clock; said once more, since a strap may have changed it.

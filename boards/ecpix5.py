@@ -24,9 +24,7 @@ BOARD = Board(
     lamp=Pad("rgb_led", 0),
     loader=("-b", "ecpix5"),
     instruments=256,
-    pnr_options=("--placer", "static", "--router", "router1"),
     card={
-        "rx_register": True,
         # The PHY delays the receive clock by 1.2 ns as it comes out of reset, and the transmit clock not at all.
         "rx_delay_taps": 0,
         "tx_clock_delay_taps": 80,

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 __all__ = ["DEVICES", "Device", "Figures", "FlowError", "Hop", "TimingError", "find_tool", "pack", "place_and_route",
@@ -331,20 +332,17 @@ def timing_message(figures, log):
 
 def path_lines(figures):
     """The critical path, a line a hop and one for the whole of a carry chain, with the sums of logic and routing."""
-    at, lines, chain = 0.0, [], None
-    for hop in figures.path:
-        at += hop.delay_ns
-        if carries := hop.end.split(" ")[0].endswith((".FCI", ".FCO")):
-            chain = hop.delay_ns if chain is None else chain + hop.delay_ns
-        if chain is not None:
-            if carries and hop is not figures.path[-1]:
-                continue
-            lines.append(f"  {at - (0.0 if carries else hop.delay_ns):6.2f} ns  +{chain:5.2f}  carry chain")
-            chain = None
-            if carries:
-                continue
-        lines.append(f"  {at:6.2f} ns  +{hop.delay_ns:5.2f}  {hop.kind:<9} {hop.end}" +
-                     (f"   {hop.net}" if hop.net else "") + (f" ({hop.source})" if hop.source else ""))
+    at, lines = 0.0, []
+    for carries, hops in groupby(figures.path, lambda hop: hop.end.split(" ")[0].endswith((".FCI", ".FCO"))):
+        if carries:
+            chain = sum(hop.delay_ns for hop in hops)
+            at += chain
+            lines.append(f"  {at:6.2f} ns  +{chain:5.2f}  carry chain")
+            continue
+        for hop in hops:
+            at += hop.delay_ns
+            lines.append(f"  {at:6.2f} ns  +{hop.delay_ns:5.2f}  {hop.kind:<9} {hop.end}" +
+                         (f"   {hop.net}" if hop.net else "") + (f" ({hop.source})" if hop.source else ""))
     routing = sum(hop.delay_ns for hop in figures.path if hop.kind == "routing")
     logic = sum(hop.kind == "logic" for hop in figures.path)
     lines.append(f"  {at:.2f} ns: {routing:.2f} routing, {at - routing:.2f} cells, {logic} cells passed")

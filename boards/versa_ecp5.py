@@ -27,9 +27,7 @@ BOARD = Board(
     lamp=Pad("led", 0),
     loader=("-c", "ft2232"),
     instruments=64,
-    pnr_options=("--placer", "static", "--router", "router1"),
     card={
-        "rx_register": True,
         # The PHY delays both clocks.
         "rx_delay_taps": 0,
         "tx_clock_delay_taps": 0,

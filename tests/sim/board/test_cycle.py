@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from sim.board.board import Inject, VirtualBoard
+from sim.board.board import VirtualBoard
 from sim.board.cycle import UnsupportedNetlist, one_process
 from sim.board.verilate import Design
+from tests.sim.board.alike import send_the_same
 
 MIXED = Design("tests.sim.board.mixed:Mixed")
 
@@ -23,17 +24,7 @@ def test_same_as_the_hierarchy():
     rng = random.Random(seed)
     assert MIXED.board().read_text().count("always") == 1
     with VirtualBoard(MIXED) as one, VirtualBoard(MIXED, trace=True) as hierarchy:
-        for _ in range(3):      # a reset in the middle of things as well
-            frames = [rng.randbytes(rng.randint(1, 300)) for _ in range(200)]
-            starts = sorted(rng.randrange(60_000) for _ in frames)
-            logs = []
-            for board in (one, hierarchy):
-                board.reset()
-                board.inject_many("feed", frames, starts, Inject.RAW)
-                board.run(60_000)
-                logs.append(board.take_tx("order"))
-            assert sum(len(frame.data) for frame in logs[0]) > 10_000
-            assert logs[0] == logs[1]
+        send_the_same(rng, (one, hierarchy), lengths=list(range(1, 301)), frames=200, cycles=60_000, at_least=10_000)
 
 
 def test_what_cannot_be_one_process_is_simulated_nevertheless():

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from sim.board.board import Inject, VirtualBoard
+from sim.board.board import VirtualBoard
 from sim.board.segments import FULL
 from sim.board.verilate import Design
+from tests.sim.board.alike import send_the_same
 
 
 def sleepers(design):
@@ -59,17 +60,7 @@ def test_something_of_everything(segment):
     assert sleepers(awake) == 0
     assert sleepers(asleep) > 5
     with VirtualBoard(awake) as one, VirtualBoard(asleep) as other:
-        for _ in range(3):
-            frames = [rng.randbytes(rng.choice([1, 2, 40, 300])) for _ in range(100)]
-            starts = sorted(rng.randrange(100_000) for _ in frames)
-            logs = []
-            for board in (one, other):
-                board.reset()
-                board.inject_many("feed", frames, starts, Inject.RAW)
-                board.run(100_000)
-                logs.append(board.take_tx("order"))
-            assert sum(len(frame.data) for frame in logs[0]) > 3_000
-            assert logs[0] == logs[1]
+        send_the_same(rng, (one, other), lengths=[1, 2, 40, 300], frames=100, cycles=100_000, at_least=3_000)
 
 
 def test_most_of_the_core_can_sleep():
