@@ -23,7 +23,7 @@ from hdl.layout import sbe
 from hdl.mac.stream import RxBytes
 from hdl.net.feed_match import FeedMatch
 from hdl.order.port import KIND_MASS_CANCEL, KIND_QUOTE, Quote
-from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, HYPOTHESES, SAME, QuoteEngine
+from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, SAME, QuoteEngine
 from hdl.quote.scheduler import DECISION_CYCLES, Scheduler
 
 _LINK = sbe.load("t2q_link")
@@ -178,7 +178,7 @@ class TickPath(wiring.Component):
             walker.refuse.eq(arbiter.duplicate),
             arbiter.take_back.eq(walker.poisoned & ~payload.frame_ok),
             lookup.ahead.eq(self.rx_next),
-            lookup.place.eq(walker.security_id_place[:NARROWING]), lookup.due.eq(walker.security_id_due[:NARROWING]),
+            lookup.place.eq(walker.security_id_place[:NARROWING]), lookup.due.eq(walker.security_id_due[NARROWING - 2]),
             lookup.write.eq(control.security_id_written), lookup.write_index.eq(control.security_index),
             lookup.write_id.eq(control.data), lookup.address.eq(scheduler.current),
             lookup.security_id.eq(walker.security_id),
@@ -332,7 +332,7 @@ class TickPath(wiring.Component):
         connect(m, hypotheses.bid, limits.bid)
         connect(m, hypotheses.ask, limits.ask)
         # G4: both sides known and not crossed, the feed fresh, no event half told.
-        fresh, book_ok = Signal(), Signal(HYPOTHESES)
+        fresh, book_ok = Signal(), hypotheses.book_ok
         bests = {SAME: (book.best_bid, book.best_ask), BID_SECOND: (book.second_bid, book.best_ask),
                  ASK_SECOND: (book.best_bid, book.second_ask)}
         limit_set = Signal()
@@ -342,7 +342,6 @@ class TickPath(wiring.Component):
             m.d.sync += book_ok[h].eq(fresh & bid.known & ask.known & less(bid.px, ask.px))
         m.d.sync += [book_ok[BID_PX].eq(fresh & book.best_ask.known & less(ticks.ticks, book.best_ask.px)),
                      book_ok[ASK_PX].eq(fresh & book.best_bid.known & less(book.best_bid.px, ticks.ticks))]
-        m.d.comb += hypotheses.book_ok.eq(book_ok)
 
         # ------------------------------------------------------------------ the moment of a decision
         # It is kept for what follows in the shadow of the frame's headers.
@@ -383,7 +382,7 @@ class TickPath(wiring.Component):
         # ------------------------------------------------------------------ what the frame says, in its shadow
         m.d.comb += [
             gate.en.eq(at[7]), gate.bid.eq(engine.bid), gate.ask.eq(engine.ask), gate.params.eq(self.row),
-            gate.book_ok.eq(hypotheses.book_ok[SAME]), gate.bid_moved.eq(hypotheses.bid_moved),
+            gate.book_ok.eq(book_ok[SAME]), gate.bid_moved.eq(hypotheses.bid_moved),
             gate.ask_moved.eq(hypotheses.ask_moved),
         ]
         connect(m, gate.bid_limits, limits.bid)

@@ -24,9 +24,10 @@ class InstrumentLookup(wiring.Component):
 
     Members
     -------
-    write : in(1), write_index : in(8), write_id : in(32) set one entry; 0 means unused.
+    write : in(1), write_index : in(8), write_id : in(32) set one entry; 0 means unused. The id stands
+        from the cycle before on.
     ahead : in(8), place : in(3) byte *i* of an id was on ``ahead`` in the cycle before where bit *i* is set; in order,
-        0 to 2. ``due`` : in(3) byte *i* is the one that comes next, whether in this cycle or later.
+        0 to 2. ``due`` : in(1) byte 1 is the one that comes next, whether in this cycle or later.
     hit : out(1), index : out(8) an entry agrees in the three bytes; in the cycle after ``place[2]``.
     address : in(8), security_id : in(32) entry asked about, and the id that it should have.
     same : out(1) it has. Three cycles after ``address``.
@@ -35,7 +36,7 @@ class InstrumentLookup(wiring.Component):
     def __init__(self, instruments):
         self.instruments = instruments
         super().__init__({"write": In(1), "write_index": In(8), "write_id": In(32), "ahead": In(8),
-                          "place": In(NARROWING), "due": In(NARROWING), "hit": Out(1), "index": Out(8),
+                          "place": In(NARROWING), "due": In(1), "hit": Out(1), "index": Out(8),
                           "address": In(8), "security_id": In(32), "same": Out(1)})
 
     def elaborate(self, platform):
@@ -46,11 +47,12 @@ class InstrumentLookup(wiring.Component):
         matches = Signal(n)     # in the bytes so far
         agrees = [Signal(n, name=f"agrees_{k}") for k in range(NARROWING - 1)]  # in byte k, if that is the one
         found = Signal(n)       # in all bytes, if the last one is the one
-        write = Signal(n)
+        write, is_some = Signal(n), Signal()
         m.d.comb += write.eq(self.write << self.write_index)
+        m.d.sync += is_some.eq(self.write_id != 0)
         for i in range(n):
             with m.If(write[i]):
-                m.d.sync += [ids[i].eq(self.write_id), used[i].eq(self.write_id != 0)]
+                m.d.sync += [ids[i].eq(self.write_id), used[i].eq(is_some)]
         ahead = [Cat(known.word_select(k, 8) == self.ahead for known in ids) for k in range(NARROWING)]
         m.d.sync += [its.eq(now) for its, now in zip(agrees, ahead, strict=False)]
         for k, before in enumerate([used, *[matches] * (NARROWING - 2)]):
@@ -58,7 +60,7 @@ class InstrumentLookup(wiring.Component):
                 m.d.sync += matches.eq(before & agrees[k])
         # The last byte meets the others before its register, so that nothing but the encoder is behind it. If the one
         # before is due and does not come, nor does the last one in the next cycle.
-        m.d.sync += found.eq(matches & (agrees[-1] | (~self.due[NARROWING - 2]).replicate(n)) & ahead[-1])
+        m.d.sync += found.eq(matches & (agrees[-1] | (~self.due).replicate(n)) & ahead[-1])
         m.d.sync += self.hit.eq(found.any())
         for bit in range((n - 1).bit_length()):
             m.d.sync += self.index[bit].eq(Cat(found[i] for i in range(n) if i >> bit & 1).any())

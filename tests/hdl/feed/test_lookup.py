@@ -24,7 +24,9 @@ class Bench:
         self.table = [0] * dut.instruments
 
     async def write(self, index, security_id):
-        for name, value in (("write", 1), ("write_index", index), ("write_id", security_id)):
+        self.ctx.set(self.dut.write_id, security_id)
+        await self.ctx.tick()
+        for name, value in (("write", 1), ("write_index", index)):
             self.ctx.set(getattr(self.dut, name), value)
         await self.ctx.tick()
         self.ctx.set(self.dut.write, 0)
@@ -38,7 +40,7 @@ class Bench:
     async def bytes(self, placed):
         """(place, byte) after (place, byte), each byte a cycle before its place."""
         for n, ((place, _), (_, ahead)) in enumerate(itertools.pairwise([*placed, (0, 0)])):
-            due = next((later for later, _ in placed[n:] if later), 0)
+            due = next((later for later, _ in placed[n:] if later), 0) >> NARROWING - 2 & 1
             for name, value in (("place", place), ("due", due), ("ahead", ahead)):
                 self.ctx.set(getattr(self.dut, name), value)
             await self.ctx.tick()
