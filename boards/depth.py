@@ -19,15 +19,15 @@ ROUTE_NS = 0.9
 _LUT, _MUX, _MEMORY = 0.24, 0.2, 0.3
 _INTO_CARRY, _CARRY, _OUT_OF_CARRY = 0.45, 0.07, 0.45
 _MULTIPLIER = 3.4
-#: From the clock to the output.
-_START = {"TRELLIS_FF": 0.52, "DP16KD": 5.6, "PDPW16KD": 5.6}
+#: From the clock to the output. Memories and multipliers with registers at their outputs are told apart by ``_kind``.
+_START = {"TRELLIS_FF": 0.52, "DP16KD": 5.6, "registered DP16KD": 1.0, "registered MULT18X18D": 1.0}
 #: Inputs that an output depends on; of a multiplier all but its controls.
 _INPUTS: Mapping[str, Sequence[str]] = {
     "LUT4": ("A", "B", "C", "D"), "PFUMX": ("ALUT", "BLUT", "C0"), "L6MUX21": ("D0", "D1", "SD"),
     "CCU2C": ("A0", "B0", "C0", "D0", "A1", "B1", "C1", "D1", "CIN"), "TRELLIS_DPR16X4": ("RAD",),
     "MULT18X18D": tuple(f"{side}{n}" for side in "AB" for n in range(18)),
 }
-_CLOCKS = ("CLK", "CLKA", "CLKB", "CLKR", "CLKW")
+_CLOCKS = ("CLK", "CLKA", "CLKB", "CLK0")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,13 @@ def _step(kind, port, out):
     return ROUTE_NS + {"LUT4": _LUT, "TRELLIS_DPR16X4": _MEMORY, "MULT18X18D": _MULTIPLIER}[kind]
 
 
+def _kind(cell):
+    parameters = cell["parameters"]
+    registered = (parameters.get("REG_OUTPUT_CLK", "NONE") != "NONE"
+                  or "OUTREG" in (parameters.get("REGMODE_A"), parameters.get("REGMODE_B")))
+    return f"registered {cell['type']}" if registered else cell["type"]
+
+
 def _tidy(name):
     return re.sub(r"_(?:TRELLIS_FF|LUT4|PFUMX|L6MUX21|CCU2C|MULT18X18D)\w*", "~", name)
 
@@ -61,6 +68,7 @@ def longest(netlist, top="top"):
     with open(netlist) as file:
         module = json.load(file)["modules"][top]
     cells = module["cells"]
+    kinds = {name: _kind(cell) for name, cell in cells.items()}
     names = {}
     for name, net in module["netnames"].items():
         for n, bit in enumerate(net["bits"]):
@@ -75,7 +83,7 @@ def longest(netlist, top="top"):
 
     def inputs(bit):
         cell, out = drivers[bit]
-        kind = cells[cell]["type"]
+        kind = kinds[cell]
         for port in _INPUTS[kind]:
             for before in cells[cell]["connections"].get(port, ()):
                 if isinstance(before, int):
@@ -89,7 +97,7 @@ def longest(netlist, top="top"):
             if at in arrival:
                 waiting.pop()
                 continue
-            kind = cells[drivers[at][0]]["type"] if at in drivers else None
+            kind = kinds[drivers[at][0]] if at in drivers else None
             if kind not in _INPUTS:
                 arrival[at] = (_START.get(kind, 0.0), None)
                 waiting.pop()
@@ -107,12 +115,14 @@ def longest(netlist, top="top"):
 
     ways = {}
     for cell, it in cells.items():
-        if it["type"] not in _START:
+        if kinds[cell] not in _START:
             continue
         for port, bits in it["connections"].items():
             if it["port_directions"][port] == "input" and port not in _CLOCKS:
+                operand = it["type"] == "MULT18X18D" and port in _INPUTS["MULT18X18D"]
+                last = ROUTE_NS + (_MULTIPLIER if operand else 0.0)
                 for bit in bits:
-                    if isinstance(bit, int) and (ns := resolve(bit) + ROUTE_NS) > ways.get(cell, (0.0,))[0]:
+                    if isinstance(bit, int) and (ns := resolve(bit) + last) > ways.get(cell, (0.0,))[0]:
                         ways[cell] = ns, port, bit
 
     def trace(bit):

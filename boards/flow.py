@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from boards.absorb import absorb
+
 __all__ = ["DEVICES", "Device", "Figures", "FlowError", "Hop", "TimingError", "find_tool", "pack", "place_and_route",
            "read_report", "sizes", "synthesise", "synthesise_cached"]
 
@@ -215,14 +217,19 @@ def synthesise(rtlil, directory, *, top="top", options: Sequence[str] = (), prog
     code, seconds = _run("synthesis", [find_tool("yosys"), "top.ys"], log, progress, describe)
     if code:
         raise FlowError(f"synthesis failed (log {log}):\n{_tail(log)}")
-    return directory / "top.json", seconds
+    netlist = directory / "top.json"
+    cells = json.loads(netlist.read_text())
+    if absorb(cells):
+        netlist.write_text(json.dumps(cells))
+    return netlist, seconds
 
 
 def synthesise_cached(rtlil, directory, *, options: Sequence[str] = (), progress: Progress | None = None):
     """Like :func:`synthesise`, unless the same was done there before; returns (path, seconds, 0.0 if it was)."""
     directory = Path(directory)
     netlist, done = directory / "top.json", directory / "synthesised.txt"
-    key = hashlib.sha256((_script("top", options) + rtlil).encode()).hexdigest()
+    absorbing = Path(__file__).with_name("absorb.py").read_text()
+    key = hashlib.sha256((_script("top", options) + absorbing + rtlil).encode()).hexdigest()
     if netlist.exists() and done.exists() and done.read_text() == key:
         return netlist, 0.0
     done.unlink(missing_ok=True)

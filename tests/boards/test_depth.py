@@ -6,14 +6,15 @@ import pytest
 
 from boards import depth
 
-OUTPUTS = {"TRELLIS_FF": "Q", "LUT4": "Z", "DP16KD": "DOA0", "CCU2C": ("S0", "S1", "COUT")}
+OUTPUTS = {"TRELLIS_FF": "Q", "LUT4": "Z", "DP16KD": "DOA0", "MULT18X18D": "P0", "CCU2C": ("S0", "S1", "COUT")}
 
 
-def netlist(path, cells, names):
-    """``cells``: name -> (type, {port: bit}); ``names``: bit -> name."""
+def netlist(path, cells, names, parameters=None):
+    """``cells``: name -> (type, {port: bit}); ``names``: bit -> name; ``parameters``: name -> {parameter: value}."""
     module = {
         "cells": {name: {
-            "type": kind, "connections": {port: [bit] for port, bit in ports.items()},
+            "type": kind, "parameters": (parameters or {}).get(name, {}),
+            "connections": {port: [bit] for port, bit in ports.items()},
             "port_directions": {port: "output" if port in OUTPUTS[kind] else "input" for port in ports}}
             for name, (kind, ports) in cells.items()},
         "netnames": {name: {"bits": [bit]} for bit, name in names.items()},
@@ -54,3 +55,16 @@ def test_block_memory_is_slow_and_loops_end(tmp_path):
     ways = {way.end.partition(".")[0]: way for way in depth.longest(file)}
     assert ways["b"].ns > 5.6 + 2 * depth.ROUTE_NS
     assert ways["m"].ns == pytest.approx(0.52 + depth.ROUTE_NS, abs=0.01)
+
+
+def test_registers_in_a_block_end_one_way_and_begin_another(tmp_path):
+    cells = {
+        "a": ("TRELLIS_FF", {"CLK": 1, "DI": 9, "Q": 2}), "p": ("MULT18X18D", {"CLK0": 1, "A0": 2, "P0": 3}),
+        "m": ("DP16KD", {"CLKA": 1, "ADA0": 3, "DOA0": 4}), "b": ("TRELLIS_FF", {"CLK": 1, "DI": 4, "Q": 5})}
+    names = {2: "a_q", 3: "product", 4: "read"}
+    registered = {"p": {"REG_OUTPUT_CLK": "CLK0"}, "m": {"REGMODE_A": "OUTREG", "REGMODE_B": "NOREG"}}
+    plain, own = ({way.end.partition(".")[0]: way.ns for way in depth.longest(
+        netlist(tmp_path / "top.json", cells, names, parameters))} for parameters in (None, registered))
+    assert "p" not in plain
+    assert own["p"] + own["m"] == pytest.approx(plain["m"] + 1.0, abs=0.02)
+    assert own["b"] == pytest.approx(plain["b"] - 5.6 + 1.0, abs=0.02)
