@@ -7,6 +7,7 @@ import random
 
 import pytest
 from amaranth.back import verilog
+from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from hdl.feed.lookup import NARROWING, InstrumentLookup
@@ -23,15 +24,27 @@ class Bench:
         self.ctx, self.dut, self.rng = ctx, dut, rng
         self.table = [0] * dut.instruments
 
-    async def write(self, index, security_id):
-        self.ctx.set(self.dut.write_id, security_id)
-        await self.ctx.tick()
-        for name, value in (("write", 1), ("write_index", index)):
+    async def start(self, index, security_id):
+        """Write, and leave it there."""
+        for name, value in (("write", 1), ("write_index", index), ("write_id", security_id)):
             self.ctx.set(getattr(self.dut, name), value)
         await self.ctx.tick()
         self.ctx.set(self.dut.write, 0)
         if index < len(self.table):
             self.table[index] = security_id
+
+    async def settle(self):
+        """Wait for the tables; returns the cycles that took."""
+        cycles = 0
+        while not self.ctx.get(self.dut.settled):
+            await self.ctx.tick()
+            cycles += 1
+        return cycles
+
+    async def write(self, index, security_id):
+        await self.start(index, security_id)
+        await self.ctx.tick()
+        return await self.settle()
 
     def noise(self):
         """Bytes of something else, or none, at no place."""
@@ -75,7 +88,9 @@ def simulate(test, instruments):
     dut = InstrumentLookup(instruments)
 
     async def testbench(ctx):
-        await test(Bench(ctx, dut, random.Random(SEED)))
+        bench = Bench(ctx, dut, random.Random(SEED))
+        await bench.settle()
+        await test(bench)
 
     simulator = Simulator(dut)
     simulator.add_clock(8e-9)
@@ -140,6 +155,70 @@ def test_entry_that_does_not_exist(index):
         assert await b.arrive(200) is None
         assert [await b.find(100 + i) for i in range(5)] == list(range(5))
     simulate(test, 5)
+
+
+@pytest.mark.parametrize("instruments", [1, 4, 6])
+def test_the_tables_are_made_in_the_time_that_is_said(instruments):
+    groups = -(-instruments // 4)
+
+    async def test(b):
+        assert await b.write(0, 7) <= 21 * groups + 4
+        # One in the middle of it: once more from the start.
+        await b.start(instruments - 1, 9)
+        await b.ctx.tick().repeat(10)
+        await b.start(0, 8)
+        await b.ctx.tick()
+        assert 21 * groups < await b.settle() <= 2 * 21 * groups + 4
+        assert await b.find(8) == 0
+        assert await b.find(7) is None
+        assert await b.find(9) == (instruments - 1 if instruments > 1 else None)
+    simulate(test, instruments)
+
+
+def test_many_writes_and_others_meanwhile():
+    """While tables are made, those that were known are found all the same, and what is half written is nobody's."""
+    async def test(b):
+        for i in range(3):
+            await b.write(i, 0x11_12_13_10 + i)
+        for i in range(3, 9):
+            await b.start(i, 0x21_22_23_20 + i)
+            await b.ctx.tick()
+        await b.start(1, 0x31_32_33_34)     # 0x11_12_13_11 has gone
+        for _ in range(12):
+            assert await b.find(0x11_12_13_10) == 0
+            assert await b.find(0x11_12_13_11) is None
+            assert await b.find(0x11_12_13_12) == 2
+        assert await b.settle() == 0, "that took longer than the tables"
+        assert [await b.find(0x21_22_23_20 + i) for i in range(3, 9)] == list(range(3, 9))
+        assert await b.find(0x31_32_33_34) == 1
+    simulate(test, 9)
+
+
+def test_a_reset_forgets():
+    """Memories keep what they hold: until all has been cleared nothing is found."""
+    dut = ResetInserter(reset := Signal())(InstrumentLookup(4))
+    found = []
+
+    async def testbench(ctx):
+        b = Bench(ctx, dut, random.Random(SEED))
+        await b.settle()
+        await b.write(2, 0x01_02_03_04)
+        assert await b.find(0x01_02_03_04) == 2
+        ctx.set(reset, 1)
+        await ctx.tick()
+        ctx.set(reset, 0)
+        while not ctx.get(dut.settled):
+            found.append(await b.arrive(0x01_02_03_04))
+        assert await b.find(0x01_02_03_04) is None
+        await b.write(2, 0x01_02_03_04)
+        assert await b.find(0x01_02_03_04) == 2
+
+    simulator = Simulator(dut)
+    simulator.add_clock(8e-9)
+    simulator.add_testbench(testbench)
+    simulator.run()
+    assert found
+    assert set(found) == {None}
 
 
 @pytest.mark.parametrize("instruments", [1, 5])
