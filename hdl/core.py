@@ -89,6 +89,7 @@ class Core(wiring.Component):
             path.cycle.eq(cycle), path.rx_next.eq(verify.next_data), path.rx_next_valid.eq(verify.next_valid),
             order.time_ns.eq(time_ns),
             order.fire.eq(path.fire), order.kind.eq(path.kind), order.hot_busy.eq(path.hot_busy),
+            path.quote_id.eq(order.quote_id),
             path.ready.eq(order.ready), path.session_up.eq(order.status.session_up),
             path.session_lost.eq(order.session_lost),
             path.session_enabled.eq(bank.write.session_enable & bank.bus.data[0]),
@@ -197,7 +198,7 @@ class Core(wiring.Component):
             telemetry.cycle.eq(cycle), telemetry.decision_valid.eq(path.record_valid),
             *(getattr(telemetry.decision, name).eq(getattr(record, name)) for name in record.signature.members),
             telemetry.mass_cancel.strobe.eq(path.mass_cancel), telemetry.mass_cancel.data.eq(path.last_seq),
-            telemetry.mass_cancel_state.eq(path.status.state), telemetry.quote_id.eq(path.quote_id),
+            telemetry.mass_cancel_state.eq(path.status.state), telemetry.quote_id.eq(order.quote_id),
         ]
         events = {
             "state_changed": (path.state_changed, Cat(path.status.state, Const(0, 6), path.status.halt_cause)),

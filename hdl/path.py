@@ -116,9 +116,9 @@ class TickPath(wiring.Component):
     fire : out(1), kind : out(1), quote : out(Quote), ready : in(1), hot_busy : out(1) to the order port. ``fire`` asks
         for a frame, which starts if the port is ``ready``.
     record : out(DecisionRecord), record_valid : out(1) a decision was taken; of its cycles the low 9 bits stand, its
-        ``quoteId`` in ``quote_id``, and what has no meaning for this decision is anything, as
-        :class:`hdl.control.telemetry.Telemetry` wants it. mass_cancel : out(1) one starts. quote_id : out(64) of the
-        frame that started last, from two cycles after its start on.
+        ``quoteId`` is on ``quote_id``, and what has no meaning for this decision is anything, as
+        :class:`hdl.control.telemetry.Telemetry` wants it. mass_cancel : out(1) one starts.
+    quote_id : in(64) from the order port: that of the frame that is under way.
     direct_quote : out(1) a quote caused by a trigger byte starts: it was on the pins in the cycle before.
     state_changed, arm_refused, gap, poisoned, channel_reset : out(1) events; ``gap_size`` : out(32) packets missing in
         this gap; ``last_seq`` : out(32) last accepted sequence number.
@@ -139,7 +139,7 @@ class TickPath(wiring.Component):
             "flip": Out(1), "bank": In(1), "session_up": In(1), "session_lost": In(1), "session_enabled": In(1),
             "fire": Out(1), "kind": Out(1), "quote": Out(Quote), "ready": In(1), "hot_busy": Out(1),
             "record": Out(DecisionRecord), "record_valid": Out(1), "mass_cancel": Out(1),
-            "quote_id": Out(64), "direct_quote": Out(1),
+            "quote_id": In(64), "direct_quote": Out(1),
             "state_changed": Out(1), "arm_refused": Out(1), "gap": Out(1), "gap_size": Out(32),
             "poisoned": Out(1), "channel_reset": Out(1), "last_seq": Out(32)})
 
@@ -302,7 +302,9 @@ class TickPath(wiring.Component):
         ]
         # The host may write the next position while this one waits for a gap in the feed.
         settle_words, settle_position, settle_quote_id = Signal(32), Signal(Position), Signal(32)
-        m.d.comb += settle.eq(control.pos_commit & (control.data[:8] < n))
+        exists = Signal()   # the word stands from the cycle before its strobe on
+        m.d.sync += exists.eq(control.data[:8] < n)
+        m.d.comb += settle.eq(control.pos_commit & exists)
         with m.If(settle):
             m.d.sync += [
                 settle_words.eq(control.data), settle_quote_id.eq(control.pos_quote_id),
@@ -370,10 +372,7 @@ class TickPath(wiring.Component):
         with m.If(decides):
             m.d.sync += moment.cycle.eq(on_pins)
         started = Signal()
-        quote_id_before = Signal(64)
-        m.d.sync += [started.eq(self.fire & self.ready), quote_id_before.eq(next_quote_id)]
-        with m.If(started):
-            m.d.sync += self.quote_id.eq(quote_id_before)
+        m.d.sync += started.eq(self.fire & self.ready)
         with m.If(control.quote_id_written):
             m.d.sync += next_quote_id.eq(control.quote_id)
         with m.Elif(started):
@@ -429,6 +428,7 @@ class TickPath(wiring.Component):
             exposure.emit.eq(leaves_now), exposure.instrument.eq(scheduler.decided),
             exposure.bid_px.eq(window.bid_ticks), exposure.ask_px.eq(window.ask_ticks),
             exposure.bid_lots.eq(window.bid_quantity), exposure.ask_lots.eq(window.ask_quantity),
+            exposure.bid_some.eq(window.bid_some), exposure.ask_some.eq(window.ask_some),
             exposure.quote_id.eq(self.quote_id),
             exposure.clear_all.eq(mass_cancel), exposure.restart.eq(self.session_enabled),
             exposure.settle.eq(scheduler.settle_now),
@@ -472,7 +472,7 @@ class TickPath(wiring.Component):
         told, sent = Signal(), Signal()     # a decision was taken; its frame has left
         flags = {"direct": record.direct, "lineB": record.direct & line_b, "bidKnown": bests_known[0],
                  "askKnown": bests_known[1], "bidSideOk": record.bid_ok, "askSideOk": record.ask_ok,
-                 "bidCounted": sent & (window.bid_quantity != 0), "askCounted": sent & (window.ask_quantity != 0)}
+                 "bidCounted": sent & window.bid_some, "askCounted": sent & window.ask_some}
         assert set(flags) == set(FLAG)
         assert sorted(FLAG.values()) == list(range(len(flags)))
         m.d.comb += [

@@ -85,7 +85,8 @@ class RegisterBank(wiring.Component):
 
     The names below are those of the registers; a pair ``x_lo``, ``x_hi`` is one member ``x`` of 64 bits. Writing
     ``x_lo`` changes nothing until ``x_hi`` is written, then both halves change in one cycle; the halves read back as
-    they were written. Reading ``x_lo`` of a register of kind ro latches what ``x_hi`` will read.
+    they were written. No low half of another pair is written in between: ``x_hi`` is refused then. Reading ``x_lo`` of
+    a register of kind ro latches what ``x_hi`` will read, until another such half is read.
 
     **Latency**: a write on the bus in cycle ``c`` acts in ``c + 1``, when its strobe in ``write`` comes, with the word
     on ``bus.data``, and shows in ``rw`` in ``c + 2``, with its strobe in ``written``. A strobe on
@@ -105,9 +106,9 @@ class RegisterBank(wiring.Component):
     clears them, a word a cycle, and ``bus.ready`` is 0 until it is done (64 cycles an instrument, the number of
     instruments rounded up to a power of two, and at least 512).
 
-    **Bad input**: a write to an address that does not exist, or is not writable, or of a SecurityID while not
-    DISARMED, changes nothing and is counted in ``write_refused``. A read of an address that does not exist gives 0.
-    Bits beyond the width of a register are ignored, and read as 0.
+    **Bad input**: a write to an address that does not exist, or is not writable, or of a high half without its low one,
+    or of a SecurityID while not DISARMED, changes nothing and is counted in ``write_refused``. A read of an address
+    that does not exist gives 0. Bits beyond the width of a register are ignored, and read as 0.
 
     Parameters
     ----------
@@ -187,13 +188,24 @@ class RegisterBank(wiring.Component):
         is_param = bus.addr[15] & (bus.addr[WORD_BITS:15] < self.instruments) & (bus.addr[:WORD_BITS] < len(PARAMS))
         is_id = (bus.addr[8:] == registers.SECURITY_ID_BASE >> 8) & (bus.addr[:8] < self.instruments)
         is_register, is_word = Signal(), Signal()
+        # A low half waits for its high one, and so does the name of its pair.
+        pairs = [name for name, width in (_whole("rw") | _whole("wo")).items() if width == 64]
+        held = Signal(32)
+        held_of, is_low, low = (Signal(range(len(pairs) + 1), name=name) for name in ("held_of", "is_low", "low"))
         with m.Switch(bus.addr[:8]):
             for register in REGISTERS:
                 if register.access in ("rw", "wo"):
+                    name, half = _half(register)
                     with m.Case(register.address):
-                        m.d.comb += is_register.eq(is_global)
-                        if register.access == "rw" and _half(register)[0] not in LIVE:
-                            m.d.comb += is_word.eq(is_global)
+                        here = is_global if half != 1 else is_global & (held_of == 1 + pairs.index(name))
+                        m.d.comb += is_register.eq(here)
+                        if register.access == "rw" and name not in LIVE:
+                            m.d.comb += is_word.eq(here)
+                        if half == 0:
+                            m.d.comb += is_low.eq(1 + pairs.index(name))
+        m.d.sync += low.eq(Mux(bus.we & is_global, is_low, 0))
+        with m.If(low != 0):
+            m.d.sync += [held.eq(bus.data), held_of.eq(low)]
         wrote, to_param, to_id, to_word, to_none = (
             Signal(name=name) for name in ("wrote", "to_param", "to_id", "to_word", "to_none"))
         m.d.sync += [
@@ -220,29 +232,26 @@ class RegisterBank(wiring.Component):
         with m.If(wrote):
             m.d.sync += mask.eq(widths)
 
-        self._elaborate_registers(m)
+        self._elaborate_registers(m, held, is_register)
         row, sweep = self._elaborate_rows(m, address, to_param, kept)
         self._elaborate_read(m, address, row, sweep, kept, written_word)
         return m
 
-    def _elaborate_registers(self, m):
+    def _elaborate_registers(self, m, held, is_register):
         """Values and strobes."""
         bus = self.bus
-        held = {}
         for register in REGISTERS:
             if register.access not in ("rw", "wo"):
                 continue
             name, half = _half(register)
-            strobe = Signal(name=f"{name}_low") if half == 0 else getattr(self.write, name)
-            m.d.sync += strobe.eq(bus.we & (bus.addr == register.address))
             if half == 0:
-                held[name] = Signal(32, name=f"{name}_held")
-                with m.If(strobe):
-                    m.d.sync += held[name].eq(bus.data)
-            elif register.access == "rw":
+                continue
+            strobe = getattr(self.write, name)
+            m.d.sync += strobe.eq(bus.we & (bus.addr == register.address) & (is_register if half else 1))
+            if register.access == "rw":
                 m.d.sync += getattr(self.written, name).eq(strobe)
                 with m.If(strobe):
-                    m.d.sync += getattr(self.rw, name).eq(bus.data if half is None else Cat(held[name], bus.data))
+                    m.d.sync += getattr(self.rw, name).eq(bus.data if half is None else Cat(held, bus.data))
 
     def _elaborate_rows(self, m, address, to_param, kept):
         """Parameter rows as the core reads them, a row at a time, and the sweep that clears all memories.
@@ -342,19 +351,21 @@ class RegisterBank(wiring.Component):
             m.d.sync += param.eq(Mux(asked_param, fetched, 0))
 
         # Values that the core supplies. Each goes through a register that is 0 unless it is asked for.
-        parts, latched = [], {}
+        parts = []
+        latched, highs, latches = Signal(32), [], []
         for register, value in self._supplied():
-            name, half = _half(register)
+            _, half = _half(register)
             chosen = Signal(name=f"{register.name}_chosen")
             m.d.sync += chosen.eq(passed[1] & (address == register.address))
             if register.access == "ro" and half == 0:
-                latched[name] = Signal(32, name=f"{name}_latched")
-                with m.If(chosen):
-                    m.d.sync += latched[name].eq(value[32:])
+                highs.append(Mux(chosen, value[32:], 0))
+                latches.append(chosen)
             if register.access == "ro" and half == 1:
-                value = latched[name]
+                value = latched
             parts.append(Signal(min(len(value), 32), name=f"{register.name}_shown", reset_less=True))
             m.d.sync += parts[-1].eq(Mux(chosen, value, 0))
+        with m.If(Cat(latches).any()):
+            m.d.sync += latched.eq(reduce(or_, highs))
         supplied = Signal(32, reset_less=True)
         with m.If(passed[3]):
             m.d.sync += supplied.eq(reduce(or_, parts))

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hdl.control.registers import HISTOGRAM_BINS
+from hdl.control.registers import HISTOGRAM_BINS, LATENCY_BITS
 
 __all__ = ["PROBE_LATENCY", "LatencyProbe"]
 
@@ -31,10 +31,10 @@ class LatencyProbe(wiring.Component):
         Strobe: the next frame was caused by the byte that was on the feed's pins in the cycle before.
     tx_en : In(1)
         GMII pin of the order port. A frame begins where it rises.
-    measured : Out(1), latency : Out(32)
-        Strobe with the latency of a frame, see above. Longer ones show as 2^32 - 1.
-    minimum : Out(32), maximum : Out(32), count : Out(32), sum : Out(64)
-        Over all frames since reset, in cycles; ``minimum`` is 2^32 - 1 before the first one. ``count`` stays at its
+    measured : Out(1), latency : Out(LATENCY_BITS)
+        Strobe with the latency of a frame, see above. Longer ones show as all ones.
+    minimum : Out(LATENCY_BITS), maximum : Out(LATENCY_BITS), count : Out(32), sum : Out(64)
+        Over all frames since reset, in cycles; ``minimum`` is all ones before the first one. ``count`` stays at its
         largest value.
     histogram_addr : In(6), histogram_data : Out(32)
         Frames by latency in cycles, the last bin with all that is longer. Data four cycles after an address that holds
@@ -45,9 +45,9 @@ class LatencyProbe(wiring.Component):
     fire: In(1)
     tx_en: In(1)
     measured: Out(1)
-    latency: Out(32)
-    minimum: Out(32, init=0xFFFFFFFF)
-    maximum: Out(32)
+    latency: Out(LATENCY_BITS)
+    minimum: Out(LATENCY_BITS, init=-1)
+    maximum: Out(LATENCY_BITS)
     count: Out(32)
     sum: Out(64)
     histogram_addr: In(range(HISTOGRAM_BINS))
@@ -59,14 +59,14 @@ class LatencyProbe(wiring.Component):
         # The pin and the strobe, a cycle later, and for how long the trigger byte has been there.
         announced, fired = Signal(), Signal()
         tx_en, tx_en_before = Signal(), Signal()
-        age = Signal(33)            # of the cycle before; it stops when the word is full
+        age = Signal(LATENCY_BITS + 1)  # of the cycle before; it stops when the word is full
         far = Signal()              # beyond the last bin of the histogram
         bin_ = Signal(range(HISTOGRAM_BINS))        # the last one is all ones
         m.d.sync += [fired.eq(self.fire), tx_en.eq(self.tx_en), tx_en_before.eq(tx_en)]
         rises = tx_en & ~tx_en_before
         with m.If(rises):
             m.d.sync += announced.eq(0)
-        with m.If(~age[32]):
+        with m.If(~age[-1]):
             m.d.sync += age.eq(age + 1)
         with m.If(age[:len(bin_)].all()):
             m.d.sync += far.eq(1)
@@ -77,14 +77,14 @@ class LatencyProbe(wiring.Component):
         m.d.sync += [self.measured.eq(0), ended.eq(self.measured)]
         with m.If(rises):
             m.d.sync += [
-                self.measured.eq(announced), self.latency.eq(age[:32] | age[32].replicate(32)),
+                self.measured.eq(announced), self.latency.eq(age[:-1] | age[-1].replicate(LATENCY_BITS)),
                 bin_.eq(age | far.replicate(len(bin_))),
             ]
 
         less, greater = Signal(), Signal()
         with m.If(self.measured):
             # The borrow of a difference: comparisons take inverters of their own.
-            m.d.sync += [less.eq((self.latency - self.minimum)[32]), greater.eq((self.maximum - self.latency)[32])]
+            m.d.sync += [less.eq((self.latency - self.minimum)[-1]), greater.eq((self.maximum - self.latency)[-1])]
         with m.If(ended):
             m.d.sync += self.sum.eq(self.sum + self.latency)
             with m.If(less):

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 #: Written to ``ARM``; anything else is ignored, so that a stray write cannot arm.
 ARM_MAGIC = 0x41524D21
 HISTOGRAM_BINS = 64
+#: Width of a latency in cycles, as it is measured.
+LATENCY_BITS = 16
 ROW_WORDS = 32
 #: What a Decision record of a mass cancel says instead of an instrument; its outcome tells it from instrument 255.
 MASS_CANCEL_INSTRUMENT = 0xFF
@@ -204,8 +206,8 @@ def _build():
             ("link_rx_packets", "count", "Host packets accepted"),
             ("write_refused", "count", "Writes to addresses that do not exist or are locked"))
     section("latency",
-            ("latency_min", "ro", "Least trigger-to-quote in cycles (all ones: none yet)"),
-            ("latency_max", "ro", "Greatest trigger-to-quote in cycles"),
+            ("latency_min", "ro", "Least trigger-to-quote in cycles (all ones: none yet)", LATENCY_BITS),
+            ("latency_max", "ro", "Greatest trigger-to-quote in cycles (all ones: so many or more)", LATENCY_BITS),
             ("latency_count", "ro", "Direct quotes measured"),
             ("latency_sum", "ro", "Sum of trigger-to-quote in cycles", 64))
     return tuple(registers)

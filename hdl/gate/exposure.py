@@ -52,7 +52,8 @@ class Exposure(wiring.Component):
     prepare : in(1) a quote of the instrument on the bench leaves next: what was sent before is kept for ``emit``, which
         may come when the bench holds another instrument.
     emit : in(1) it leaves: ``instrument`` : in(8), ``bid_px``, ``ask_px`` : in(32, signed), ``bid_lots``, ``ask_lots``
-        : in(24) what is live from now on (0 lots: nothing) and can trade in addition, ``quote_id`` : in(32).
+        : in(24) what is live from now on (0 lots: nothing, else ``bid_some``, ``ask_some`` : in(1)) and can trade in
+        addition, ``quote_id`` : in(32).
     clear_all : in(1) nothing is live any more (mass cancel). Excludes ``emit``.
     forget_positions : in(1) all positions are unknown.
     restart : in(1) a new session begins: nothing is live, nothing was sent, all positions are unknown. The rows are
@@ -70,6 +71,7 @@ class Exposure(wiring.Component):
         super().__init__({
             "address": In(8), "load": In(1), "prepare": In(1), "emit": In(1), "instrument": In(8),
             "bid_px": In(signed(32)), "ask_px": In(signed(32)), "bid_lots": In(24), "ask_lots": In(24),
+            "bid_some": In(1), "ask_some": In(1),
             "quote_id": In(32), "clear_all": In(1), "settle": In(1), "position": In(Position), "clear_bid": In(1),
             "clear_ask": In(1), "settled_quote_id": In(32), "forget_positions": In(1), "restart": In(1),
             "clearing": Out(1), "live": Out(LiveQuote), "bid_live": Out(1), "ask_live": Out(1), "known": Out(Position),
@@ -121,8 +123,8 @@ class Exposure(wiring.Component):
             m.d.sync += [self.live.eq(quotes), self.known.eq(positions), self.bid_live.eq(asked[0]),
                          self.ask_live.eq(asked[1]), self.position_known.eq(asked[2])]
         with m.If(self.emit):
-            m.d.sync += [bids.bit_select(instrument, 1).eq(self.bid_lots != 0),
-                         asks.bit_select(instrument, 1).eq(self.ask_lots != 0)]
+            m.d.sync += [bids.bit_select(instrument, 1).eq(self.bid_some),
+                         asks.bit_select(instrument, 1).eq(self.ask_some)]
         is_meant = Signal()     # the quote on the bench
         m.d.sync += is_meant.eq(self.live.quote_id == self.settled_quote_id)
         with m.If(self.settle):

@@ -22,7 +22,8 @@ class Window(wiring.Component):
     low, high : in(32, signed), bid_most, ask_most : in(24) the window. They and the quote hold still in the cycle after
         ``en``.
     bid_ticks, ask_ticks : out(32, signed), bid_quantity, ask_quantity : out(24) what leaves, from the second cycle
-        after ``en`` on until the second one after the next. A side of 0 lots has price 0.
+        after ``en`` on until the second one after the next. A side of 0 lots has price 0. ``bid_some``,
+        ``ask_some`` : out(1) it has more.
     clamped : out(1) strobe, in the second cycle after ``en``: something lay outside.
 
     Proved for all inputs in ``tests/hdl/gate/test_window.py``.
@@ -34,7 +35,7 @@ class Window(wiring.Component):
             **{f"{side}_{what}": In(shape) for side in ("bid", "ask")
                for what, shape in (("px", signed(32)), ("lots", 24), ("most", 24))},
             **{f"{side}_{what}": Out(shape) for side in ("bid", "ask")
-               for what, shape in (("ticks", signed(32)), ("quantity", 24))}})
+               for what, shape in (("ticks", signed(32)), ("quantity", 24), ("some", 1))}})
 
     def elaborate(self, platform):
         m = Module()
@@ -43,16 +44,17 @@ class Window(wiring.Component):
         outside = Signal(2)
         for n, side in enumerate(("bid", "ask")):
             px, lots, most = (getattr(self, f"{side}_{what}") for what in ("px", "lots", "most"))
-            below, above, excess, some, quoted = (
-                Signal(name=f"{side}_{what}") for what in ("below", "above", "excess", "some", "quoted"))
+            below, above, excess, asked, quoted = (
+                Signal(name=f"{side}_{what}") for what in ("below", "above", "excess", "asked", "quoted"))
             m.d.sync += [below.eq(less(px, self.low)), above.eq(less(self.high, px)), excess.eq(most < lots),
-                         some.eq(lots != 0), quoted.eq((lots != 0) & (most != 0))]
-            m.d.comb += outside[n].eq(some & (below | above | excess | empty))
+                         asked.eq(lots != 0), quoted.eq((lots != 0) & (most != 0))]
+            m.d.comb += outside[n].eq(asked & (below | above | excess | empty))
             with m.If(compared):
                 m.d.sync += [
                     getattr(self, f"{side}_ticks").eq(
                         Mux(quoted & ~empty, Mux(below, self.low, Mux(above, self.high, px)), 0)),
                     getattr(self, f"{side}_quantity").eq(Mux(quoted & ~empty, Mux(excess, most, lots), 0)),
+                    getattr(self, f"{side}_some").eq(quoted & ~empty),
                 ]
         m.d.sync += self.clamped.eq(compared & outside.any())
         return m

@@ -97,6 +97,8 @@ class OrderPort(wiring.Component):
         come late in its cycle ``T``: it reaches four registers. ``kind`` and ``quote.quote_id`` are taken in ``T``;
         the other fields of ``quote`` are read from ``T + QUOTE_AT`` on and have to hold still from there until
         ``ready`` is 1 again. A mass cancel reads none of them.
+    quote_id : Out(64)
+        ``quote.quote_id`` as the frame under way has it, from the cycle after ``fire`` to the frame's end.
     ready : Out(1)
         ``fire`` is legal: the port is idle, the session is up and the peer's window has room. A register.
     hot_busy : In(1)
@@ -131,6 +133,7 @@ class OrderPort(wiring.Component):
             "fire": In(1),
             "kind": In(1),
             "quote": In(Quote),
+            "quote_id": Out(64),
             "ready": Out(1),
             "hot_busy": In(1),
             "time_ns": In(64),
@@ -293,6 +296,7 @@ class OrderPort(wiring.Component):
                              other_message.eq(host.kind == SESSION_TX)]
                 m.d.sync += [other_source.eq(Mux(host.kind, _Source.SESSION_TX, _Source.FRAME_TX)),
                              other_length.eq(host.length)]
+        m.d.comb += self.quote_id.eq(taken["quote_id"])
         with m.If(~fired):
             m.d.comb += [source_now.eq(other_source), length_now.eq(other_length)]
         with m.Elif(kind == KIND_MASS_CANCEL):

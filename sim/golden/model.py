@@ -83,7 +83,7 @@ class Latency:
 
     count: int = 0
     total: int = 0
-    minimum: int = _U32
+    minimum: int = (1 << map_.LATENCY_BITS) - 1
     maximum: int = 0
     bins: Counter = field(default_factory=Counter)
 

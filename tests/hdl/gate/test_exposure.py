@@ -152,7 +152,7 @@ class Bench:
 
 def quote(instrument, bid_lots=0, ask_lots=0, quote_id=0, bid_px=0, ask_px=0):
     return {"emit": 1, "instrument": instrument, "bid_lots": bid_lots, "ask_lots": ask_lots, "quote_id": quote_id,
-            "bid_px": bid_px, "ask_px": ask_px}
+            "bid_px": bid_px, "ask_px": ask_px, "bid_some": bid_lots > 0, "ask_some": ask_lots > 0}
 
 
 def settle(lots=0, bid=0, ask=0, quote_id=0, clear_bid=0, clear_ask=0):

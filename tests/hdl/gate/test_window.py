@@ -61,6 +61,7 @@ class Obligations(wiring.Component):
                     Assert(~(inside & (lots != 0)) | ((ticks == px) & (quantity == lots))),
                     # ... and what is changed becomes the nearest that has.
                     Assert((quantity != 0) == ((lots != 0) & (most != 0) & ~empty)),
+                    Assert((quantity != 0) == getattr(window, f"{side}_some")),
                     Assert((quantity == 0) | (quantity == lots) | ((quantity == most) & (lots > most))),
                     Assert((quantity == 0) | (px >= low) | (ticks == low)),
                     Assert((quantity == 0) | (px <= high) | (ticks == high)),
