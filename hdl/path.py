@@ -319,7 +319,8 @@ class TickPath(wiring.Component):
         lots = Signal(signed(32))   # 0 where unknown
         m.d.comb += [
             lots.eq(Mux(exposure.position_known, exposure.known.lots, 0)),
-            exposure.address.eq(scheduler.current), exposure.load.eq(scheduler.load),
+            exposure.address.eq(scheduler.current), exposure.of_address.eq(scheduler.of_current),
+            exposure.load.eq(scheduler.load),
             engine.at.eq(at), engine.params.eq(self.row), engine.position.eq(lots),
             engine.best_bid.eq(px(book.best_bid)), engine.best_ask.eq(px(book.early_ask)),
             engine.second_bid.eq(book.second_bid.px), engine.second_ask.eq(px(book.early_ask)),
@@ -426,6 +427,7 @@ class TickPath(wiring.Component):
         m.d.comb += [
             leaves_now.eq(scheduler.leave & in_flight),
             exposure.emit.eq(leaves_now), exposure.instrument.eq(scheduler.decided),
+            exposure.of_instrument.eq(scheduler.of_decided),
             exposure.bid_px.eq(window.bid_ticks), exposure.ask_px.eq(window.ask_ticks),
             exposure.bid_lots.eq(window.bid_quantity), exposure.ask_lots.eq(window.ask_quantity),
             exposure.bid_some.eq(window.bid_some), exposure.ask_some.eq(window.ask_some),
@@ -436,7 +438,7 @@ class TickPath(wiring.Component):
             exposure.settled_quote_id.eq(settle_quote_id), exposure.position.eq(settle_position),
             exposure.forget_positions.eq(cleared),
             buckets.spend_session.eq(started), buckets.spend_symbol.eq(leaves_now & record.is_new),
-            buckets.spender.eq(scheduler.decided), buckets.fill.eq(armed),
+            buckets.spender.eq(scheduler.decided), buckets.of_spender.eq(scheduler.of_decided), buckets.fill.eq(armed),
             # Verdicts are made of what the exposure showed: when that changes they are worth nothing.
             scheduler.disturbed.eq(mass_cancel | leaves_now | state.reduced | cleared | self.session_enabled),
         ]

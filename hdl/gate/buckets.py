@@ -33,7 +33,7 @@ class TokenBuckets(wiring.Component):
     fill : in(1) fill every bucket (arming).
     spend_session : in(1) take one session token. The session bucket must hold one.
     spend_symbol : in(1) take one token of instrument ``spender`` : in(8) too, which has been at rest for two cycles; at
-        least six cycles after the last one. There must be one.
+        least six cycles after the last one. There must be one. ``of_spender`` : in(instruments) its bit.
     index : in(8) instrument asked about; it has been at rest for two cycles.
     new_ok : out(1) a new or changed quote of ``index`` may go: its bucket holds a token, and the session's bucket holds
         more than the quarter that is kept for cancels.
@@ -52,8 +52,8 @@ class TokenBuckets(wiring.Component):
         super().__init__({
             "session_interval": In(32), "session_burst": In(16), "symbol_interval": In(32), "symbol_burst": In(8),
             "restart_session": In(1), "restart_symbol": In(1), "fill": In(1), "spend_session": In(1),
-            "spend_symbol": In(1), "spender": In(8), "index": In(8), "new_ok": Out(1), "cancel_ok": Out(1),
-            "tokens": Out(16), "refill": Out(1)})
+            "spend_symbol": In(1), "spender": In(8), "of_spender": In(instruments), "index": In(8), "new_ok": Out(1),
+            "cancel_ok": Out(1), "tokens": Out(16), "refill": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -122,24 +122,25 @@ class TokenBuckets(wiring.Component):
         # What is left is worked out in the three cycles after a token went.
         some = Signal(n)                # one bit an instrument: its bucket holds a token
         taken, spender, since = Signal(3), Signal(width), Signal()  # since: one came since
+        of_spender = Signal(n)
         had, arrived, level, spent_at = Signal(8), Signal.like(given), Signal(9), Signal.like(given)
         m.d.sync += taken.eq(Cat(self.spend_symbol, taken[:2]))
         with m.If(self.spend_symbol):
-            m.d.sync += [spender.eq(self.spender), had.eq(row.tokens), arrived.eq(given - row.given),
-                         spent_at.eq(given)]
+            m.d.sync += [spender.eq(self.spender), of_spender.eq(self.of_spender), had.eq(row.tokens),
+                         arrived.eq(given - row.given), spent_at.eq(given)]
         with m.If(self.spend_symbol | symbol_tick):
             m.d.sync += since.eq(symbol_tick)
         many, held_then = Signal(), Signal(8)
         m.d.sync += [level.eq(had + arrived[:8]), many.eq(arrived[8:].any()),
                      held_then.eq(Mux(many | (symbol_size < level), symbol_size, level))]
         with m.If(taken[0]):
-            m.d.sync += own.bit_select(spender, 1).eq(1)
+            m.d.sync += own.eq(own | of_spender)
         m.d.comb += [write.addr.eq(spender), write.data.given.eq(spent_at), write.en.eq(taken[2]),
                      write.data.tokens.eq(held_then - held_then.any())]
         with m.If(symbol_tick):
             m.d.sync += some.eq((1 << n) - 1)
         with m.Elif(taken[2] & ~since & (held_then[1:] == 0)):
-            m.d.sync += some.bit_select(spender, 1).eq(0)
+            m.d.sync += some.eq(some & ~of_spender)
         with m.If(self.fill | resized):
             m.d.sync += [own.eq(0), taken.eq(0), made.tokens.eq(Mux(resized, 0, symbol_size)),
                          made.given.eq(given_next), some.eq((~resized).replicate(n))]

@@ -41,7 +41,7 @@ class Exposure(wiring.Component):
 
     Members
     -------
-    address : in(8) instrument that is asked for.
+    address : in(8) instrument that is asked for. ``of_address`` : in(instruments) its bit, a cycle later.
     load : in(1) in the cycle after ``address`` came to rest, or later: take its rows onto the bench. They stand on the
         outputs from the next cycle on, with every change up to two cycles before, until the next ``load``. What is
         changed in the cycle before may be read as anything: the evaluation that it is for must not decide.
@@ -51,9 +51,9 @@ class Exposure(wiring.Component):
         bench does not change.
     prepare : in(1) a quote of the instrument on the bench leaves next: what was sent before is kept for ``emit``, which
         may come when the bench holds another instrument.
-    emit : in(1) it leaves: ``instrument`` : in(8), ``bid_px``, ``ask_px`` : in(32, signed), ``bid_lots``, ``ask_lots``
-        : in(24) what is live from now on (0 lots: nothing, else ``bid_some``, ``ask_some`` : in(1)) and can trade in
-        addition, ``quote_id`` : in(32).
+    emit : in(1) it leaves: ``instrument`` : in(8), ``of_instrument`` : in(instruments) its bit, ``bid_px``, ``ask_px``
+        : in(32, signed), ``bid_lots``, ``ask_lots`` : in(24) what is live from now on (0 lots: nothing, else
+        ``bid_some``, ``ask_some`` : in(1)) and can trade in addition, ``quote_id`` : in(32).
     clear_all : in(1) nothing is live any more (mass cancel). Excludes ``emit``.
     forget_positions : in(1) all positions are unknown.
     restart : in(1) a new session begins: nothing is live, nothing was sent, all positions are unknown. The rows are
@@ -69,9 +69,9 @@ class Exposure(wiring.Component):
     def __init__(self, instruments):
         self.instruments = instruments
         super().__init__({
-            "address": In(8), "load": In(1), "prepare": In(1), "emit": In(1), "instrument": In(8),
-            "bid_px": In(signed(32)), "ask_px": In(signed(32)), "bid_lots": In(24), "ask_lots": In(24),
-            "bid_some": In(1), "ask_some": In(1),
+            "address": In(8), "of_address": In(instruments), "load": In(1), "prepare": In(1), "emit": In(1),
+            "instrument": In(8), "of_instrument": In(instruments), "bid_px": In(signed(32)), "ask_px": In(signed(32)),
+            "bid_lots": In(24), "ask_lots": In(24), "bid_some": In(1), "ask_some": In(1),
             "quote_id": In(32), "clear_all": In(1), "settle": In(1), "position": In(Position), "clear_bid": In(1),
             "clear_ask": In(1), "settled_quote_id": In(32), "forget_positions": In(1), "restart": In(1),
             "clearing": Out(1), "live": Out(LiveQuote), "bid_live": Out(1), "ask_live": Out(1), "known": Out(Position),
@@ -122,19 +122,13 @@ class Exposure(wiring.Component):
         with m.If(self.load):
             m.d.sync += [self.live.eq(quotes), self.known.eq(positions), self.bid_live.eq(asked[0]),
                          self.ask_live.eq(asked[1]), self.position_known.eq(asked[2])]
-        with m.If(self.emit):
-            m.d.sync += [bids.bit_select(instrument, 1).eq(self.bid_some),
-                         asks.bit_select(instrument, 1).eq(self.ask_some)]
         is_meant = Signal()     # the quote on the bench
         m.d.sync += is_meant.eq(self.live.quote_id == self.settled_quote_id)
-        with m.If(self.settle):
-            m.d.sync += known.bit_select(address, 1).eq(1)
-            with m.If(is_meant & self.clear_bid):
-                m.d.sync += bids.bit_select(address, 1).eq(0)
-            with m.If(is_meant & self.clear_ask):
-                m.d.sync += asks.bit_select(address, 1).eq(0)
-        with m.If(self.forget_positions | self.restart):
-            m.d.sync += known.eq(0)
-        with m.If(self.clear_all | self.restart):
-            m.d.sync += [bids.eq(0), asks.eq(0)]
+        gone = self.clear_all | self.restart
+        for bits, some, clear in ((bids, self.bid_some, self.clear_bid), (asks, self.ask_some, self.clear_ask)):
+            left = self.settle & is_meant & clear
+            now = (bits & ~Mux(self.emit, self.of_instrument, 0)) | Mux(self.emit & some, self.of_instrument, 0)
+            m.d.sync += bits.eq(now & ~Mux(left, self.of_address, 0) & ~gone.replicate(n))
+        m.d.sync += known.eq((known | Mux(self.settle, self.of_address, 0))
+                             & ~(self.forget_positions | self.restart).replicate(n))
         return m

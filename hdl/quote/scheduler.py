@@ -78,7 +78,8 @@ class Scheduler(wiring.Component):
     out(1) the cycle after; with it ``deferred`` : in(1) try again when the port is ready, or ``wait_tokens`` : in(1)
     try again when tokens arrive, or at once if some have since the decision. ``leave`` : out(1) two cycles after
     ``window``. ``decided`` : out(8) the instrument of ``weigh``, ``window`` and ``leave``. ``busy`` : out(1) claimed,
-    under way, or pending while the port is ready: slower senders hold back.
+    under way, or pending while the port is ready: slower senders hold back. ``of_decided`` : out(instruments) the bit
+    of ``decided``, ``of_current`` : out(instruments) that of ``current`` in the cycle before.
 
     Rules. A background evaluation is squashed by a claim and by ``invalidate``; it stays pending. One starts only when
     nothing has been under way for three cycles, no host action waits, the port is ready and no mass cancel is
@@ -102,7 +103,8 @@ class Scheduler(wiring.Component):
             "at": Out(EVALUATION_CYCLES),
             "claimed": Out(1), "fouled": Out(1), "mid_event": Out(1), "is_stale": Out(1), "due": Out(1),
             "weigh": Out(1), "direct": Out(1), "deferred": In(1), "wait_tokens": In(1),
-            "window": Out(1), "leave": Out(1), "decided": Out(8), "busy": Out(1)})
+            "window": Out(1), "leave": Out(1), "decided": Out(8), "busy": Out(1),
+            "of_decided": Out(instruments), "of_current": Out(instruments)})
 
     def elaborate(self, platform):
         m = Module()
@@ -121,9 +123,8 @@ class Scheduler(wiring.Component):
 
         # Instruments, one bit each. What is asked about has been at rest for a cycle: `of_current` may be late. A ring
         # serves all that goes from one instrument to the next in every cycle.
-        ring, of_current, of_decided, of_flight = (
-            Signal(n, name=name, init=init) for name, init in (
-                ("ring", 1), ("of_current", 0), ("of_decided", 0), ("of_flight", 0)))
+        ring, of_flight = Signal(n, init=1), Signal(n)
+        of_current, of_decided = self.of_current, self.of_decided
         m.d.sync += [ring.eq(ring.rotate_left(1)), of_current.eq(1 << current)]
         of_asked, of_found = ring.rotate_right(1), ring.rotate_right(2)
 

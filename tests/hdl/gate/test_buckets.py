@@ -20,10 +20,16 @@ class Bench:
     def __init__(self, ctx, dut):
         self.ctx, self.dut = ctx, dut
 
+    def set(self, name, value):
+        """An input; a spender has a bit besides its number."""
+        self.ctx.set(getattr(self.dut, name), value)
+        if name == "spender":
+            self.ctx.set(self.dut.of_spender, 1 << value)
+
     async def step(self, cycles=1, **inputs):
         """Run; strobes last one cycle, all else holds. Returns the cycles (from 0) in which ``refill`` was high."""
         for name, value in inputs.items():
-            self.ctx.set(getattr(self.dut, name), value)
+            self.set(name, value)
         refills = []
         for n in range(cycles):
             if self.ctx.get(self.dut.refill):
@@ -304,7 +310,7 @@ def test_against_the_golden_model():
                     x[f"restart_{name.partition('_')[0]}"] = 1
             index = rng.randrange(instruments) if rng.random() < .1 else index
             for name, value in (x | registers | {"index": index}).items():
-                b.ctx.set(getattr(b.dut, name), value)
+                b.set(name, value)
 
             model.advance(c)
             tokens = model.session_tokens(c)

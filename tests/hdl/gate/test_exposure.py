@@ -85,6 +85,7 @@ class Bench:
         """One cycle. ``address`` is asked for from this cycle on; what is loaded is what it was in the cycle before.
         Checks every output behind it."""
         ctx, dut = self.ctx, self.dut
+        ctx.set(dut.of_address, 1 << ctx.get(dut.address))      # a cycle later
         if address is not None:
             ctx.set(dut.address, address)
         for name in STROBES:
@@ -93,6 +94,8 @@ class Bench:
         for name, value in x.items():
             if name not in STROBES:
                 ctx.set(getattr(dut, name), value)
+            if name == "instrument":
+                ctx.set(dut.of_instrument, 1 << value)
         address = ctx.get(dut.address)
         before = [row.copy() for row in self.rows]
         if "settle" in x:       # what is settled is compared a cycle ahead
