@@ -192,7 +192,7 @@ class TickPath(wiring.Component):
         # The row of the claimed instrument arrives long before the entry's last byte: the price is in ticks by then.
         m.d.comb += [
             ticks.px.eq(walker.px), ticks.shift.eq(self.row.feed_tick_shift), ticks.odd.eq(self.row.feed_tick_odd),
-            ticks.inverse.eq(self.row.feed_tick_inv), ticks.en.eq(at.any() & scheduler.claimed),
+            ticks.inverse.eq(self.row.feed_tick_inv),
         ]
 
         # ------------------------------------------------------------------ the eve of the trigger: what it will select

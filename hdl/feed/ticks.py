@@ -19,7 +19,6 @@ class TickConverter(wiring.Component):
     -------
     px : in(64, signed) mantissa.
     shift : in(4), odd : in(32), inverse : in(32) the tick; ``odd`` = 0 (no tick configured) never gives ``ok``.
-    en : in(1) the pipeline moves (it may rest to save power).
     ticks : out(32, signed) right ``LATENCY`` cycles after the inputs came to rest, ``ok`` : out(1) after ``PROOF``.
     """
 
@@ -27,7 +26,7 @@ class TickConverter(wiring.Component):
     PROOF = 6
 
     def __init__(self):
-        super().__init__({"px": In(signed(64)), "shift": In(SHIFT_BITS), "odd": In(32), "inverse": In(32), "en": In(1),
+        super().__init__({"px": In(signed(64)), "shift": In(SHIFT_BITS), "odd": In(32), "inverse": In(32),
                           "ticks": Out(signed(32)), "ok": Out(1)})
 
     def elaborate(self, platform):
@@ -46,20 +45,19 @@ class TickConverter(wiring.Component):
         ticks, odd = self.ticks, self.odd
         upper = ticks[16:].as_signed()
         has_odd = Signal()
-        with m.If(self.en):
-            m.d.sync += [
-                whole.eq(self.px >> self.shift),
-                tail.eq(self.px.as_unsigned()[:lost] & Cat(self.shift > i for i in range(lost))),
-                parts.eq(Cat(tail[:8].any(), tail[8:].any())),
-                exact.eq(~parts.any()), has_odd.eq(odd != 0),
-                low.eq(whole[:16] * self.inverse[:16]),
-                cross[0].eq(whole[:16] * self.inverse[16:]),
-                cross[1].eq(whole[16:32] * self.inverse[:16]),
-                ticks.eq(Cat(low[:16], low[16:] + cross[0] + cross[1])),
-                back_low.eq(ticks[:16] * odd[:16]), back_high.eq(upper * odd[16:]),
-                back_cross[0].eq(ticks[:16] * odd[16:]), back_cross[1].eq(upper * odd[:16]),
-                back.eq(Cat(back_low[:16],
-                            Cat(back_low[16:], back_high).as_signed() + (back_cross[0] + back_cross[1]))),
-                self.ok.eq(exact & has_odd & (back == whole)),
-            ]
+        m.d.sync += [
+            whole.eq(self.px >> self.shift),
+            tail.eq(self.px.as_unsigned()[:lost] & Cat(self.shift > i for i in range(lost))),
+            parts.eq(Cat(tail[:8].any(), tail[8:].any())),
+            exact.eq(~parts.any()), has_odd.eq(odd != 0),
+            low.eq(whole[:16] * self.inverse[:16]),
+            cross[0].eq(whole[:16] * self.inverse[16:]),
+            cross[1].eq(whole[16:32] * self.inverse[:16]),
+            ticks.eq(Cat(low[:16], low[16:] + cross[0] + cross[1])),
+            back_low.eq(ticks[:16] * odd[:16]), back_high.eq(upper * odd[16:]),
+            back_cross[0].eq(ticks[:16] * odd[16:]), back_cross[1].eq(upper * odd[:16]),
+            back.eq(Cat(back_low[:16],
+                        Cat(back_low[16:], back_high).as_signed() + (back_cross[0] + back_cross[1]))),
+            self.ok.eq(exact & has_odd & (back == whole)),
+        ]
         return m

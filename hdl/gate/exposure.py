@@ -43,12 +43,13 @@ class Exposure(wiring.Component):
     -------
     address : in(8) instrument that is asked for. ``of_address`` : in(instruments) its bit, a cycle later.
     load : in(1) in the cycle after ``address`` came to rest, or later: take its rows onto the bench. They stand on the
-        outputs from the next cycle on, with every change up to two cycles before, until the next ``load``. What is
-        changed in the cycle before may be read as anything: the evaluation that it is for must not decide.
+        outputs from the next cycle on, with every change up to two cycles before and every position up to three, until
+        the next ``load``. What is changed in the cycles between may be read as anything: the evaluation that it is for
+        must not decide.
     settle : in(1) the host knows better about the instrument on the bench, which is still on ``address``:
-        ``position`` : in(:class:`Position`); ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote
-        was ``settled_quote_id`` : in(32), which stands, as the bench does, from the cycle before ``settle`` on. The
-        bench does not change.
+        ``position`` : in(:class:`Position`), which stands for a cycle more; ``clear_bid``, ``clear_ask`` : in(1) that
+        side is gone, if its last quote was ``settled_quote_id`` : in(32), which stands, as the bench does, from the
+        cycle before ``settle`` on. The bench does not change.
     prepare : in(1) a quote of the instrument on the bench leaves next: what was sent before is kept for ``emit``, which
         may come when the bench holds another instrument.
     emit : in(1) it leaves: ``instrument`` : in(8), ``of_instrument`` : in(instruments) its bit, ``bid_px``, ``ask_px``
@@ -59,7 +60,8 @@ class Exposure(wiring.Component):
     restart : in(1) a new session begins: nothing is live, nothing was sent, all positions are unknown. The rows are
         cleared one a cycle, while ``clearing`` : out(1) is high; nothing may be settled in that time, and nothing can
         be emitted, as unknown positions block.
-    live : out(:class:`LiveQuote`), bid_live, ask_live : out(1) what is live.
+    live : out(:class:`LiveQuote`), bid_live, ask_live : out(1) what is live. Before the first quote of a session only
+        what was sent says anything: nothing was.
     known : out(:class:`Position`), position_known : out(1) what the host has said.
     live_bids, live_asks : out(instruments) one bit each.
 
@@ -83,7 +85,8 @@ class Exposure(wiring.Component):
         width = max(1, (n - 1).bit_length())
         address, instrument = self.address[:width], self.instrument[:width]
 
-        # A memory keeps its content through a reset: what was sent before it is forgotten row by row.
+        # A memory keeps its content through a reset: what was sent and settled before it is forgotten row by row. What
+        # else a quote's row says means nothing while its side is not live.
         sweep = Signal(range(n))
         sweeping = Signal(init=1)
         with m.If(self.restart):
@@ -98,22 +101,27 @@ class Exposure(wiring.Component):
             fetched = Signal(shape, name=f"{name}_fetched", reset_less=True)
             m.d.sync += fetched.eq(read.data)
             m.d.comb += [read.addr.eq(address), write.addr.eq(Mux(sweeping, sweep, at)),
-                         write.en.eq(write_en | sweeping)]
-            with m.If(~sweeping):
-                m.d.comb += write.data.eq(row)
+                         write.en.eq(write_en | sweeping), write.data.eq(row)]
             return fetched
 
         after = Signal(LiveQuote)
         sent_bid, sent_ask = Signal(32), Signal(32)
         with m.If(self.prepare):
             m.d.sync += [sent_bid.eq(self.live.sent_bid), sent_ask.eq(self.live.sent_ask)]
+        position = Signal(Position)
+        with m.If(~sweeping):
+            m.d.comb += position.eq(self.position)
+        # The strobe has a long way behind it, and the memory a cycle.
+        settles, settled = Signal(), Signal.like(address)
+        m.d.sync += [settles.eq(self.settle), settled.eq(address)]
         quotes = rows("quotes", LiveQuote, self.emit, instrument, after)
-        positions = rows("positions", Position, self.settle, address, self.position)
+        positions = rows("positions", Position, settles, settled, position)
         m.d.comb += [
             after.bid_px.eq(self.bid_px), after.ask_px.eq(self.ask_px),
             after.bid_lots.eq(self.bid_lots), after.ask_lots.eq(self.ask_lots), after.quote_id.eq(self.quote_id),
             # A side that is repeated counts again: the venue fills it up if part of it has traded meanwhile.
-            after.sent_bid.eq(sent_bid + self.bid_lots), after.sent_ask.eq(sent_ask + self.ask_lots),
+            after.sent_bid.eq(Mux(sweeping, 0, sent_bid + self.bid_lots)),
+            after.sent_ask.eq(Mux(sweeping, 0, sent_ask + self.ask_lots)),
         ]
 
         bids, asks, known = self.live_bids, self.live_asks, Signal(n)    # one bit an instrument

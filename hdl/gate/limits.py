@@ -39,8 +39,9 @@ class Limits(wiring.Component):
     Members
     -------
     at : in(8) bit *t* is set in cycle *t* of an evaluation: the inputs below hold still from its cycle 0 to 5, the
-        parameters from that of their turn on; the results stand from its cycle 6 on (windows and thresholds from cycle
-        3 on), until the next one: ``low``, ``high`` and the greatest quantities until its cycle 2.
+        parameters from that of their turn on; the results stand from its cycle 6 on (windows from cycle 3 on), until
+        the next one: ``low``, ``high`` and the greatest quantities until its cycle 2. ``up`` and ``down`` stand from
+        cycle 3 on as long as the inputs do.
     params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
         position_known : in(1). ``bound_notional`` : in(56) right in cycle 5.
     bid, ask : out(LimitSide). ``low``, ``high`` : out(32, signed). ``lots`` : out(24) the greatest quantity that G11
@@ -63,20 +64,17 @@ class Limits(wiring.Component):
         bound, low_bound = Signal(signed(32)), Signal(signed(32))
         bounds_low, bounds_high = Signal(), Signal()
         m.d.comb += bound.eq(p.px_notional_ticks)
-        with m.If(at[0]):
-            m.d.sync += [least.eq(p.px_min_ticks | (p.px_min_ticks == 0)),
-                         most.eq(p.px_max_ticks | -(p.px_max_ticks == 0)), low_bound.eq(-bound)]
-        with m.If(at[1]):
-            m.d.sync += [bounds_low.eq(less(least, low_bound)), bounds_high.eq(less(bound, most))]
+        # What is on the way goes by in every cycle: the inputs hold still until it has arrived. Only results are kept.
+        m.d.sync += [least.eq(p.px_min_ticks | (p.px_min_ticks == 0)),
+                     most.eq(p.px_max_ticks | -(p.px_max_ticks == 0)), low_bound.eq(-bound),
+                     bounds_low.eq(less(least, low_bound)), bounds_high.eq(less(bound, most))]
         with m.If(at[2]):
             m.d.sync += [self.low.eq(Mux(bounds_low, low_bound, least)), self.high.eq(Mux(bounds_high, bound, most))]
         # Quantities, spread and the notional: the same for both sides.
         band, quantity, notional = Signal(4), Signal(), Signal(2)
         # The least moves that replace what is live; zero means any.
         towards, away = Signal(31), Signal(31)
-        with m.If(at[1]):
-            m.d.sync += [towards.eq(p.toward_ticks | (p.toward_ticks == 0)),
-                         away.eq(p.away_ticks | (p.away_ticks == 0))]
+        m.d.sync += [towards.eq(p.toward_ticks | (p.toward_ticks == 0)), away.eq(p.away_ticks | (p.away_ticks == 0))]
         with m.If(at[3]):
             m.d.sync += [
                 band.eq(Cat(p.quote_lots < p.q_min_lots, p.q_hard_lots < p.quote_lots, p.quote_lots == 0,
@@ -108,22 +106,19 @@ class Limits(wiring.Component):
         fixed = register(REASONS, "fixed_but_notional")
         m.d.comb += [out.fixed.eq(fixed), out.fixed[10].eq(notional), out.live.eq(live), out.live_px.eq(live_px),
                      out.live_lots.eq(live_lots)]
-        with m.If(at[0]):
-            m.d.sync += [
-                open_lots.eq(sent - settled), position_unknown.eq(~self.position_known),
-                short.eq(held[-1] if sign > 0 else ~held[-1] & held.any()),
-            ]
-        with m.If(at[1]):
-            m.d.sync += [sum_.eq(open_lots + held if sign > 0 else open_lots - held),
-                         more_lots.eq(live & (p.quote_lots < live_lots)), other_lots.eq(live_lots != p.quote_lots)]
+        m.d.sync += [
+            open_lots.eq(sent - settled), position_unknown.eq(~self.position_known),
+            short.eq(held[-1] if sign > 0 else ~held[-1] & held.any()),
+            sum_.eq(open_lots + held if sign > 0 else open_lots - held),
+            more_lots.eq(live & (p.quote_lots < live_lots)), other_lots.eq(live_lots != p.quote_lots),
+            out.up.eq(live_px + upper), out.down.eq(live_px - lower),
+            worst.eq(sum_ + largest), over.eq(less(most, worst)),
+            outside.eq(Cat(less(live_px, self.low), less(self.high, live_px))),
+        ]
         with m.If(at[2]):
-            m.d.sync += [largest.eq(Mux(more_lots, live_lots, p.quote_lots)),
-                         out.up.eq(live_px + upper), out.down.eq(live_px - lower)]
-        with m.If(at[3]):
-            m.d.sync += worst.eq(sum_ + largest)
+            m.d.sync += largest.eq(Mux(more_lots, live_lots, p.quote_lots))
         with m.If(at[4]):
-            m.d.sync += [over.eq(less(most, worst)), out.reduces.eq(short & (worst[-1] | ~worst.any())),
-                         outside.eq(Cat(less(live_px, self.low), less(self.high, live_px)))]
+            m.d.sync += out.reduces.eq(short & (worst[-1] | ~worst.any()))
         with m.If(at[5]):
             m.d.sync += [
                 out.resize.eq(~live | other_lots | outside.any()),

@@ -34,7 +34,6 @@ def test_exact_division():
 
     async def testbench(ctx):
         nonlocal exact
-        ctx.set(dut.en, 1)
         for tick, px in cases:
             shift, odd = split(tick) if tick else (0, 0)
             ctx.set(dut.px, px)
@@ -64,7 +63,6 @@ def test_every_shift():
     dut = TickConverter()
 
     async def testbench(ctx):
-        ctx.set(dut.en, 1)
         ctx.set(dut.odd, 1)
         ctx.set(dut.inverse, 1)
         for shift in range(1 << SHIFT_BITS):
@@ -80,27 +78,6 @@ def test_every_shift():
                 assert bool(ctx.get(dut.ok)) == right, (shift, spoilt)
                 if right:
                     assert ctx.get(dut.ticks) == px >> shift
-
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
-
-
-def test_it_rests_without_en():
-    dut = TickConverter()
-
-    async def testbench(ctx):
-        for name, value in (("en", 1), ("odd", 5), ("inverse", pow(5, -1, 1 << 32)), ("px", 35)):
-            ctx.set(getattr(dut, name), value)
-        await ctx.tick().repeat(TickConverter.PROOF)
-        ctx.set(dut.en, 0)
-        ctx.set(dut.px, 40)
-        await ctx.tick().repeat(20)
-        assert (ctx.get(dut.ticks), ctx.get(dut.ok)) == (7, 1)
-        ctx.set(dut.en, 1)
-        await ctx.tick().repeat(TickConverter.PROOF)
-        assert (ctx.get(dut.ticks), ctx.get(dut.ok)) == (8, 1)
 
     simulator = Simulator(dut)
     simulator.add_clock(8e-9)

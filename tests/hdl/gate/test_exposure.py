@@ -20,7 +20,7 @@ class Row:
 
     def __init__(self):
         self.bid_px = self.ask_px = self.bid_lots = self.ask_lots = self.quote_id = self.sent_bid = self.sent_ask = 0
-        self.bid_live = self.ask_live = self.known = False
+        self.bid_live = self.ask_live = self.known = self.quoted = False
         self.lots = self.settled_bid = self.settled_ask = 0
 
     def copy(self):
@@ -28,19 +28,21 @@ class Row:
         return copy.copy(self)
 
     def expected(self):
-        """Name of output to value."""
+        """Name of output to value. Before the first quote prices, lots and its id are nothing to go by."""
+        quote = {
+            "live.bid_px": self.bid_px, "live.ask_px": self.ask_px, "live.bid_lots": self.bid_lots,
+            "live.ask_lots": self.ask_lots, "live.quote_id": self.quote_id}
         return {
             "bid_live": self.bid_live, "ask_live": self.ask_live, "position_known": self.known,
-            "live.bid_px": self.bid_px, "live.ask_px": self.ask_px, "live.bid_lots": self.bid_lots,
-            "live.ask_lots": self.ask_lots, "live.quote_id": self.quote_id, "live.sent_bid": self.sent_bid,
-            "live.sent_ask": self.sent_ask, "known.lots": self.lots, "known.settled_bid": self.settled_bid,
-            "known.settled_ask": self.settled_ask,
+            "live.sent_bid": self.sent_bid, "live.sent_ask": self.sent_ask, "known.lots": self.lots,
+            "known.settled_bid": self.settled_bid, "known.settled_ask": self.settled_ask,
+            **(quote if self.quoted else {}),
         }
 
     def emit(self, x):
         for name in ("bid_px", "ask_px", "bid_lots", "ask_lots", "quote_id"):
             setattr(self, name, x[name])
-        self.bid_live, self.ask_live = x["bid_lots"] > 0, x["ask_lots"] > 0
+        self.bid_live, self.ask_live, self.quoted = x["bid_lots"] > 0, x["ask_lots"] > 0, True
         # Whatever is repeated counts again: the venue may fill it up.
         self.sent_bid = (self.sent_bid + x["bid_lots"]) & MASK
         self.sent_ask = (self.sent_ask + x["ask_lots"]) & MASK
@@ -106,6 +108,10 @@ class Bench:
             ctx.set(dut.load, load)
             self.asked, self.earlier = address, before
         await ctx.tick()
+        if "settle" in x:       # and its row is written a cycle later, so that it can be loaded after one more
+            ctx.set(dut.settle, 0)
+            ctx.set(dut.load, 0)
+            await ctx.tick().repeat(2)
         if load:
             # The memories were read at the end of the cycle before: changes up to the end of the one before that.
             assert self.asked == address, "the address must have come to rest"
@@ -125,7 +131,7 @@ class Bench:
                 each.known = False
             if "clear_all" in x:
                 each.bid_live = each.ask_live = False
-        self.asked, self.earlier = address, before
+        self.asked, self.earlier = address, [row.copy() for row in self.rows] if "settle" in x else before
         self.check()
 
     async def fetch(self, address):

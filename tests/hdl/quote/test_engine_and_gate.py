@@ -331,9 +331,9 @@ def test_results_stand_until_the_next_evaluation():
         engine = dut.engine
 
         def results():
-            return [ctx.get(s) for s in (engine.bid, engine.ask, dut.limits.low, dut.limits.high, dut.limits.bid.up,
-                                         dut.limits.ask.down, dut.limits.bid.fixed, dut.limits.ask.reduces,
-                                         dut.limits.bid_largest, dut.limits.ask.resize)]
+            return [ctx.get(s) for s in (engine.bid, engine.ask, dut.limits.low, dut.limits.high,
+                                         dut.limits.bid.fixed, dut.limits.ask.reduces, dut.limits.bid_largest,
+                                         dut.limits.ask.resize)]
         for _ in range(100):
             case = random_case(rng)
             await evaluation(ctx, dut, case, rng)
