@@ -160,6 +160,28 @@ def depth(
     print(f"{sum(way.ns > period for way in found)} of {len(found)} ends above {period:g} ns")
 
 
+@app.command()
+def ends(
+    board: Annotated[str, typer.Argument(help="A board that was placed and routed, or a report of nextpnr's.")],
+    least: Annotated[float, typer.Option(help="Nanoseconds from which on an end is shown.")] = 7.0,
+    clock: Annotated[str | None, typer.Option(help="Its ends; the others are named if there is none such.",
+                                              show_default="that of most ends")] = None,
+):
+    """The slowest ends of a routed design, signal by signal, whether it met its clock or not.
+
+    Example: python -m boards ends versa_ecp5 --least 6.5
+    """
+    from boards import ends as routed
+    path = flow.BUILD / "boards" / board / "report.json" if board in boards.BOARDS else Path(board)
+    with _one_line(flow.FlowError):
+        if not path.is_file():
+            raise flow.FlowError(f"{path}: no such report; build the board first")
+        number, found = routed.slowest(path, least_ns=least, clock=clock)
+    for end in found:
+        print(f"{end.ns:6.2f} ns {end.count:5} of {end.signal} ({end.port})   {end.net}")
+    print(f"{sum(end.count for end in found)} of {number} ends at {least:g} ns or later")
+
+
 @app.command("list")
 def list_boards():
     """Names of the supported boards."""

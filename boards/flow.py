@@ -19,8 +19,8 @@ from pathlib import Path
 
 from boards.absorb import absorb
 
-__all__ = ["DEVICES", "Device", "Figures", "FlowError", "Hop", "TimingError", "find_tool", "pack", "place_and_route",
-           "read_report", "sizes", "synthesise", "synthesise_cached"]
+__all__ = ["DEVICES", "Device", "Figures", "FlowError", "Hop", "TimingError", "cell_name", "clock_name", "find_tool",
+           "pack", "place_and_route", "read_report", "sizes", "synthesise", "synthesise_cached"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -294,7 +294,8 @@ def place_and_route(netlist, device: Device, *, lpf=None, target_mhz, seed, opti
     report, log = directory / "report.json", directory / "nextpnr.log"
     report.unlink(missing_ok=True)
     command = [find_tool("nextpnr-ecp5"), *device.arguments, "--json", netlist.name, "--textcfg", "top.config",
-               "--report", report.name, "--freq", f"{target_mhz:g}", "--seed", str(seed), *options]
+               "--report", report.name, "--detailed-timing-report", "--freq", f"{target_mhz:g}", "--seed", str(seed),
+               *options]
     if lpf is None:
         command.append("--lpf-allow-unconstrained")
     else:
@@ -363,19 +364,19 @@ _KINDS = {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "bram": "DP16KD", "dsp": "M
 def read_report(report, seconds=None) -> Figures:
     """Figures from nextpnr's JSON report."""
     data = json.loads(Path(report).read_text())
-    clocks = {_clock(name): (value["achieved"], value["constraint"]) for name, value in data["fmax"].items()}
+    clocks = {clock_name(name): (value["achieved"], value["constraint"]) for name, value in data["fmax"].items()}
     used = {kind: data["utilization"].get(cell, {}).get("used", 0) for kind, cell in _KINDS.items()}
     available = {kind: data["utilization"].get(cell, {}).get("available", 0) for kind, cell in _KINDS.items()}
     path, path_clock = (), ""
     if clocks:
         path_clock = min(clocks, key=lambda clock: clocks[clock][0] / clocks[clock][1])
         for found in data["critical_paths"]:
-            start, end = (_clock(found[side].split(maxsplit=1)[-1]) for side in ("from", "to"))
+            start, end = (clock_name(found[side].split(maxsplit=1)[-1]) for side in ("from", "to"))
             if start == end == path_clock:
                 path = tuple(Hop(
                     hop["type"], hop["delay"],
-                    f"{_cell(hop['to']['cell'])}.{hop['to']['port']} {_place(hop['to'])}".rstrip(),
-                    _cell(hop.get("net", "")), _source(hop.get("sources", ()))) for hop in found["path"])
+                    f"{cell_name(hop['to']['cell'])}.{hop['to']['port']} {_place(hop['to'])}".rstrip(),
+                    cell_name(hop.get("net", "")), _source(hop.get("sources", ()))) for hop in found["path"])
     return Figures(clocks, used, available, path, path_clock, dict(seconds or {}))
 
 
@@ -390,12 +391,13 @@ def _source(sources):
     return ""
 
 
-def _clock(name):
+def clock_name(name):
+    """A clock of a report without what nextpnr puts around its name."""
     return name.removeprefix("posedge ").removeprefix("negedge ").removeprefix("$glbnet$").removesuffix(
         "$TRELLIS_IO_IN")
 
 
-def _cell(name):
+def cell_name(name):
     """A name out of the synthesis without the parts that say nothing."""
     return re.sub(r"\$(?:TRELLIS_FF|PFUMX|L6MUX21|LUT4|CCU2C)_\w+?(?=$|\.)|_TRELLIS_FF_\w+|_LUT4_\w+|_PFUMX_\w+", "~",
                   name)
