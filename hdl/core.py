@@ -16,7 +16,7 @@ from hdl.mac.rx import MacRx
 from hdl.mac.stream import RxBytes
 from hdl.net.verify import VerifyFirst
 from hdl.order.port import OrderPort
-from hdl.path import COUNTED, TickPath
+from hdl.path import COUNTED, TRIGGERS, TickPath
 
 _EVENT = sbe.load("t2q_link").enums["EventCode"]
 
@@ -65,7 +65,7 @@ class Core(wiring.Component):
         m = Module()
 
         m.submodules.feed_mac = feed_mac = MacRx()
-        m.submodules.verify = verify = VerifyFirst()
+        m.submodules.verify = verify = VerifyFirst(TRIGGERS)
         m.submodules.path = path = TickPath(self.instruments, self.depth)
         m.submodules.order = order = OrderPort()
         m.submodules.bank = bank = RegisterBank(self.instruments)
@@ -87,6 +87,7 @@ class Core(wiring.Component):
         connect(m, path.quote, order.quote)
         m.d.comb += [
             path.cycle.eq(cycle), path.rx_next.eq(verify.next_data), path.rx_next_valid.eq(verify.next_valid),
+            path.rx_next_is.eq(verify.next_is),
             order.time_ns.eq(time_ns),
             order.fire.eq(path.fire), order.kind.eq(path.kind), order.hot_busy.eq(path.hot_busy),
             path.quote_id.eq(order.quote_id),

@@ -34,6 +34,9 @@ _ACTION = SCHEMA.enums["MDUpdateAction"]
 _SIZE_NULL = SCHEMA["MDIncrementalRefreshBook46"].groups["NoMDEntries"]["MDEntrySize"].null
 assert _SIZE_NULL == (1 << 31) - 1
 
+#: The bytes that can be a trigger: a bid, an offer, no book any more.
+TRIGGERS = tuple(_TYPE[name] for name in ("Bid", "Offer", "BookReset"))
+
 #: What the host sets and does, as named in the register map; strobes carry ``data``.
 PathControl = Signature({
     **{name: Out(width) for name, width in (
@@ -104,7 +107,7 @@ class TickPath(wiring.Component):
     Members
     -------
     rx : in(RxBytes) the feed port; ``rx_next`` : in(8), ``rx_next_valid`` : in(1) its ``data`` and ``valid`` in the
-        next cycle.
+        next cycle, ``rx_next_is`` : in(3) one bit for each of :data:`TRIGGERS` that ``rx_next`` is.
     cycle : in(64) cycles since reset.
     control : in(PathControl), status : out(PathStatus), counters : out(PathCounters), ``drops`` : out(32) strobes by
         gate.
@@ -132,7 +135,8 @@ class TickPath(wiring.Component):
     def __init__(self, instruments=16, depth=10):
         self.instruments, self.depth = instruments, depth
         super().__init__({
-            "rx": In(RxBytes), "rx_next": In(8), "rx_next_valid": In(1), "cycle": In(64),
+            "rx": In(RxBytes), "rx_next": In(8), "rx_next_valid": In(1),
+            "rx_next_is": In(len(TRIGGERS)), "cycle": In(64),
             "control": In(PathControl), "status": Out(PathStatus),
             "counters": Out(PathCounters), "drops": Out(32), "row_address": Out(8), "row_choose": Out(1),
             "row": In(PARAM_ROW),
@@ -212,8 +216,7 @@ class TickPath(wiring.Component):
             "same": ~is_top & (places | deletes | forgets), "px": is_top & places & known, "second": is_top & deletes}
         lost = forgets_side | (is_top & (forgets | (places & ~known)))
         # ... and which of them it is, is told before its register, too: what stands with the byte itself is what to do.
-        says = {what: self.rx_next == _TYPE[name] for what, name in (
-            ("bid", "Bid"), ("ask", "Offer"), ("reset", "BookReset"))}
+        says = dict(zip(("bid", "ask", "reset"), self.rx_next_is, strict=True))
         is_bid, is_ask, is_reset = (Signal(name=f"is_{what}") for what in says)
         m.d.sync += [flag.eq(said) for flag, said in zip((is_bid, is_ask, is_reset), says.values(), strict=True)]
         primed, kept_side, changes, verdict = Signal(), Signal(), Signal(), Signal(Verdict)

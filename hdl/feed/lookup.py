@@ -16,7 +16,7 @@ NARROWING = 3
 _GROUP, _DIGIT = 4, 4
 _ROWS = 1 << _DIGIT
 #: Cycles from the address of an id to that in which it joins its group.
-_FETCH = 1
+_FETCH = 2
 _STEPS = _GROUP + _FETCH + _ROWS
 
 
@@ -31,7 +31,7 @@ class InstrumentLookup(wiring.Component):
     are fetched. Ids that agree in their low 24 bits cannot be told apart in time: the number is then the bitwise OR of
     theirs, and what ``same`` says of that one holds.
 
-    After a write the tables are made anew from all the ids, four instruments in 21 cycles. Until then a number may come
+    After a write the tables are made anew from all the ids, four instruments in 22 cycles. Until then a number may come
     that is another one's, or none; ``same`` goes by what is written from the start.
 
     Parameters
@@ -119,14 +119,14 @@ class InstrumentLookup(wiring.Component):
             m.d.sync += written.eq(1)
 
         read = whole.read_port(domain="comb")
-        fetched = Signal(32, name="fetched_entry", reset_less=True)
+        fetched, come = (Signal(32, name=f"{name}_entry", reset_less=True) for name in ("fetched", "come"))
         entries = [Signal(8 * NARROWING, name=f"entry_{i}") for i in range(_GROUP)]
         used = Signal(_GROUP)
         m.d.comb += read.addr.eq(Cat(step[:_GROUP.bit_length() - 1], group))
-        m.d.sync += fetched.eq(read.data)
+        m.d.sync += [fetched.eq(read.data), come.eq(fetched)]
         with m.If(step < _GROUP + _FETCH):
-            m.d.sync += [*(its.eq(following) for its, following in pairwise([*entries, fetched])),
-                         used.eq(Cat(used[1:], fetched != 0))]
+            m.d.sync += [*(its.eq(following) for its, following in pairwise([*entries, come])),
+                         used.eq(Cat(used[1:], come != 0))]
 
         # A row as it is written, a register away from what it is made of.
         row, enable = Signal(_DIGIT), Signal(groups)

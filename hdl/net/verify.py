@@ -1,6 +1,6 @@
 """Verify, then quote: hold back frames until their FCS has proved right."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,20 +23,24 @@ class VerifyFirst(wiring.Component):
     ``hold`` may change while no frame is under way and the buffer is empty; it is meant to be set before the feed
     starts.
 
+    Parameters
+    ----------
+    watched : bytes that are known a cycle ahead, each to one bit of ``next_is``.
+
     Members
     -------
     rx : In(RxBytes), out : Out(RxBytes)
     ahead : In(RxBytes) what ``rx`` will be in the next cycle.
     next_data : Out(8), next_valid : Out(1) what ``out.data`` and ``out.valid`` will be in the next cycle.
+    next_is : Out(len(watched)) ``next_data`` is that byte. Sooner than ``next_data``: the byte is not chosen first.
     hold : In(1)
     """
 
-    rx: In(RxBytes)
-    ahead: In(RxBytes)
-    out: Out(RxBytes)
-    next_data: Out(8)
-    next_valid: Out(1)
-    hold: In(1)
+    def __init__(self, watched=()):
+        self.watched = tuple(watched)
+        super().__init__({
+            "rx": In(RxBytes), "ahead": In(RxBytes), "out": Out(RxBytes), "next_data": Out(8), "next_valid": Out(1),
+            "next_is": Out(len(self.watched)), "hold": In(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -53,7 +57,9 @@ class VerifyFirst(wiring.Component):
             m.d.sync += under_way.eq(~fifo.o.last)
         # The choice stands before the registers: what follows has all of the cycle.
         m.d.comb += [self.next_data.eq(Mux(self.hold, fifo.o.data, self.ahead.data)),
-                     self.next_valid.eq(Mux(self.hold, take, self.ahead.valid))]
+                     self.next_valid.eq(Mux(self.hold, take, self.ahead.valid)),
+                     self.next_is.eq(Cat(Mux(self.hold, fifo.o.data == byte, self.ahead.data == byte)
+                                         for byte in self.watched))]
         m.d.sync += [self.out.data.eq(self.next_data), self.out.valid.eq(self.next_valid)]
         with m.If(self.hold):
             m.d.sync += [self.out.sof.eq(take & ~under_way), self.out.eof.eq(end), self.out.ok.eq(end)]

@@ -162,13 +162,13 @@ def test_the_tables_are_made_in_the_time_that_is_said(instruments):
     groups = -(-instruments // 4)
 
     async def test(b):
-        assert await b.write(0, 7) <= 21 * groups + 4
+        assert await b.write(0, 7) <= 22 * groups + 4
         # One in the middle of it: once more from the start.
         await b.start(instruments - 1, 9)
         await b.ctx.tick().repeat(10)
         await b.start(0, 8)
         await b.ctx.tick()
-        assert 21 * groups < await b.settle() <= 2 * 21 * groups + 4
+        assert 22 * groups < await b.settle() <= 2 * 22 * groups + 4
         assert await b.find(8) == 0
         assert await b.find(7) is None
         assert await b.find(9) == (instruments - 1 if instruments > 1 else None)

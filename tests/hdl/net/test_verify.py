@@ -13,6 +13,7 @@ from hdl.net.verify import VerifyFirst
 SEED = 67
 #: Preamble and inter-frame gap: the least number of cycles between the last byte of a frame and the first of the next.
 WIRE_GAP = 8 + 12
+WATCHED = 0x00, 0x5A, 0xFF
 
 
 def play(frames, hold=True):
@@ -20,7 +21,7 @@ def play(frames, hold=True):
 
     Returns what came out as (first cycle, bytes, ok, cycle of eof), and the cycles of eof that went in.
     """
-    dut = VerifyFirst()
+    dut = VerifyFirst(WATCHED)
     out, sent = [], []
 
     cycles = [{}]
@@ -41,9 +42,11 @@ def play(frames, hold=True):
 
     async def sink(ctx):
         cycle, frame, announced = 0, None, (0, 0)
-        async for _, _, valid, sof, eof, ok, value, *following in ctx.tick().sample(
-                dut.out.valid, dut.out.sof, dut.out.eof, dut.out.ok, dut.out.data, dut.next_valid, dut.next_data):
+        async for _, _, valid, sof, eof, ok, value, which, *following in ctx.tick().sample(
+                dut.out.valid, dut.out.sof, dut.out.eof, dut.out.ok, dut.out.data, dut.next_is, dut.next_valid,
+                dut.next_data):
             assert valid == announced[0]
+            assert which == sum((following[1] == byte) << n for n, byte in enumerate(WATCHED))
             if sof:
                 assert valid
                 assert frame is None, "a frame begins in another one"
