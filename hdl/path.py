@@ -182,7 +182,7 @@ class TickPath(wiring.Component):
             walker.refuse.eq(arbiter.duplicate),
             arbiter.take_back.eq(walker.poisoned & ~payload.frame_ok),
             lookup.ahead.eq(self.rx_next),
-            lookup.place.eq(walker.security_id_place[:NARROWING]), lookup.due.eq(walker.security_id_due[NARROWING - 2]),
+            lookup.due.eq(walker.security_id_due[:NARROWING - 1]),
             lookup.write.eq(control.security_id_written), lookup.write_index.eq(control.security_index),
             lookup.write_id.eq(control.data), lookup.address.eq(scheduler.current),
             lookup.security_id.eq(walker.security_id),

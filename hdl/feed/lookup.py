@@ -43,9 +43,9 @@ class InstrumentLookup(wiring.Component):
     write : in(1), write_index : in(8), write_id : in(32) set one entry; 0 means unused. Nothing is to be written in the
         ``instruments`` cycles after reset, in which all entries become 0.
     settled : out(1) the tables show all that is written.
-    ahead : in(8), place : in(3) byte *i* of an id was on ``ahead`` in the cycle before where bit *i* is set; in order,
-        0 to 2. ``due`` : in(1) byte 1 is the one that comes next, whether in this cycle or later.
-    hit : out(1), index : out(8) an entry agrees in the three bytes; in the cycle after ``place[2]``.
+    ahead : in(8) the byte of the next cycle. ``due`` : in(2) byte *i* of an id is the one that comes next, whether in
+        this cycle or later, where bit *i* is set, for 0 and 1. Byte 2 follows, now or later, when neither is set.
+    hit : out(1), index : out(8) an entry agrees in the three bytes; in the cycle after that of byte 2.
     address : in(8), security_id : in(32) entry asked about, and the id that it should have.
     same : out(1) it has. Three cycles after ``address``.
     """
@@ -53,7 +53,7 @@ class InstrumentLookup(wiring.Component):
     def __init__(self, instruments):
         self.instruments = instruments
         super().__init__({"write": In(1), "write_index": In(8), "write_id": In(32), "settled": Out(1), "ahead": In(8),
-                          "place": In(NARROWING), "due": In(1), "hit": Out(1), "index": Out(8),
+                          "due": In(NARROWING - 1), "hit": Out(1), "index": Out(8),
                           "address": In(8), "security_id": In(32), "same": Out(1)})
 
     def elaborate(self, platform):
@@ -62,18 +62,19 @@ class InstrumentLookup(wiring.Component):
         whole, clears = self._elaborate_ids(m)
         agreeing = self._elaborate_tables(m, whole, clears)
 
-        matches = Signal(n)     # in the bytes so far
-        agrees = [Signal(n, name=f"agrees_{k}") for k in range(NARROWING - 1)]  # in byte k, if that is the one
+        # What agrees in byte k, if that is the one, and in all up to it. Whether it is the one comes too late to be
+        # asked: while it may be, what was found is found anew, so that the last time counts.
+        agrees = [Signal(n, name=f"agrees_{k}") for k in range(NARROWING - 1)]
+        so_far = [Signal(n, name=f"so_far_{k}") for k in range(NARROWING - 1)]
         found = Signal(n)       # in all bytes, if the last one is the one
         m.d.sync += [its.eq(now) for its, now in zip(agrees, agreeing, strict=False)]
-        with m.If(self.place[0]):
-            m.d.sync += matches.eq(agrees[0])
-        for k in range(1, NARROWING - 1):
-            with m.If(self.place[k]):
-                m.d.sync += matches.eq(matches & agrees[k])
-        # The last byte meets the others before its register, so that nothing but the encoder is behind it. If the one
-        # before is due and does not come, nor does the last one in the next cycle.
-        m.d.sync += found.eq(matches & (agrees[-1] | (~self.due).replicate(n)) & agreeing[-1])
+        for k, kept in enumerate(so_far):
+            now = agrees[k] if k == 0 else so_far[k - 1] & agrees[k]
+            with m.If(self.due[k]):
+                m.d.sync += kept.eq(now)
+            matches = Mux(self.due[k], now, kept)
+        # The last byte meets the others before its register, so that nothing but the encoder is behind it.
+        m.d.sync += found.eq(matches & agreeing[-1])
         known = Signal()        # the tables have been made since reset
         with m.If(self.settled):
             m.d.sync += known.eq(1)

@@ -43,13 +43,12 @@ class Exposure(wiring.Component):
     -------
     address : in(8) instrument that is asked for. ``of_address`` : in(instruments) its bit, a cycle later.
     load : in(1) in the cycle after ``address`` came to rest, or later: take its rows onto the bench. They stand on the
-        outputs from the next cycle on, with every change up to two cycles before and every position up to three, until
-        the next ``load``. What is changed in the cycles between may be read as anything: the evaluation that it is for
-        must not decide.
+        outputs from the next cycle on, with every change up to two cycles before, until the next ``load``. What is
+        changed in the cycle before may be read as anything: the evaluation that it is for must not decide.
     settle : in(1) the host knows better about the instrument on the bench, which is still on ``address``:
-        ``position`` : in(:class:`Position`), which stands for a cycle more; ``clear_bid``, ``clear_ask`` : in(1) that
-        side is gone, if its last quote was ``settled_quote_id`` : in(32), which stands, as the bench does, from the
-        cycle before ``settle`` on. The bench does not change.
+        ``position`` : in(:class:`Position`); ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote
+        was ``settled_quote_id`` : in(32), which stands, as the bench does, from the cycle before ``settle`` on. The
+        bench does not change.
     prepare : in(1) a quote of the instrument on the bench leaves next: what was sent before is kept for ``emit``, which
         may come when the bench holds another instrument.
     emit : in(1) it leaves: ``instrument`` : in(8), ``of_instrument`` : in(instruments) its bit, ``bid_px``, ``ask_px``
@@ -111,11 +110,8 @@ class Exposure(wiring.Component):
         position = Signal(Position)
         with m.If(~sweeping):
             m.d.comb += position.eq(self.position)
-        # The strobe has a long way behind it, and the memory a cycle.
-        settles, settled = Signal(), Signal.like(address)
-        m.d.sync += [settles.eq(self.settle), settled.eq(address)]
         quotes = rows("quotes", LiveQuote, self.emit, instrument, after)
-        positions = rows("positions", Position, settles, settled, position)
+        positions = rows("positions", Position, self.settle, address, position)
         m.d.comb += [
             after.bid_px.eq(self.bid_px), after.ask_px.eq(self.ask_px),
             after.bid_lots.eq(self.bid_lots), after.ask_lots.eq(self.ask_lots), after.quote_id.eq(self.quote_id),

@@ -57,11 +57,12 @@ class Scheduler(wiring.Component):
 
     Host: ``settle`` : in(1), ``settle_index`` : in(8) the position of an instrument (below ``instruments``) was
     written: ``settle_now`` : out(1) answers in the cycle in which it may be applied, with the rows of that instrument
-    on the bench; within 60 cycles, but not while ``clearing`` : in(1). One that is written before the answer replaces
-    the one that waits; ``restart`` : in(1), after which ``clearing`` follows, forgets it. ``commit`` : in(1) parameter
-    banks are to flip: ``flip`` : out(1) answers in the cycle in which they may. ``evaluate_all`` : in(1).
-    ``stale_limit_write`` : in(1), ``stale_limit_address`` : in(16), ``stale_limit`` : in(32): the words of G4 (index in
-    the low bits, bank above, as :class:`hdl.control.bank.RegisterBank` numbers its rows). ``bank`` : in(1) active bank.
+    on the bench; within 60 cycles, but not while ``clearing`` : in(1). One that is written before the cycle of the
+    answer replaces the one that waits; ``restart`` : in(1), after which ``clearing`` follows, forgets it. ``commit`` :
+    in(1) parameter banks are to flip: ``flip`` : out(1) answers in the cycle in which they may. ``evaluate_all`` :
+    in(1). ``stale_limit_write`` : in(1), ``stale_limit_address`` : in(16), ``stale_limit`` : in(32): the words of G4
+    (index in the low bits, bank above, as :class:`hdl.control.bank.RegisterBank` numbers its rows). ``bank`` : in(1)
+    active bank.
 
     Order side: ``ready`` : in(1) the port would take a frame. ``hold`` : in(1) a mass cancel is outstanding,
     ``mass_cancel`` : in(1) it leaves. ``trading`` : in(1). ``live`` : in(instruments) something is live. ``refill`` :
@@ -173,7 +174,7 @@ class Scheduler(wiring.Component):
             self.due.eq(ripe & ~claim & ~self.invalidate),
             self.weigh.eq(tail[1] | weighing), self.direct.eq(content),
             self.window.eq(tail[2]), self.leave.eq(tail[4]),
-            self.settle_now.eq(settled & settling & ~self.settle),
+            self.settle_now.eq(settled & settling),
         ]
         # The decision is on the way to the pins: that its cycle comes is known the cycle before. So is the host's.
         gives_up = settles & (self.settle | self.restart)   # not these words, not on this session

@@ -661,7 +661,7 @@ class GoldenModel:
         idle = claim is None and flight is None and c > self._busy_to
         fetch = (self._settling is not None and idle and s.identified is None and s.pos_commit is None
                  and not s.enabled and c >= self._clear)
-        settle_now = self._settle_at == c and s.pos_commit is None
+        settle_now = self._settle_at == c
         flip = self._committing and idle and s.identified is None and self._settling is None
 
         # -------------------------------------------------------------- background: asked in turn, a cycle ahead

@@ -1,7 +1,6 @@
 """From SecurityID to instrument number, against a list."""
 
 import functools
-import itertools
 import operator
 import random
 
@@ -52,10 +51,10 @@ class Bench:
 
     async def bytes(self, placed):
         """(place, byte) after (place, byte), each byte a cycle before its place."""
-        for n, ((place, _), (_, ahead)) in enumerate(itertools.pairwise([*placed, (0, 0)])):
-            due = next((later for later, _ in placed[n:] if later), 0) >> NARROWING - 2 & 1
-            for name, value in (("place", place), ("due", due), ("ahead", ahead)):
-                self.ctx.set(getattr(self.dut, name), value)
+        for n, (_, ahead) in enumerate([*placed[1:], (0, 0)]):
+            due = next((later for later, _ in placed[n:] if later), 0)
+            self.ctx.set(self.dut.due, due & (1 << NARROWING - 1) - 1)
+            self.ctx.set(self.dut.ahead, ahead)
             await self.ctx.tick()
 
     async def rest(self):
@@ -68,7 +67,6 @@ class Bench:
         for k in range(NARROWING):
             placed += [*(self.noise() if pauses else ()), (1 << k, security_id >> 8 * k & 0xFF)]
         await self.bytes(placed)
-        ctx.set(dut.place, 0)
         return ctx.get(dut.index) if ctx.get(dut.hit) else None
 
     async def same(self, index, security_id):

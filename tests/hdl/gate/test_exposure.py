@@ -108,10 +108,6 @@ class Bench:
             ctx.set(dut.load, load)
             self.asked, self.earlier = address, before
         await ctx.tick()
-        if "settle" in x:       # and its row is written a cycle later, so that it can be loaded after one more
-            ctx.set(dut.settle, 0)
-            ctx.set(dut.load, 0)
-            await ctx.tick().repeat(2)
         if load:
             # The memories were read at the end of the cycle before: changes up to the end of the one before that.
             assert self.asked == address, "the address must have come to rest"
@@ -131,7 +127,7 @@ class Bench:
                 each.known = False
             if "clear_all" in x:
                 each.bid_live = each.ask_live = False
-        self.asked, self.earlier = address, [row.copy() for row in self.rows] if "settle" in x else before
+        self.asked, self.earlier = address, before
         self.check()
 
     async def fetch(self, address):

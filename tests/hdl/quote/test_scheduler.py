@@ -582,7 +582,7 @@ def test_position_written_before_the_answer_replaces_the_one_that_waits():
             got = answers(b, c)
             assert all(instrument == (2 if n > distance else 1) for n, instrument in got), (distance, got)
             assert got[-1][1] == 2
-            assert len(got) == (2 if distance > 1 + SETTLE_CYCLES else 1)
+            assert len(got) == (2 if distance >= 1 + SETTLE_CYCLES else 1)
             await b.drain()
     simulate(test)
 
