@@ -16,7 +16,7 @@ from hdl.mac.rx import MacRx
 from hdl.mac.stream import RxBytes
 from hdl.net.verify import VerifyFirst
 from hdl.order.port import OrderPort
-from hdl.path import COUNTED, TRIGGERS, TickPath
+from hdl.path import COUNTED, WATCHED, TickPath
 
 _EVENT = sbe.load("t2q_link").enums["EventCode"]
 
@@ -65,7 +65,7 @@ class Core(wiring.Component):
         m = Module()
 
         m.submodules.feed_mac = feed_mac = MacRx()
-        m.submodules.verify = verify = VerifyFirst(TRIGGERS)
+        m.submodules.verify = verify = VerifyFirst(WATCHED)
         m.submodules.path = path = TickPath(self.instruments, self.depth)
         m.submodules.order = order = OrderPort()
         m.submodules.bank = bank = RegisterBank(self.instruments)

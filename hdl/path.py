@@ -34,8 +34,9 @@ _ACTION = SCHEMA.enums["MDUpdateAction"]
 _SIZE_NULL = SCHEMA["MDIncrementalRefreshBook46"].groups["NoMDEntries"]["MDEntrySize"].null
 assert _SIZE_NULL == (1 << 31) - 1
 
-#: The bytes that can be a trigger: a bid, an offer, no book any more.
-TRIGGERS = tuple(_TYPE[name] for name in ("Bid", "Offer", "BookReset"))
+#: The bytes that say what to do, as trigger (a bid, an offer, no book any more) and as the action before it: whether
+#: a byte is one of them has to be known a cycle ahead.
+WATCHED = tuple(sorted({*(_TYPE[name] for name in ("Bid", "Offer", "BookReset")), *_ACTION.values()}))
 
 #: What the host sets and does, as named in the register map; strobes carry ``data``.
 PathControl = Signature({
@@ -107,7 +108,7 @@ class TickPath(wiring.Component):
     Members
     -------
     rx : in(RxBytes) the feed port; ``rx_next`` : in(8), ``rx_next_valid`` : in(1) its ``data`` and ``valid`` in the
-        next cycle, ``rx_next_is`` : in(3) one bit for each of :data:`TRIGGERS` that ``rx_next`` is.
+        next cycle, ``rx_next_is`` : in(3) one bit for each of :data:`WATCHED` that ``rx_next`` is.
     cycle : in(64) cycles since reset.
     control : in(PathControl), status : out(PathStatus), counters : out(PathCounters), ``drops`` : out(32) strobes by
         gate.
@@ -136,7 +137,7 @@ class TickPath(wiring.Component):
         self.instruments, self.depth = instruments, depth
         super().__init__({
             "rx": In(RxBytes), "rx_next": In(8), "rx_next_valid": In(1),
-            "rx_next_is": In(len(TRIGGERS)), "cycle": In(64),
+            "rx_next_is": In(len(WATCHED)), "cycle": In(64),
             "control": In(PathControl), "status": Out(PathStatus),
             "counters": Out(PathCounters), "drops": Out(32), "row_address": Out(8), "row_choose": Out(1),
             "row": In(PARAM_ROW),
@@ -202,10 +203,11 @@ class TickPath(wiring.Component):
         # ------------------------------------------------------------------ the eve of the trigger: what it will select
         # With the action, the last byte but one, all is known of the entry but whether it is bid, offer or neither.
         # What it says is told before its register, and what the level before it said, in the cycle before.
+        comes = dict(zip(WATCHED, self.rx_next_is, strict=True))
         is_top, is_level, size_ok = Signal(), Signal(), Signal()
         places, deletes, forgets, forgets_side = actions = [
             Signal(name=name) for name in ("places", "deletes", "forgets", "forgets_side")]
-        m.d.sync += [what.eq(Cat(self.rx_next == _ACTION[name] for name in names).any()) for what, names in zip(
+        m.d.sync += [what.eq(Cat(comes[_ACTION[name]] for name in names).any()) for what, names in zip(
             actions, (("New", "Change", "Overlay"), ("Delete",), ("DeleteFrom",), ("DeleteThru",)), strict=True)]
         m.d.sync += [is_top.eq(walker.data == 1), is_level.eq((walker.data != 0) & (walker.data <= self.depth))]
         m.d.sync += size_ok.eq((walker.size != 0) & (walker.size != _SIZE_NULL) & ~walker.size[-1])
@@ -216,7 +218,7 @@ class TickPath(wiring.Component):
             "same": ~is_top & (places | deletes | forgets), "px": is_top & places & known, "second": is_top & deletes}
         lost = forgets_side | (is_top & (forgets | (places & ~known)))
         # ... and which of them it is, is told before its register, too: what stands with the byte itself is what to do.
-        says = dict(zip(("bid", "ask", "reset"), self.rx_next_is, strict=True))
+        says = {what: comes[_TYPE[name]] for what, name in (("bid", "Bid"), ("ask", "Offer"), ("reset", "BookReset"))}
         is_bid, is_ask, is_reset = (Signal(name=f"is_{what}") for what in says)
         m.d.sync += [flag.eq(said) for flag, said in zip((is_bid, is_ask, is_reset), says.values(), strict=True)]
         primed, kept_side, changes, verdict = Signal(), Signal(), Signal(), Signal(Verdict)
