@@ -70,13 +70,17 @@ def _print_figures(figures):
     console.print(table, highlight=False)
 
 
-def _netlist(name):
-    """Path of a board's netlist, or of one by its own name."""
-    path = flow.BUILD / "boards" / name / "top.json" if name in boards.BOARDS else Path(name)
+def _made(name, file, what, first):
+    """Path of a file that building a board leaves, or of one by its own name."""
+    path = flow.BUILD / "boards" / name / file if name in boards.BOARDS else Path(name)
     if not path.is_file():
-        print(f"boards: {path}: no such netlist; build or time something first", file=sys.stderr)
+        print(f"boards: {path}: no such {what}; {first} first", file=sys.stderr)
         raise typer.Exit(CANNOT_RUN)
     return path
+
+
+def _netlist(name):
+    return _made(name, "top.json", "netlist", "build or time something")
 
 
 @app.command()
@@ -172,10 +176,8 @@ def ends(
     Example: python -m boards ends versa_ecp5 --least 6.5
     """
     from boards import ends as routed
-    path = flow.BUILD / "boards" / board / "report.json" if board in boards.BOARDS else Path(board)
+    path = _made(board, "report.json", "report", "build the board")
     with _one_line(flow.FlowError):
-        if not path.is_file():
-            raise flow.FlowError(f"{path}: no such report; build the board first")
         number, found = routed.slowest(path, least_ns=least, clock=clock)
     for end in found:
         print(f"{end.ns:6.2f} ns {end.count:5} of {end.signal} ({end.port})   {end.net}")
