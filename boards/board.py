@@ -9,6 +9,7 @@ from amaranth.build import Attrs, Clock, Resource, Subsignal
 from amaranth.hdl import Elaboratable, Instance, Module, Signal
 from amaranth.lib import io
 
+from boards.flow import Annealing
 from hdl.phy.card import CLOCK_HZ, Card
 from hdl.phy.ecp5 import Pll
 
@@ -61,6 +62,8 @@ class Board:
         Of the placer.
     pnr_options, synth_options : tuple[str, ...]
         More arguments of nextpnr and of ``synth_lattice``.
+    annealing : Annealing
+        What happens to the placement before it is routed.
     loader : tuple[str, ...]
         Arguments of openFPGALoader that name the cable.
     card : Mapping
@@ -85,7 +88,8 @@ class Board:
     baud: int = 3_000_000
     kill: Pad | None = None
     lamp: Pad | None = None
-    pnr_options: tuple[str, ...] = ("--placer", "static", "--router", "router1")
+    pnr_options: tuple[str, ...] = ("--placer", "static")
+    annealing: Annealing = field(default_factory=Annealing)
     synth_options: tuple[str, ...] = ()
     card: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -90,7 +90,7 @@ def build(board, *, instruments=None, core=None, seed=None, directory=None, repo
 
     try:
         figures = flow.place_and_route(netlist, flow.DEVICES[board.device], lpf=lpf, target_mhz=125.0, seed=seed,
-                                       options=board.pnr_options, progress=progress)
+                                       options=board.pnr_options, annealing=board.annealing, progress=progress)
     except flow.TimingError as error:
         write(error.figures)
         raise

@@ -2,7 +2,9 @@
 
 from amaranth_boards.colorlight_5a75b_r7_0 import Colorlight_5A75B_R70Platform
 
+from boards.anneal import Schedule
 from boards.board import Board, Pad, ethernet_resources
+from boards.flow import Annealing
 from hdl.phy.mdio import PhyWrite
 
 FEED_PHY, ORDER_PHY = 0, 1      # addresses on the one MDIO bus
@@ -26,7 +28,7 @@ BOARD = Board(
     baud=1_000_000,
     loader=("-c", "ft232"),
     instruments=16,
-    seed=2,
+    annealing=Annealing(Schedule(hot=0.5, time_share=0.2), trials=2, router="router2"),
     card={
         # The PHYs' receive clock is in step with the data edges: data are delayed by 2 ns instead.
         "rx_delay_taps": 80,

@@ -16,11 +16,12 @@ __all__ = ["ROUTE_NS", "Way", "longest"]
 #: What a wire between two cells takes.
 ROUTE_NS = 0.9
 
-_LUT, _MUX, _MEMORY = 0.24, 0.2, 0.3
-_INTO_CARRY, _CARRY, _OUT_OF_CARRY = 0.45, 0.07, 0.45
-_MULTIPLIER = 3.4
+#: What cells take, as nextpnr has it for speed grade 6; a carry passes two LUTs in the time of ``CARRY``.
+LUT, MUX, MEMORY = 0.24, 0.2, 0.3
+INTO_CARRY, CARRY, OUT_OF_CARRY = 0.47, 0.15, 0.44
+MULTIPLIER = 3.4
 #: From the clock to the output. Memories and multipliers with registers at their outputs are told apart by ``_kind``.
-_START = {"TRELLIS_FF": 0.52, "DP16KD": 5.6, "registered DP16KD": 1.0, "registered MULT18X18D": 1.0}
+START = {"TRELLIS_FF": 0.52, "DP16KD": 5.8, "registered DP16KD": 1.0, "registered MULT18X18D": 1.0}
 #: Inputs that an output depends on; of a multiplier all but its controls.
 _INPUTS: Mapping[str, Sequence[str]] = {
     "LUT4": ("A", "B", "C", "D"), "PFUMX": ("ALUT", "BLUT", "C0"), "L6MUX21": ("D0", "D1", "SD"),
@@ -45,11 +46,11 @@ def _step(kind, port, out):
     """Delay from an input of a cell to its output, the wire before it included."""
     if kind == "CCU2C":
         if port == "CIN":
-            return _CARRY if out == "COUT" else _OUT_OF_CARRY
-        return ROUTE_NS + _INTO_CARRY
+            return CARRY if out == "COUT" else OUT_OF_CARRY
+        return ROUTE_NS + INTO_CARRY
     if kind in ("PFUMX", "L6MUX21"):    # their data come from the LUT beside them
-        return ROUTE_NS + _MUX if port in ("C0", "SD") else _MUX
-    return ROUTE_NS + {"LUT4": _LUT, "TRELLIS_DPR16X4": _MEMORY, "MULT18X18D": _MULTIPLIER}[kind]
+        return ROUTE_NS + MUX if port in ("C0", "SD") else MUX
+    return ROUTE_NS + {"LUT4": LUT, "TRELLIS_DPR16X4": MEMORY, "MULT18X18D": MULTIPLIER}[kind]
 
 
 def _kind(cell):
@@ -99,7 +100,7 @@ def longest(netlist, top="top"):
                 continue
             kind = kinds[drivers[at][0]] if at in drivers else None
             if kind not in _INPUTS:
-                arrival[at] = (_START.get(kind, 0.0), None)
+                arrival[at] = (START.get(kind, 0.0), None)
                 waiting.pop()
                 continue
             missing = [before for before, _ in inputs(at) if before not in arrival and before not in under_way]
@@ -115,12 +116,12 @@ def longest(netlist, top="top"):
 
     ways = {}
     for cell, it in cells.items():
-        if kinds[cell] not in _START:
+        if kinds[cell] not in START:
             continue
         for port, bits in it["connections"].items():
             if it["port_directions"][port] == "input" and port not in _CLOCKS:
                 operand = it["type"] == "MULT18X18D" and port in _INPUTS["MULT18X18D"]
-                last = ROUTE_NS + (_MULTIPLIER if operand else 0.0)
+                last = ROUTE_NS + (MULTIPLIER if operand else 0.0)
                 for bit in bits:
                     if isinstance(bit, int) and (ns := resolve(bit) + last) > ways.get(cell, (0.0,))[0]:
                         ways[cell] = ns, port, bit

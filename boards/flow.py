@@ -13,14 +13,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
+from boards import anneal
 from boards.absorb import absorb
 
-__all__ = ["DEVICES", "Device", "Figures", "FlowError", "Hop", "TimingError", "cell_name", "clock_name", "find_tool",
-           "pack", "place_and_route", "read_report", "sizes", "synthesise", "synthesise_cached"]
+__all__ = ["DEVICES", "Annealing", "Device", "Figures", "FlowError", "Hop", "TimingError", "cell_name", "clock_name",
+           "find_tool", "pack", "place_and_route", "read_report", "sizes", "synthesise", "synthesise_cached"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -132,6 +133,39 @@ class Figures:
     def to_json(self):
         return asdict(self)
 
+
+@dataclass(frozen=True)
+class Annealing:
+    """What happens between placement and routing, see :mod:`boards.anneal`.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    trials : int
+        How many times the result is routed for ``trial_rounds`` rounds, to see where wires are short, and annealed once
+        more, from the temperature ``again`` on.
+    router : str
+        Of the result. router1 gives the shorter delays; on a full chip only router2 comes to an end.
+    target_mhz : float | None
+        What to anneal for, if that is more than has to be reached.
+    """
+
+    schedule: anneal.Schedule = field(default_factory=anneal.Schedule)
+    trials: int = 0
+    trial_rounds: int = 13
+    again: float = 0.15
+    router: str = "router1"
+    target_mhz: float | None = 140.0
+
+
+#: The placement, in nextpnr's JSON.
+PLACED = "placed.json"
+
+#: How router2 is told to go on: detours may be long, and what a contested wire costs rises slowly. With its own figures
+#: (3, 3 and 2.0) a full chip comes to a standstill with a hundredth of all wires in conflict.
+ROUTER2 = {"router2/bbMargin/x": "10", "router2/bbMargin/y": "10", "router2/currCongWeightMult": "1.15"}
+
+_CONTESTED = re.compile(r"iter=(\d+) wires=\d+ overused=(\d+)")
 
 _VARIABLES = {"yosys": "YOSYS", "nextpnr-ecp5": "NEXTPNR_ECP5", "ecppack": "ECPPACK"}
 
@@ -267,7 +301,8 @@ def sizes(netlist):
 
 
 def place_and_route(netlist, device: Device, *, lpf=None, target_mhz, seed, options: Sequence[str] = (),
-                    check_timing=True, progress: Progress | None = None) -> Figures:
+                    annealing: Annealing | None = None, check_timing=True,
+                    progress: Progress | None = None) -> Figures:
     """Place and route a netlist; writes ``top.config`` beside it.
 
     Parameters
@@ -280,6 +315,9 @@ def place_and_route(netlist, device: Device, *, lpf=None, target_mhz, seed, opti
         Target of clocks that the constraints do not mention.
     seed : int
         Of the placer.
+    options : more arguments of nextpnr.
+    annealing : Annealing | None
+        What to do about nextpnr's placement before it is routed.
     check_timing : bool
         Fail if a clock misses its target.
 
@@ -293,41 +331,101 @@ def place_and_route(netlist, device: Device, *, lpf=None, target_mhz, seed, opti
     directory = Path(netlist).parent
     report, log = directory / "report.json", directory / "nextpnr.log"
     report.unlink(missing_ok=True)
-    command = [find_tool("nextpnr-ecp5"), *device.arguments, "--json", netlist.name, "--textcfg", "top.config",
-               "--report", report.name, "--detailed-timing-report", "--freq", f"{target_mhz:g}", "--seed", str(seed),
-               *options]
-    if lpf is None:
-        command.append("--lpf-allow-unconstrained")
-    else:
+    constraints = ["--lpf-allow-unconstrained"]
+    if lpf is not None:
         (directory / "top.lpf").write_text(lpf)
-        command += ["--lpf", "top.lpf"]
+        constraints = ["--lpf", "top.lpf"]
+    tool = [find_tool("nextpnr-ecp5"), *device.arguments, "--freq", f"{target_mhz:g}", *constraints]
+    placing, seconds = ["--json", netlist.name, "--seed", str(seed), *options], 0.0
+    if annealing:
+        its_log = directory / "placement.log"
+        command = [*tool, *placing, "--no-route", "--write", PLACED, "--timing-allow-fail"]
+        code, seconds = _run("place and route", command, its_log, progress, _pnr_line(netlist, its_log))
+        if code:
+            raise FlowError(f"placement failed (log {its_log}):\n{_tail(its_log)}")
+        seconds += _annealed(directory / PLACED, tool, target_mhz, seed, annealing, progress)
+        placing = ["--json", PLACED, "--no-pack", "--no-place", "--router", annealing.router]
+    command = [*tool, *placing, "--textcfg", "top.config", "--report", report.name, "--detailed-timing-report"]
     if not check_timing:
         command.append("--timing-allow-fail")
+    code, routing_s = _run("place and route", command, log, progress, _pnr_line(netlist, log))
+    if code and not report.exists():
+        raise FlowError(f"place and route failed (log {log}):\n{_tail(log)}")
+    figures = read_report(report, {"place and route": round(seconds + routing_s, 1)})
+    if check_timing and not figures.closed:
+        raise TimingError(timing_message(figures, log), figures)
+    if code:
+        raise FlowError(f"place and route failed (log {log}):\n{_tail(log)}")
+    return figures
 
+
+def _pnr_line(netlist, log):
+    """What a line of nextpnr's tells of its progress; raises :class:`FlowError` if the design does not fit."""
     stages = (("Packing", "packing"), ("Running main analytical placer", "placement"),
-              ("Running simulated", "placement"), ("Routing globals", "routing of clocks"), ("Routing..", "routing"))
+              ("Running Static placer", "placement"), ("Running simulated", "placement"),
+              ("Routing globals", "routing of clocks"), ("Routing..", "routing"))
     arcs = re.compile(r"Info:\s+(\d+) \|\s+\d+\s+\d+ \|.*\|\s+(\d+)\|")
-
     used = re.compile(r"Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%")
 
     def describe(line):
         if match := arcs.match(line):
             return f"routing, {match[2]} arcs left"
+        if match := _CONTESTED.search(line):
+            return f"routing, {match[2]} wires in conflict"
         if (match := used.match(line)) and int(match[2]) > int(match[3]):
             # nextpnr would try for hours to place it.
             raise FlowError(f"the design does not fit: {match[2]} {match[1]} wanted, {match[3]} there (log {log}); "
                             f"'python -m boards sizes {netlist}' shows what takes them")
         return next((what for text, what in stages if text in line), None)
 
-    code, seconds = _run("place and route", command, log, progress, describe)
-    if code and not report.exists():
-        raise FlowError(f"place and route failed (log {log}):\n{_tail(log)}")
-    figures = read_report(report, {"place and route": round(seconds, 1)})
-    if check_timing and not figures.closed:
-        raise TimingError(timing_message(figures, log), figures)
-    if code:
-        raise FlowError(f"place and route failed (log {log}):\n{_tail(log)}")
-    return figures
+    return describe
+
+
+class _EnoughError(Exception):
+    """A trial has told what it was for."""
+
+
+def _annealed(placed, tool, target_mhz, seed, annealing, progress):
+    """Anneal a placement, in its file; returns the seconds that it took."""
+    directory, began = placed.parent, time.monotonic()
+    settings = {"router": annealing.router, **(ROUTER2 if annealing.router == "router2" else {})}
+    scarce = ()
+    for n in range(annealing.trials + 1):
+        schedule = annealing.schedule if n == 0 else replace(annealing.schedule, hot=annealing.again)
+        try:
+            anneal.anneal(placed, placed, target_mhz=annealing.target_mhz or target_mhz, seed=seed, schedule=schedule,
+                          scarce=scarce, settings=settings, log=directory / f"annealing_{n}.log",
+                          progress=progress and (lambda what: progress("place and route", what)))
+        except anneal.AnnealError as error:
+            raise FlowError(str(error)) from None
+        if n < annealing.trials:
+            scarce = _try_routing(placed, tool, annealing, progress)
+    return time.monotonic() - began
+
+
+def _try_routing(placed, tool, annealing, progress):
+    """Where wires are short, by the first rounds of a router that lets wires be taken twice."""
+    directory = placed.parent
+    log, last = directory / "trial.log", annealing.trial_rounds
+    describe = _pnr_line(placed, log)
+
+    def describe_trial(line):
+        if (match := _CONTESTED.search(line)) and int(match[1]) > last:
+            raise _EnoughError
+        return describe(line)
+
+    command = [*tool, "--json", placed.name, "--no-pack", "--no-place", "--router", "router2",
+               "--router2-heatmap", "trial", "--timing-allow-fail"]
+    try:
+        code, _ = _run("place and route", command, log, progress, describe_trial)
+        if code:
+            raise FlowError(f"routing failed (log {log}):\n{_tail(log)}")
+        return ()       # routed in fewer rounds: nothing is short
+    except _EnoughError:
+        return anneal.read_scarce(directory / f"trial_congestion_by_coordinate_{last}.csv")
+    finally:
+        for file in directory.glob("trial_*.csv"):
+            file.unlink()
 
 
 def timing_message(figures, log):
