@@ -2,11 +2,11 @@
 
 nextpnr places a design as if wires were never short of room, and as if the delay of a wire grew with its length from
 nothing on. On a chip that is three quarters full the first makes it unroutable, and on all of them the second draws
-together what could as well lie apart. ``anneal.cc`` starts from that placement and trades wires, their expected
+together what could as well lie apart. ``anneal.cpp`` starts from that placement and trades wires, their expected
 crowding and time against one another; what may stand where is decided as nextpnr decides it.
 
 The design goes to the program as numbers in a file: sizes, wire delays and schedule; the columns and rows of tiles with
-logic; then a line for each cell, pin and way through a cell, in the order of the structures that ``anneal.cc`` reads
+logic; then a line for each cell, pin and way through a cell, in the order of the structures that ``anneal.cpp`` reads
 them into. What comes back is a line for each cell: column, row, site.
 """
 
@@ -24,7 +24,7 @@ from boards import depth
 __all__ = ["AnnealError", "Schedule", "anneal", "compile_program", "read_scarce", "read_sites",
            "write_design"]
 
-SOURCE = Path(__file__).with_name("anneal.cc")
+SOURCE = Path(__file__).with_name("anneal.cpp")
 
 
 class AnnealError(Exception):
@@ -101,7 +101,7 @@ def _site_name(x, y, site):
 
 
 class _Design:
-    """A placed design as ``anneal.cc`` wants it."""
+    """A placed design as ``anneal.cpp`` wants it."""
 
     def __init__(self, module):
         self.cells = module["cells"]
@@ -329,7 +329,7 @@ def read_scarce(path):
 
 
 def compile_program(path):
-    """Compile ``anneal.cc`` to ``path``, with ``CXX`` or g++; nothing is done if that is newer than the source."""
+    """Compile ``anneal.cpp`` to ``path``, with ``CXX`` or g++; nothing is done if that is newer than the source."""
     path = Path(path)
     if path.exists() and path.stat().st_mtime > SOURCE.stat().st_mtime:
         return path
