@@ -86,6 +86,9 @@ def _check_rules(design):
     drivers = {_net(cell, port): name for name, cell in cells.items()
                for port, way in cell["port_directions"].items() if way == "output" and _net(cell, port) is not None}
     tiles, slices, modes = {}, {}, {}
+    takes_m = [_where(cell)[:4] for cell in cells.values()
+               if cell["type"] in ("TRELLIS_COMB", "TRELLIS_FF") and _net(cell, "M") is not None]
+    assert len(set(takes_m)) == len(takes_m)
     for cell in cells.values():
         if cell["type"] == "TRELLIS_FF":
             x, y, its_slice, *_ = _where(cell)
