@@ -165,6 +165,9 @@ PLACED = "placed.json"
 #: (3, 3 and 2.0) a full chip comes to a standstill with a hundredth of all wires in conflict.
 ROUTER2 = {"router2/bbMargin/x": "10", "router2/bbMargin/y": "10", "router2/currCongWeightMult": "1.15"}
 
+#: Routing is given up when this many times as many wires are in conflict as there were at best and some.
+HOPELESS, SOME = 2, 100
+
 _CONTESTED = re.compile(r"iter=(\d+) wires=\d+ overused=(\d+)")
 
 _VARIABLES = {"yosys": "YOSYS", "nextpnr-ecp5": "NEXTPNR_ECP5", "ecppack": "ECPPACK"}
@@ -367,10 +370,20 @@ def _pnr_line(netlist, log):
     arcs = re.compile(r"Info:\s+(\d+) \|\s+\d+\s+\d+ \|.*\|\s+(\d+)\|")
     used = re.compile(r"Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%")
 
+    least = None
+
     def describe(line):
+        nonlocal least
         if match := arcs.match(line):
             return f"routing, {match[2]} arcs left"
         if match := _CONTESTED.search(line):
+            contested = int(match[2])
+            least = contested if least is None else min(least, contested)
+            if contested > HOPELESS * (least + SOME):
+                # nextpnr would go on, with longer and longer detours.
+                raise FlowError(f"routing does not come to an end: of the wires in conflict {least} were left at best, "
+                                f"and {contested} in round {match[1]} (log {log}); the design needs fewer wires, or more "
+                                "room")
             return f"routing, {match[2]} wires in conflict"
         if (match := used.match(line)) and int(match[2]) > int(match[3]):
             # nextpnr would try for hours to place it.

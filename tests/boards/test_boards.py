@@ -102,6 +102,8 @@ def test_a_clock_that_is_missed_fails_with_its_critical_path(tmp_path):
 
 @pytest.mark.parametrize(("line", "message"), [
     ("Info:         TRELLIS_COMB: 30000/24288   123%", "does not fit: 30000 TRELLIS_COMB wanted, 24288 there"),
+    ("Info:     iter=8 wires=9 overused=30\nInfo:     iter=9 wires=9 overused=261",
+     "routing does not come to an end: of the wires in conflict 30 were left at best, and 261 in round 9"),
     ("ERROR: something else", r"(?s)place and route failed \(log .*\):.*ERROR: something else"),
 ])
 def test_what_nextpnr_says_is_passed_on(line, message, tmp_path, monkeypatch):
