@@ -370,7 +370,7 @@ def anneal(placed, result, *, target_mhz, seed=1, schedule=Schedule(), scarce=()
         No compiler, or a design that the program refuses.
     """
     placed, result = Path(placed), Path(result)
-    program = compile_program(result.with_name("anneal"))
+    program = compile_program(result.with_name("anneal").resolve())
     design, sites = result.with_suffix(".design"), result.with_suffix(".sites")
     module = json.loads(placed.read_text())
     write_design(module, design, target_mhz=target_mhz, seed=seed, schedule=schedule, scarce=scarce)

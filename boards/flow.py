@@ -382,8 +382,8 @@ def _pnr_line(netlist, log):
             if contested > HOPELESS * (least + SOME):
                 # nextpnr would go on, with longer and longer detours.
                 raise FlowError(f"routing does not come to an end: of the wires in conflict {least} were left at best, "
-                                f"and {contested} in round {match[1]} (log {log}); the design needs fewer wires, or more "
-                                "room")
+                                f"and {contested} in round {match[1]} (log {log}); the design needs fewer wires, or "
+                                "more room")
             return f"routing, {match[2]} wires in conflict"
         if (match := used.match(line)) and int(match[2]) > int(match[3]):
             # nextpnr would try for hours to place it.
