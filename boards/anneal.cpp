@@ -75,7 +75,6 @@ std::vector<Net> nets;
 std::vector<std::vector<int>> clusters, cell_pins;
 std::vector<std::vector<Way>> ways_from, ways_to;   // by pin: through the cell
 std::vector<int> columns, column_of, row_of;        // of tiles with logic; -1: none
-int rows;
 std::vector<int> at;                                // (tile, site) to cell, or -1
 
 [[noreturn]] void refuse(const std::string &why) {
@@ -143,9 +142,9 @@ void find_order() {
     printf("%zu pins, %zu of them in loops\n", pins.size(), pins.size() - order.size());
 }
 
-// Longest way between registers, in ns. Sets the importance of every connection by the longest way through it, in parts of
-// the longest of all or of the goal: mostly a high power of it, and a lower one, so that no cell is free to go anywhere
-// as long as it does not matter, until it does.
+// Longest way between registers, in ns. Sets the importance of every connection by the longest way through it, in parts
+// of the longest of all or of the goal: mostly a high power of it, and a lower one, so that no cell is free to go
+// anywhere as long as it does not matter, until it does.
 double time_ways(int sharpness) {
     constexpr float NEVER = 1e9f;
     std::vector<float> arrives(pins.size()), needed(pins.size());
@@ -710,13 +709,13 @@ void anneal(const Schedule &schedule) {
     size_t block_count = 0;
     for (const auto &kind : blocks)
         block_count += kind.size();
-    time_ways(schedule.sharp);
     recount();
+    time_ways(schedule.sharp);
     set_prices(schedule.steep, 0);
     for (int round = 0;; round++) {
         const int reach = int(range + 0.5), sharpness = std::min(schedule.sharpest, schedule.sharp + round);
         long tried = 0, accepted = 0;
-        double worst = 0;
+        double worst = 0, spans = 0;
         for (int part = 0; part < PARTS; part++) {
             recount();
             const double scale = double(clusters.size());
@@ -740,18 +739,17 @@ void anneal(const Schedule &schedule) {
                     undo();
             }
             const double wires_kept = wire_cost, time_kept = time_cost;
-            recount();
+            spans = recount();
             if (differ(wires_kept, wire_cost) || differ(time_kept, time_cost))
                 refuse("internal error: the costs do not add up");
             worst = time_ways(sharpness);
         }
         const double rate = tried ? double(accepted) / tried : 0;
-        const double spans = recount();
         const Demand demand = set_prices(schedule.steep, temperature < schedule.hot / 5 ? schedule.learned : 0);
         printf("round %d temperature %.4f accepted %.3f wires %.0f most %.0f over %.0f way %.2f\n", round, temperature,
                rate, spans, demand.most, demand.over, worst);
         fflush(stdout);
-        if (temperature < schedule.hot / COLD && std::max(worst, goal_ns) <= best_ns) {
+        if (temperature <= schedule.hot / COLD && std::max(worst, goal_ns) <= best_ns) {
             best_ns = std::max(worst, goal_ns);
             best = cells;
         }
@@ -804,8 +802,8 @@ Schedule read(const char *name) {
         columns.push_back(whole());
         column_of.at(columns.back()) = n;
     }
-    for (rows = 0; rows < row_count; rows++)
-        row_of.at(whole()) = rows;
+    for (int n = 0; n < row_count; n++)
+        row_of.at(whole()) = n;
     at.assign(column_count * row_count * SITES, -1);
     clusters.resize(cluster_count);
     for (int n = 0; n < cell_count; n++) {
@@ -883,11 +881,7 @@ int main(int argc, char **argv) {
     pin_seen.assign(pins.size(), 0);
     tile_seen.assign(at.size() / SITES, 0);
     prices.resize((width + 1) * (height + 1));
-    for (int y = 0; y <= height; y++)
-        for (int x = 0; x <= width; x++)
-            prices[y * (width + 1) + x] = double(x) * y;
     find_order();
-    recount();
     anneal(schedule);
     check_tiles();
 

@@ -15,19 +15,19 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from boards import depth
+from boards.tools import FlowError, Progress, run, tail
 
-__all__ = ["AnnealError", "Schedule", "anneal", "compile_program", "read_scarce", "read_sites",
-           "write_design"]
+__all__ = ["AnnealError", "Schedule", "anneal", "compile_program", "read_scarce", "read_sites", "write_design"]
 
 SOURCE = Path(__file__).with_name("anneal.cpp")
 
 
-class AnnealError(Exception):
+class AnnealError(FlowError):
     """The placement cannot be annealed. The message says why."""
 
 
@@ -197,15 +197,10 @@ class _Design:
                 flags |= _DEEP_MUX6
         return flags
 
-    def _is_registered(self, name):
-        return (self._parameter(name, "REG_OUTPUT_CLK", "NONE") != "NONE"
-                or "OUTREG" in (self._parameter(name, "REGMODE_A"), self._parameter(name, "REGMODE_B")))
-
     def _start(self, name):
         """ns from the clock to an output, -1 where it is not from a register."""
-        kind = self._type(name)
-        key = f"registered {kind}" if self._is_registered(name) else kind
-        return depth.START[key] * self.grade if key in depth.START else -1
+        kind = depth.kind_of(self.cells[name])
+        return depth.START[kind] * self.grade if kind in depth.START else -1
 
     def _end(self, name, port):
         """ns from an input to the clock, -1 where it does not go to a register."""
@@ -214,7 +209,9 @@ class _Design:
             return _RESET_SETUP * self.grade if port == "LSR" else 0.0
         if kind == "MULT18X18D":
             operand = re.match(r"[AB]\d", port)
-            return -1 if not self._is_registered(name) else depth.MULTIPLIER * self.grade if operand else _BLOCK_SETUP
+            if not depth.is_registered(self.cells[name]):
+                return -1
+            return depth.MULTIPLIER * self.grade if operand else _BLOCK_SETUP
         if kind in ("DP16KD", "IOLOGIC") or (kind == "TRELLIS_COMB" and port.startswith(("WD", "WAD", "WRE"))):
             return _BLOCK_SETUP
         return -1
@@ -262,7 +259,7 @@ class _Design:
             elif cell["type"] == "TRELLIS_RAMW":
                 for port, out in _RAMW_WAYS.items():
                     way(name, port, out, 0.0)
-            elif cell["type"] == "MULT18X18D" and not self._is_registered(name):
+            elif cell["type"] == "MULT18X18D" and not depth.is_registered(cell):
                 for port in cell["connections"]:
                     for out in cell["connections"] if re.match(r"[AB]\d", port) else ():
                         if re.match(r"P\d", out):
@@ -345,7 +342,7 @@ def compile_program(path):
 
 
 def anneal(placed, result, *, target_mhz, seed=1, schedule=Schedule(), scarce=(),
-           settings: Mapping[str, str] | None = None, log=None, progress: Callable[[str], None] | None = None):
+           settings: Mapping[str, str] | None = None, log, progress: Progress | None = None):
     """Anneal the placement in the JSON file ``placed``, and write the design with its new places to ``result``.
 
     Parameters
@@ -362,7 +359,7 @@ def anneal(placed, result, *, target_mhz, seed=1, schedule=Schedule(), scarce=()
     log : Path
         What the program says, a line a round.
     progress : callable
-        Called with what is under way.
+        Called with the stage and what is under way.
 
     Raises
     ------
@@ -374,19 +371,14 @@ def anneal(placed, result, *, target_mhz, seed=1, schedule=Schedule(), scarce=()
     design, sites = result.with_suffix(".design"), result.with_suffix(".sites")
     module = json.loads(placed.read_text())
     write_design(module, design, target_mhz=target_mhz, seed=seed, schedule=schedule, scarce=scarce)
-    with open(log or os.devnull, "w", buffering=1) as out, subprocess.Popen(
-            [str(program), str(design), str(sites)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        try:
-            for line in run.stdout:
-                out.write(line)
-                if progress and (match := re.match(r"round (\d+) .* wires (\d+)", line)):
-                    progress(f"annealing, round {match[1]}, {match[2]} wires")
-            error = run.stderr.read()
-        except BaseException:
-            run.kill()
-            raise
-    if run.returncode:
-        raise AnnealError(f"annealing failed: {error.strip() or f'exit code {run.returncode}'}")
+
+    def describe(line):
+        match = re.match(r"round (\d+) .* wires (\d+)", line)
+        return match and f"annealing, round {match[1]}, {match[2]} wires"
+
+    code, _ = run("place and route", [program, design.resolve(), sites.resolve()], log, progress, describe)
+    if code:
+        raise AnnealError(f"annealing failed (log {log}):\n{tail(log)}")
     read_sites(module, sites)
     module["modules"]["top"]["settings"] |= settings or {}
     result.write_text(json.dumps(module))

@@ -20,7 +20,7 @@ ROUTE_NS = 0.9
 LUT, MUX, MEMORY = 0.24, 0.2, 0.3
 INTO_CARRY, CARRY, OUT_OF_CARRY = 0.47, 0.15, 0.44
 MULTIPLIER = 3.4
-#: From the clock to the output. Memories and multipliers with registers at their outputs are told apart by ``_kind``.
+#: From the clock to the output. Blocks with registers at their outputs are told apart by :func:`kind_of`.
 START = {"TRELLIS_FF": 0.52, "DP16KD": 5.8, "registered DP16KD": 1.0, "registered MULT18X18D": 1.0}
 #: Inputs that an output depends on; of a multiplier all but its controls.
 _INPUTS: Mapping[str, Sequence[str]] = {
@@ -53,11 +53,16 @@ def _step(kind, port, out):
     return ROUTE_NS + {"LUT4": LUT, "TRELLIS_DPR16X4": MEMORY, "MULT18X18D": MULTIPLIER}[kind]
 
 
-def _kind(cell):
+def is_registered(cell):
+    """Whether the registers at the outputs of a memory or multiplier are used."""
     parameters = cell["parameters"]
-    registered = (parameters.get("REG_OUTPUT_CLK", "NONE") != "NONE"
-                  or "OUTREG" in (parameters.get("REGMODE_A"), parameters.get("REGMODE_B")))
-    return f"registered {cell['type']}" if registered else cell["type"]
+    return (parameters.get("REG_OUTPUT_CLK", "NONE") != "NONE"
+            or "OUTREG" in (parameters.get("REGMODE_A"), parameters.get("REGMODE_B")))
+
+
+def kind_of(cell):
+    """The type of a cell, as :data:`START` has it."""
+    return f"registered {cell['type']}" if is_registered(cell) else cell["type"]
 
 
 def _tidy(name):
@@ -69,7 +74,7 @@ def longest(netlist, top="top"):
     with open(netlist) as file:
         module = json.load(file)["modules"][top]
     cells = module["cells"]
-    kinds = {name: _kind(cell) for name, cell in cells.items()}
+    kinds = {name: kind_of(cell) for name, cell in cells.items()}
     names = {}
     for name, net in module["netnames"].items():
         for n, bit in enumerate(net["bits"]):

