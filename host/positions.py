@@ -161,14 +161,16 @@ class Positions:
 
     def _retry(self):
         """Answers in their order; the first one whose record is missing holds back those behind it, so that a later
-        answer is never overtaken by an earlier one. Fills do not wait."""
+        answer is never overtaken by an earlier one. Fills count at once; what they leave of an order waits its turn,
+        since the answer that says how much stood before them may be among those held back."""
         out = []
         pending, self._waiting = self._waiting, deque()
         blocked = False
         for name, values in pending:
             if name == "OrderFilled":
-                out += self._filled(values)
-                continue
+                fills = self._filled(values)
+                out += [fill for fill, _ in fills]
+                name, values = "reduced", fills
             if blocked or not self._known(name, values):
                 blocked = True
                 self._waiting.append((name, values))
@@ -181,6 +183,8 @@ class Positions:
                 self._cancelled_all(values)
             elif name == "OrdersCanceled":
                 self._cancelled(values)
+            elif name == "reduced":
+                self._reduced(values)
         return out
 
     def _known(self, name, values):
@@ -249,13 +253,21 @@ class Positions:
                     book.dirty = True
 
     def _filled(self, values):
-        out = []
-        for f in values["fills"]:
-            out += self._fill(f["instrumentId"], f["side"], f, f["price"], f["matchId"], f["orderId"], maker=True,
-                              quote_id=f["clientOrderId"])
-        return out
+        """Count fills of standing orders; returns (fill, quote id) of those that are new."""
+        return [(fill, f["clientOrderId"]) for f in values["fills"] for fill in self._fill(
+            f["instrumentId"], f["side"], f, f["price"], f["matchId"], f["orderId"], maker=True)]
 
-    def _fill(self, instrument_id, side, f, price, match_id, order_id, maker, quote_id=None):
+    def _reduced(self, fills):
+        """What fills leave of the orders that they were of."""
+        for fill, quote_id in fills:
+            book, side_name = self._books[fill.instrument], _SIDES[fill.side]
+            mine = getattr(book, side_name)
+            if mine.order_id == fill.order_id:
+                mine.remaining = max(0, mine.remaining - fill.lots)
+                self._clear(book, side_name, quote_id)
+                book.dirty = True
+
+    def _fill(self, instrument_id, side, f, price, match_id, order_id, maker):
         n = self._find(instrument_id)
         book = self._books[n]
         if side not in _SIDES:
@@ -269,10 +281,6 @@ class Positions:
             self._seen.popitem(last=False)
         book.position += side * lots
         book.dirty = True
-        mine = getattr(book, _SIDES[side])
-        if maker and mine.order_id == order_id:
-            mine.remaining = max(0, mine.remaining - lots)
-            self._clear(book, _SIDES[side], quote_id)
         fill = Fill(n, side, lots, price, match_id, order_id, maker)
         self.fills.append(fill)
         return [fill]

@@ -294,6 +294,19 @@ def test_a_repeated_fill_counts_once():
     assert host.lots(0) == (2, 3, 5)
 
 
+def test_a_fill_behind_an_answer_that_waits():
+    """It counts at once; of the order, whose size that answer says, it takes its lots when that is known."""
+    host = one()
+    assert host.message("MassQuoteResponse", response(2, 5, 5)) == []
+    (it,) = host.message("OrderFilled", {"fills": [fill(1, 2, quote=2)]})
+    assert (it.lots, host.lots(0)) == (2, (2, 5, 5))
+    assert host.decision(0, 2, (Q, True), (Q, True)) == []
+    assert host.lots(0) == (2, 3, 5)
+    (update,) = host.updates()
+    assert (update.position, update.settled_bid, update.settled_ask) == (2, 7, 5)
+    assert (update.clear_bid, update.clear_ask, update.quote_id) == (True, False, 2)
+
+
 def test_an_answer_that_overtakes_its_record_waits():
     host = one()
     assert host.message("MassQuoteResponse", response(2, 5, 5)) == []
