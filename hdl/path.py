@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
 from hdl.book.by_level import BookByLevel
 from hdl.compare import less
-from hdl.control.params import PARAM_ROW
+from hdl.control.params import PARAM_ROW, Ticks
 from hdl.control.registers import REDUCING
 from hdl.feed.arbiter import SequenceArbiter
 from hdl.feed.lookup import NARROWING, InstrumentLookup
@@ -90,8 +90,8 @@ class _Weighed(data.Struct):
     bid_ok: 1
     ask_ok: 1
     reasons: REASONS
-    bid_px: signed(32)
-    ask_px: signed(32)
+    bid_px: Ticks
+    ask_px: Ticks
     bid_lots: 24
     ask_lots: 24
     lots: signed(32)
@@ -471,7 +471,7 @@ class TickPath(wiring.Component):
             m.d.sync += hold.eq(0)
 
         # ------------------------------------------------------------------ telling the host
-        sampled, bests_known = [Signal(signed(32), name=f"sampled_{n}") for n in range(2)], Signal(2)
+        sampled, bests_known = [Signal(Ticks, name=f"sampled_{n}") for n in range(2)], Signal(2)
         with m.If(at[2]):   # not sooner: those of the decision before are still to be told
             m.d.sync += [*(s.eq(px(best)) for s, best in zip(sampled, (book.best_bid, book.best_ask), strict=True)),
                          bests_known.eq(Cat(book.best_bid.known, book.best_ask.known))]

@@ -52,12 +52,13 @@ def cycles(milliseconds):
 
 def tick_words(mantissa):
     """(shift, odd, inverse) of a feed tick's mantissa: ``mantissa = odd * 2**shift`` and
-    ``odd * inverse = 1 (mod 2**32)``, so that ``ticks = (px >> shift) * inverse mod 2**32`` for exact multiples."""
+    ``odd * inverse = 1 (mod 2**TICK_BITS)``, so that ``ticks = (px >> shift) * inverse mod 2**TICK_BITS`` for exact
+    multiples."""
     if mantissa <= 0:
         raise ValueError(f"a tick must be positive, got mantissa {mantissa}")
     shift = (mantissa & -mantissa).bit_length() - 1
     odd = mantissa >> shift
-    return shift, odd, pow(odd, -1, 1 << 32)
+    return shift, odd, pow(odd, -1, 1 << regmap.TICK_BITS)
 
 
 def ref_scale(feed_tick, quote_tick):
@@ -175,6 +176,12 @@ def values(instrument, feed_exponent):
                                  tick)
     out["px_max_ticks"] = _param("px_max_ticks", "max_price", i.max_price, floor(Fraction(i.max_price) / tick), "ticks",
                                  tick)
+    most = (1 << regmap.TICK_BITS - 1) - 1      # of the feed's own ticks
+    for key in ("min_price", "max_price"):
+        if abs(Fraction(getattr(i, key))) > most * Fraction(i.feed_tick):
+            raise ParameterError(key, plain(getattr(i, key)), f"lies beyond +-{most} ticks of the feed of "
+                                 f"{plain(i.feed_tick)}, the most that the card reads; at most "
+                                 f"{plain(most * Fraction(i.feed_tick))}")
     if not i.min_price <= i.reference_price <= i.max_price:
         raise ParameterError("reference_price", plain(i.reference_price), f"must lie in min_price..max_price "
                              f"({plain(i.min_price)}..{plain(i.max_price)})")
@@ -196,7 +203,8 @@ def values(instrument, feed_exponent):
             raise ParameterError(key, plain(getattr(i, key)), f"would block every quote of this side; 0 to mean that, "
                                  f"or at least quote_quantity ({plain(q)})")
     notional = floor(Fraction(i.max_notional) / (tick * lot))
-    _fit("max_notional", i.max_notional, notional, 64, "tick-lots", False, tick * lot)
+    width = regmap.PARAM_BY_NAME["max_notional_lo"].width + regmap.PARAM_BY_NAME["max_notional_hi"].width
+    _fit("max_notional", i.max_notional, notional, width, "tick-lots", False, tick * lot)
     least = Fraction(i.reference_price) * Fraction(q)
     if Fraction(i.max_notional) < least:
         raise ParameterError("max_notional", plain(i.max_notional), f"would block every quote near reference_price; at "

@@ -1,9 +1,10 @@
 """Order book by price level: ten levels for each side of each instrument in memory, the best ones at hand."""
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.control.params import Ticks
 from hdl.feed.mdp3 import SCHEMA
 from hdl.memory import BlockMemory, told_of
 
@@ -18,10 +19,10 @@ _DEEPEST = UPDATE_CYCLES - _MIDDLE - 3
 
 
 class Level(data.Struct):
-    """One price level: ``known`` (1), ``px`` in ticks (32, signed), ``size`` (32)."""
+    """One price level: ``known`` (1), ``px`` in ticks, ``size`` (32)."""
 
     known: 1
-    px: signed(32)
+    px: Ticks
     size: 32
 
 
@@ -51,7 +52,7 @@ class BookByLevel(wiring.Component):
     update_bid, update_ask : in(1, 1) apply the entry below to a side of the instrument on the bench, which is still on
         ``address``; at least :data:`UPDATE_CYCLES` after the last update, and as many before the next ``load``.
     update_reset : in(1) forget both sides of that instrument.
-    action : in(8), level : in(8), px : in(32, signed), size : in(32), known : in(1) the entry; ``level`` counts from 1
+    action : in(8), level : in(8), px : in(Ticks), size : in(32), known : in(1) the entry; ``level`` counts from 1
         and must be in range, ``action`` must be one of MDUpdateAction. These two, and ``address``, stand in the cycle
         before the update, too.
     invalidate : in(1) forget all books. What is on the bench stays there: it is what the last decision was made of.
@@ -71,7 +72,7 @@ class BookByLevel(wiring.Component):
             raise ValueError(f"depth is {depth}, must be 2 to {_DEEPEST}")
         self.instruments, self.depth = instruments, depth
         super().__init__({"address": In(8), "may_load": In(1), "load": In(1), "update_bid": In(1), "update_ask": In(1),
-                          "update_reset": In(1), "action": In(8), "level": In(8), "px": In(signed(32)),
+                          "update_reset": In(1), "action": In(8), "level": In(8), "px": In(Ticks),
                           "size": In(32), "known": In(1), "invalidate": In(1), "best_bid": Out(Level),
                           "best_ask": Out(Level), "early_ask": Out(Level), "second_bid": Out(Level),
                           "second_ask": Out(Level), "busy": Out(1)})

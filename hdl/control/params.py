@@ -3,7 +3,12 @@
 from amaranth import signed, unsigned
 from amaranth.lib import data
 
-from .registers import PARAMS, ROW_WORDS
+from .registers import LOT_BITS, PARAMS, ROW_WORDS, TICK_BITS
+
+#: A price in ticks, of the feed or of the venue.
+Ticks = signed(TICK_BITS)
+#: Bits of the greatest price in ticks times the greatest quantity of a quote in lots.
+NOTIONAL_BITS = TICK_BITS - 1 + LOT_BITS
 
 #: Every parameter at its word; a row is ``ROW_WORDS`` words of 32 bits.
 PARAM_ROW = data.FlexibleLayout(32 * ROW_WORDS, {

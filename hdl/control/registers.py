@@ -25,6 +25,8 @@ HISTOGRAM_BINS = 64
 #: Width of a latency in cycles, as it is measured.
 LATENCY_BITS = 16
 ROW_WORDS = 32
+#: Bits of a price in ticks, signed: 8,388,607 ticks are 4,194,303.50 at a tick of 0.50. Bits of a quantity in lots.
+TICK_BITS, LOT_BITS = 24, 24
 #: What a Decision record of a mass cancel says instead of an instrument; its outcome tells it from instrument 255.
 MASS_CANCEL_INSTRUMENT = 0xFF
 GLOBAL_BASE, SECURITY_ID_BASE, HISTOGRAM_BASE, PARAM_BASE = 0x0000, 0x1000, 0x2000, 0x8000
@@ -235,23 +237,26 @@ def _params():
         ("ask_en", 1, False, "G3: asks enabled"),
         ("feed_tick_shift", 4, False, "s of feed tick mantissa = odd * 2^s"),
         ("feed_tick_odd", 32, False, "odd of feed tick mantissa = odd * 2^s"),
-        ("feed_tick_inv", 32, False, "inverse of odd modulo 2^32: ticks = (mantissa >> s) * inv mod 2^32 where exact"),
+        ("feed_tick_inv", TICK_BITS, False,
+         f"inverse of odd modulo 2^{TICK_BITS}: ticks = (mantissa >> s) * inv mod 2^{TICK_BITS} where exact"),
         ("ref_scale", 32, False, "round(feed tick / quote tick * 256 / 2 * 2^16): (bid + ask) ticks -> reference in "
                                  "1/256 quote ticks, after >> 16"),
         ("half_spread_sub", 24, False, "Half spread in 1/256 quote ticks; 0 blocks (G5)"),
         ("skew_q8", 24, False, "Price skew in 1/256 quote ticks per lot of position, times 256"),
         ("skew_max_sub", 31, False, "Clamp of the skew in 1/256 quote ticks"),
         ("target_lots", 32, True, "Target position in lots"),
-        ("quote_lots", 24, False, "Quantity of each side in lots; 0 blocks (G5)"),
-        ("toward_ticks", 31, False, "Least move towards the market that replaces a live side, in quote ticks"),
-        ("away_ticks", 31, False, "Least move away from the market that replaces a live side, in quote ticks"),
-        ("px_min_ticks", 32, True, "G5: least price in quote ticks"),
-        ("px_max_ticks", 32, True, "G5: greatest price in quote ticks"),
-        ("q_min_lots", 24, False, "G5: least quantity"),
-        ("q_hard_lots", 24, False, "G5: greatest quantity"),
-        ("max_lots", 24, False, "G9: greatest quantity per order"),
+        ("quote_lots", LOT_BITS, False, "Quantity of each side in lots; 0 blocks (G5)"),
+        ("toward_ticks", TICK_BITS - 1, False,
+         "Least move towards the market that replaces a live side, in quote ticks"),
+        ("away_ticks", TICK_BITS - 1, False,
+         "Least move away from the market that replaces a live side, in quote ticks"),
+        ("px_min_ticks", TICK_BITS, True, "G5: least price in quote ticks"),
+        ("px_max_ticks", TICK_BITS, True, "G5: greatest price in quote ticks"),
+        ("q_min_lots", LOT_BITS, False, "G5: least quantity"),
+        ("q_hard_lots", LOT_BITS, False, "G5: greatest quantity"),
+        ("max_lots", LOT_BITS, False, "G9: greatest quantity per order"),
         ("max_notional_lo", 32, False, "G10: greatest price times quantity, in tick-lots, low word"),
-        ("max_notional_hi", 32, False, "G10: high word"),
+        ("max_notional_hi", 16, False, "G10: high word"),
         ("max_long_lots", 31, False, "G11: greatest long position including open and in-flight bids"),
         ("max_short_lots", 31, False, "G11: greatest short position including open and in-flight asks"),
         ("stale_cycles", 32, False, "G4: greatest age of the feed in cycles; 0 blocks"),
@@ -261,8 +266,8 @@ def _params():
         ("tick_e9_hi", 8, False, "Quote tick as a price mantissa, bits 39..32"),
         ("instrument_id_lo", 32, False, "Quoted instrument's id at the venue, low word"),
         ("instrument_id_hi", 32, False, "Quoted instrument's id at the venue, high word"),
-        ("px_notional_ticks", 31, False, "G10: greatest absolute price in quote ticks; times quote_lots it must not "
-                                         "exceed max_notional; 0 blocks"),
+        ("px_notional_ticks", TICK_BITS - 1, False,
+         "G10: greatest absolute price in quote ticks; times quote_lots it must not exceed max_notional; 0 blocks"),
     )
     return tuple(Param(name, word, width, signed, doc) for word, (name, width, signed, doc) in enumerate(rows))
 

@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hdl.control.params import Ticks
 from hdl.memory import BLOCK, told_of
 
 
@@ -15,8 +16,8 @@ class LiveQuote(data.Struct):
     ``sent_bid``, ``sent_ask``: lots of all quotes ever sent, modulo 2^32.
     """
 
-    bid_px: signed(32)
-    ask_px: signed(32)
+    bid_px: Ticks
+    ask_px: Ticks
     bid_lots: 24
     ask_lots: 24
     quote_id: 32
@@ -52,7 +53,7 @@ class Exposure(wiring.Component):
     prepare : in(1) a quote of the instrument on the bench leaves next: what was sent before is kept for ``emit``, which
         may come when the bench holds another instrument.
     emit : in(1) it leaves: ``instrument`` : in(8), ``of_instrument`` : in(instruments) its bit, ``bid_px``, ``ask_px``
-        : in(32, signed), ``bid_lots``, ``ask_lots`` : in(24) what is live from now on (0 lots: nothing, else
+        : in(Ticks), ``bid_lots``, ``ask_lots`` : in(24) what is live from now on (0 lots: nothing, else
         ``bid_some``, ``ask_some`` : in(1)) and can trade in addition, ``quote_id`` : in(32).
     clear_all : in(1) nothing is live any more (mass cancel). Excludes ``emit``.
     forget_positions : in(1) all positions are unknown.
@@ -71,7 +72,7 @@ class Exposure(wiring.Component):
         self.instruments = instruments
         super().__init__({
             "address": In(8), "of_address": In(instruments), "load": In(1), "prepare": In(1), "emit": In(1),
-            "instrument": In(8), "of_instrument": In(instruments), "bid_px": In(signed(32)), "ask_px": In(signed(32)),
+            "instrument": In(8), "of_instrument": In(instruments), "bid_px": In(Ticks), "ask_px": In(Ticks),
             "bid_lots": In(24), "ask_lots": In(24), "bid_some": In(1), "ask_some": In(1),
             "quote_id": In(32), "clear_all": In(1), "settle": In(1), "position": In(Position), "clear_bid": In(1),
             "clear_ask": In(1), "settled_quote_id": In(32), "forget_positions": In(1), "restart": In(1),

@@ -5,9 +5,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.compare import less
-from hdl.control.params import PARAM_ROW
+from hdl.control.params import PARAM_ROW, TICK_BITS, Ticks
 from hdl.control.registers import ACTIVE, HALTED, REDUCING
 from hdl.gate.limits import REASONS, LimitSide
+from hdl.quote.engine import Candidate
 
 #: What can change from one cycle to the next, as it was in the cycle in which a frame started or could have.
 #:
@@ -23,7 +24,7 @@ Moment = Signature({"state": Out(2), "kill_pin": Out(1), "heartbeat_ok": Out(1),
 
 
 #: Wider than any limit on a price.
-Compared = signed(34)
+Compared = signed(TICK_BITS + 2)
 
 
 class Gate(wiring.Component):
@@ -38,22 +39,22 @@ class Gate(wiring.Component):
 
     Members
     -------
-    Step 1: ``bid``, ``ask`` : in(44, signed) candidate in quote ticks, ``params`` : in(PARAM_ROW) and ``bid_limits``,
+    Step 1: ``bid``, ``ask`` : in(Candidate) candidate in quote ticks, ``params`` : in(PARAM_ROW) and ``bid_limits``,
     ``ask_limits`` : in(LimitSide) stand from the cycle before ``en`` : in(1) until step 2 is over. With ``en``:
     ``book_ok`` : in(1); ``bid_moved``, ``ask_moved`` : in(1) the candidate, if the limits allow it, is as far from what
     is live as replaces that.
 
     Step 2, from the cycle after on: ``moment`` : in(Moment); ``reasons`` : out(32) bit *g* is set if G*g* failed on any
     side; ``bid_ok``, ``ask_ok`` : out(1) the side passed; ``emit`` : out(1) a frame has to leave; ``is_new`` : out(1)
-    it replaces at least one side; ``rate_blocked`` : out(1) G14 held a side back; ``bid_px``, ``ask_px`` : out(32,
-    signed), ``bid_lots``, ``ask_lots`` : out(24) what the frame says (0 lots: the side is not quoted).
+    it replaces at least one side; ``rate_blocked`` : out(1) G14 held a side back; ``bid_px``, ``ask_px`` : out(Ticks),
+    ``bid_lots``, ``ask_lots`` : out(24) what the frame says (0 lots: the side is not quoted).
     """
 
     def __init__(self):
         sides = {}
         for side in ("bid", "ask"):
-            sides |= {side: In(signed(44)), f"{side}_limits": In(LimitSide), f"{side}_moved": In(1),
-                      f"{side}_ok": Out(1), f"{side}_px": Out(signed(32)), f"{side}_lots": Out(24)}
+            sides |= {side: In(Candidate), f"{side}_limits": In(LimitSide), f"{side}_moved": In(1),
+                      f"{side}_ok": Out(1), f"{side}_px": Out(Ticks), f"{side}_lots": Out(24)}
         super().__init__(sides | {
             "en": In(1), "book_ok": In(1), "params": In(PARAM_ROW), "moment": In(Moment), "reasons": Out(REASONS),
             "emit": Out(1), "is_new": Out(1), "rate_blocked": Out(1)})
@@ -84,7 +85,7 @@ class Gate(wiring.Component):
             below, above = named(1, "below"), named(1, "above")
             under_min, over_max, under_bound, over_bound, zero = (
                 named(1, what) for what in ("under_min", "over_max", "under_bound", "over_bound", "zero"))
-            bound, forbidden = named(signed(33), "bound"), named(1, "forbidden")
+            bound, forbidden = named(signed(TICK_BITS + 1), "bound"), named(1, "forbidden")
             m.d.comb += bound.eq(p.px_notional_ticks)
             m.d.sync += [
                 below.eq(exact[-1] & ~exact[last:].all()), above.eq(~exact[-1] & exact[last:].any()),
@@ -110,7 +111,8 @@ class Gate(wiring.Component):
                 replace.eq(ok & changed & moment.new_ok),
                 keep.eq(limits.live & ok & ~(changed & moment.new_ok)),
                 pull.eq(limits.live & ~ok),
-                getattr(self, f"{name}_px").eq(Mux(replace, exact[:32].as_signed(), Mux(keep, limits.live_px, 0))),
+                getattr(self, f"{name}_px").eq(
+                    Mux(replace, exact[:TICK_BITS].as_signed(), Mux(keep, limits.live_px, 0))),
                 getattr(self, f"{name}_lots").eq(Mux(replace, p.quote_lots, Mux(keep, limits.live_lots, 0))),
             ]
             return reasons, ok & changed, replace, pull

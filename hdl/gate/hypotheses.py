@@ -5,12 +5,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.compare import less
-from hdl.control.params import PARAM_ROW
+from hdl.control.params import PARAM_ROW, TICK_BITS, Ticks
 from hdl.gate.limits import LimitSide
 from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, References
 
 #: Wide enough for the threshold of any limit, with any skew and half spread.
-Threshold = signed(42)
+Threshold = signed(TICK_BITS + 10)
 #: What lies between a reference without skew and its price in 1/256: the half spread, and what rounding adds.
 Offset = signed(26)
 
@@ -37,7 +37,7 @@ class Hypotheses(wiring.Component):
     -------
     at : in(8) bit *t* is set in cycle *t* of an evaluation. ``params`` : in(PARAM_ROW), ``refs`` : in(References) and
         ``skew`` : in(32, signed) as :class:`hdl.quote.engine.QuoteEngine` gives them; ``bid``, ``ask`` : in(LimitSide),
-        ``low``, ``high`` : in(32, signed) as :class:`hdl.gate.limits.Limits` does.
+        ``low``, ``high`` : in(Ticks) as :class:`hdl.gate.limits.Limits` does.
     book_ok : in(HYPOTHESES) G4 under each hypothesis, right in cycle 7. ``reducing`` : in(1).
     verdicts : out(array of :class:`Verdict`), combinational in cycle 7, from flip-flops, and in no other. ``pull_all``
         : out(1) something is live: what has to be done if the book has no best price. ``bid_moved``, ``ask_moved`` :
@@ -48,7 +48,7 @@ class Hypotheses(wiring.Component):
     def __init__(self):
         super().__init__({
             "at": In(8), "params": In(PARAM_ROW), "refs": In(References), "skew": In(signed(32)), "bid": In(LimitSide),
-            "ask": In(LimitSide), "low": In(signed(32)), "high": In(signed(32)), "book_ok": In(HYPOTHESES),
+            "ask": In(LimitSide), "low": In(Ticks), "high": In(Ticks), "book_ok": In(HYPOTHESES),
             "reducing": In(1), "verdicts": Out(data.ArrayLayout(Verdict, HYPOTHESES)), "pull_all": Out(1),
             "bid_moved": Out(1), "ask_moved": Out(1)})
 

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.compare import less
-from hdl.control.params import PARAM_ROW
+from hdl.control.params import NOTIONAL_BITS, PARAM_ROW, TICK_BITS, Ticks
 from hdl.gate.exposure import LiveQuote, Position
 
 #: Width of the reason bitmap.
@@ -20,10 +20,10 @@ REASONS = 32
 #: live : Out(1) something stands at the venue. ``live_px``, ``live_lots`` : what. These are not registered.
 #: resize : Out(1) it has to be replaced whatever the price: another quantity, or a price that the limits do not allow
 #:     any more.
-#: up, down : Out(signed(33)) what is live is replaced by a price of at least ``up``, or of at most ``down``.
+#: up, down : Out(signed(TICK_BITS + 1)) what is live is replaced by a price of at least ``up``, or of at most ``down``.
 LimitSide = Signature({
-    "fixed": Out(REASONS), "reduces": Out(1), "live": Out(1), "live_px": Out(signed(32)), "live_lots": Out(24),
-    "resize": Out(1), "up": Out(signed(33)), "down": Out(signed(33)),
+    "fixed": Out(REASONS), "reduces": Out(1), "live": Out(1), "live_px": Out(Ticks), "live_lots": Out(24),
+    "resize": Out(1), "up": Out(signed(TICK_BITS + 1)), "down": Out(signed(TICK_BITS + 1)),
 })
 
 
@@ -43,16 +43,16 @@ class Limits(wiring.Component):
         the next one: ``low``, ``high`` and the greatest quantities until its cycle 2. ``up`` and ``down`` stand from
         cycle 3 on as long as the inputs do.
     params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
-        position_known : in(1). ``bound_notional`` : in(56) right in cycle 5.
-    bid, ask : out(LimitSide). ``low``, ``high`` : out(32, signed). ``lots`` : out(24) the greatest quantity that G11
+        position_known : in(1). ``bound_notional`` : in(NOTIONAL_BITS) right in cycle 5.
+    bid, ask : out(LimitSide). ``low``, ``high`` : out(Ticks). ``lots`` : out(24) the greatest quantity that G11
         has been asked for, one a side: ``bid_largest``, ``ask_largest``.
     """
 
     def __init__(self):
         super().__init__({
             "at": In(8), "params": In(PARAM_ROW), "live": In(LiveQuote), "bid_live": In(1), "ask_live": In(1),
-            "known": In(Position), "position_known": In(1), "bound_notional": In(56),
-            "bid": Out(LimitSide), "ask": Out(LimitSide), "low": Out(signed(32)), "high": Out(signed(32)),
+            "known": In(Position), "position_known": In(1), "bound_notional": In(NOTIONAL_BITS),
+            "bid": Out(LimitSide), "ask": Out(LimitSide), "low": Out(Ticks), "high": Out(Ticks),
             "bid_largest": Out(24), "ask_largest": Out(24)})
 
     def elaborate(self, platform):
@@ -60,8 +60,8 @@ class Limits(wiring.Component):
         p, at = self.params, self.at
         # Here and elsewhere `a < b` is the carry of a difference; `b > a` would be that and a test for zero behind it.
         # The window, in three steps.
-        least, most = Signal(signed(32)), Signal(signed(32))
-        bound, low_bound = Signal(signed(32)), Signal(signed(32))
+        least, most = Signal(Ticks), Signal(Ticks)
+        bound, low_bound = Signal(Ticks), Signal(Ticks)
         bounds_low, bounds_high = Signal(), Signal()
         m.d.comb += bound.eq(p.px_notional_ticks)
         # What is on the way goes by in every cycle: the inputs hold still until it has arrived. Only results are kept.
@@ -73,7 +73,7 @@ class Limits(wiring.Component):
         # Quantities, spread and the notional: the same for both sides.
         band, quantity, notional = Signal(4), Signal(), Signal(2)
         # The least moves that replace what is live; zero means any.
-        towards, away = Signal(31), Signal(31)
+        towards, away = Signal(TICK_BITS - 1), Signal(TICK_BITS - 1)
         m.d.sync += [towards.eq(p.toward_ticks | (p.toward_ticks == 0)), away.eq(p.away_ticks | (p.away_ticks == 0))]
         with m.If(at[3]):
             m.d.sync += [

@@ -1,10 +1,11 @@
 """The last thing before the encoder: what leaves lies in the window that the gate has approved, or does not leave."""
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.compare import less
+from hdl.control.params import Ticks
 
 
 class Window(wiring.Component):
@@ -18,10 +19,10 @@ class Window(wiring.Component):
     Members
     -------
     en : in(1) take the quote and the window of this cycle. At most every other cycle.
-    bid_px, ask_px : in(32, signed), bid_lots, ask_lots : in(24) the quote; 0 lots: the side is not quoted.
-    low, high : in(32, signed), bid_most, ask_most : in(24) the window. They and the quote hold still in the cycle after
+    bid_px, ask_px : in(Ticks), bid_lots, ask_lots : in(24) the quote; 0 lots: the side is not quoted.
+    low, high : in(Ticks), bid_most, ask_most : in(24) the window. They and the quote hold still in the cycle after
         ``en``.
-    bid_ticks, ask_ticks : out(32, signed), bid_quantity, ask_quantity : out(24) what leaves, from the second cycle
+    bid_ticks, ask_ticks : out(Ticks), bid_quantity, ask_quantity : out(24) what leaves, from the second cycle
         after ``en`` on until the second one after the next. A side of 0 lots has price 0. ``bid_some``,
         ``ask_some`` : out(1) it has more.
     clamped : out(1) strobe, in the second cycle after ``en``: something lay outside.
@@ -31,11 +32,11 @@ class Window(wiring.Component):
 
     def __init__(self):
         super().__init__({
-            "en": In(1), "low": In(signed(32)), "high": In(signed(32)), "clamped": Out(1),
+            "en": In(1), "low": In(Ticks), "high": In(Ticks), "clamped": Out(1),
             **{f"{side}_{what}": In(shape) for side in ("bid", "ask")
-               for what, shape in (("px", signed(32)), ("lots", 24), ("most", 24))},
+               for what, shape in (("px", Ticks), ("lots", 24), ("most", 24))},
             **{f"{side}_{what}": Out(shape) for side in ("bid", "ask")
-               for what, shape in (("ticks", signed(32)), ("quantity", 24), ("some", 1))}})
+               for what, shape in (("ticks", Ticks), ("quantity", 24), ("some", 1))}})
 
     def elaborate(self, platform):
         m = Module()

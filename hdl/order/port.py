@@ -9,6 +9,7 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
+from hdl.control.params import Ticks
 from hdl.layout import net
 from hdl.mac.rx import MacRx
 from hdl.mac.stream import HeldFrame, Packet, RxBytes
@@ -33,7 +34,7 @@ RX_PACKETS = 64                         # one more than the buffer to the host h
 #:
 #: Members
 #: -------
-#: bid_ticks, ask_ticks : Out(signed(32))
+#: bid_ticks, ask_ticks : Out(Ticks)
 #: bid_lots, ask_lots : Out(24)
 #: tick_e9 : Out(40)
 #:     Price mantissa (exponent -9) of one tick. ``ticks * tick_e9`` must fit 64 bits signed; it is cut off if not.
@@ -42,7 +43,7 @@ RX_PACKETS = 64                         # one more than the buffer to the host h
 #: instrument_id, quote_id : Out(64)
 #:     ``quote_id`` is the message's quoteId and correlationId. A mass cancel uses nothing else of this.
 Quote = Signature({
-    "bid_ticks": Out(signed(32)), "ask_ticks": Out(signed(32)), "bid_lots": Out(24), "ask_lots": Out(24),
+    "bid_ticks": Out(Ticks), "ask_ticks": Out(Ticks), "bid_lots": Out(24), "ask_lots": Out(24),
     "tick_e9": Out(40), "lot_mult": Out(32), "lot_exp": Out(signed(8)),
     "instrument_id": Out(64), "quote_id": Out(64),
 })

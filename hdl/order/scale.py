@@ -6,6 +6,8 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.control.params import Ticks
+
 __all__ = ["QuoteScaler"]
 
 LIMB = 16
@@ -42,7 +44,7 @@ class QuoteScaler(wiring.Component):
     Members
     -------
     start : In(1)
-    bid_ticks, ask_ticks : In(signed(32))
+    bid_ticks, ask_ticks : In(Ticks)
     bid_lots, ask_lots : In(24)
     tick_e9 : In(40)
         Price mantissa of one tick.
@@ -55,8 +57,8 @@ class QuoteScaler(wiring.Component):
     schedule, ready : :data:`SCHEDULE`, :data:`READY`
     """
 
-    bid_ticks: In(signed(32))
-    ask_ticks: In(signed(32))
+    bid_ticks: In(Ticks)
+    ask_ticks: In(Ticks)
     bid_lots: In(24)
     ask_lots: In(24)
     tick_e9: In(40)

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.compare import less
-from hdl.control.params import PARAM_ROW
+from hdl.control.params import NOTIONAL_BITS, PARAM_ROW, TICK_BITS, Ticks
 
 #: Fraction bits of a quote subtick.
 SUBTICK_BITS = 8
@@ -17,8 +17,10 @@ _SKEW_BITS = 8      # fraction bits of skew_q8
 SAME, BID_PX, BID_SECOND, ASK_PX, ASK_SECOND = range(5)
 HYPOTHESES = 5
 
-#: A reference in 1/256 quote ticks: (2^32 ticks) x (2^32 / 2^16) and a sign.
-Reference = signed(51)
+#: A reference in 1/256 quote ticks: twice a price in feed ticks, times a 32-bit scale without its fraction.
+Reference = signed(TICK_BITS + 1 + 32 - _SCALE_BITS)
+#: A target price in quote ticks: a reference, a skew of 32 bits and a half spread, without the fraction.
+Candidate = signed(Reference.width + 1 - SUBTICK_BITS)
 #: Hypotheses that share a wire for their reference: that of the first is on it in cycle 5 of an evaluation, that of the
 #: second in cycle 6.
 REFERENCES = (SAME, BID_SECOND), (ASK_SECOND, ASK_PX), (None, BID_PX)
@@ -42,23 +44,23 @@ class QuoteEngine(wiring.Component):
     Members
     -------
     at : in(8) bit *t* is set in cycle *t* of an evaluation; no bit otherwise.
-    best_bid, best_ask, second_bid, second_ask, entry_px : in(32, signed) feed ticks: the bests are read in cycle 1 and
-        in cycle 0, the seconds in cycle 2 and in cycle 1, ``entry_px`` from cycle 3 on.
+    best_bid, best_ask, second_bid, second_ask, entry_px : in(Ticks) feed ticks: the bests are read in cycle 1 and in
+        cycle 0, the seconds in cycle 2 and in cycle 1, ``entry_px`` from cycle 3 on.
     position : in(32, signed) lots, holds still from cycle 0 to 6, and so do ``params`` : in(PARAM_ROW) from that of
         their turn on.
     refs : out(References) as :data:`REFERENCES` says, in cycles 5 and 6 only. ``skew`` : out(32, signed) from cycle 4.
-    bid, ask : out(44, signed) target prices under ``SAME``, from cycle 6.
-    bound_notional : out(56) ``px_notional_ticks * quote_lots``, in cycle 5 only.
+    bid, ask : out(Candidate) target prices under ``SAME``, from cycle 6.
+    bound_notional : out(NOTIONAL_BITS) ``px_notional_ticks * quote_lots``, in cycle 5 only.
 
     Skew (while ``params`` stand) and prices stand until the next evaluation.
     """
 
     def __init__(self):
         super().__init__({
-            "at": In(8), "best_bid": In(signed(32)), "best_ask": In(signed(32)), "second_bid": In(signed(32)),
-            "second_ask": In(signed(32)), "entry_px": In(signed(32)), "position": In(signed(32)),
-            "params": In(PARAM_ROW), "refs": Out(References), "skew": Out(signed(32)), "bid": Out(signed(44)),
-            "ask": Out(signed(44)), "bound_notional": Out(56)})
+            "at": In(8), "best_bid": In(Ticks), "best_ask": In(Ticks), "second_bid": In(Ticks), "second_ask": In(Ticks),
+            "entry_px": In(Ticks), "position": In(signed(32)), "params": In(PARAM_ROW), "refs": Out(References),
+            "skew": Out(signed(32)), "bid": Out(Candidate), "ask": Out(Candidate),
+            "bound_notional": Out(NOTIONAL_BITS)})
 
     def elaborate(self, platform):
         m = Module()
@@ -67,17 +69,17 @@ class QuoteEngine(wiring.Component):
         # What the two shared multipliers take in turn, a register before each. The skew comes first: every limit that a
         # reference is held against contains it.
         excess = Signal(signed(33))
-        bids, asks = (Signal(signed(33)), Signal(32)), (Signal(signed(33)), Signal(32))
+        bids, asks = (Signal(signed(33)), Signal(signed(max(TICK_BITS, 25)))), (Signal(32), Signal(Ticks))
         m.d.comb += excess.eq(self.position - p.target_lots)
         m.d.sync += [
-            bids[0].eq(Mux(at[0], excess, Mux(at[1], self.best_bid, self.second_bid))),
-            bids[1].eq(Mux(at[0], p.skew_q8, p.ref_scale)),
-            asks[0].eq(Mux(at[0], self.best_ask, Mux(at[1], self.second_ask, p.px_notional_ticks))),
-            asks[1].eq(Mux(at[2], p.quote_lots, p.ref_scale)),
+            bids[0].eq(Mux(at[0], excess, p.ref_scale)),
+            bids[1].eq(Mux(at[0], p.skew_q8, Mux(at[1], self.best_bid, self.second_bid))),
+            asks[0].eq(Mux(at[2], p.quote_lots, p.ref_scale)),
+            asks[1].eq(Mux(at[0], self.best_ask, Mux(at[1], self.second_ask, p.px_notional_ticks))),
         ]
         bid_product = _product(m, "bid", *bids)
         ask_product = _product(m, "ask", *asks)
-        entry = _product(m, "entry", self.entry_px, p.ref_scale)
+        entry = _product(m, "entry", p.ref_scale, self.entry_px)
 
         # In cycle 3 skew and best offer come out, in 4 the best bid and the second offer, in 5 the second bid, the
         # entry and the bound on the notional.
@@ -110,7 +112,7 @@ class QuoteEngine(wiring.Component):
         offset_bid, offset_ask, half_spread_up = Signal(signed(34)), Signal(signed(34)), Signal(25)
         m.d.sync += [half_spread_up.eq(p.half_spread_sub + up), offset_bid.eq(self.skew + p.half_spread_sub),
                      offset_ask.eq(half_spread_up - self.skew)]
-        exact_bid, exact_ask = Signal(signed(52)), Signal(signed(52))
+        exact_bid, exact_ask = (Signal(signed(Reference.width + 1), name=name) for name in ("exact_bid", "exact_ask"))
         same = self.refs[REFERENCES.index((SAME, BID_SECOND))]
         m.d.comb += [exact_bid.eq(same - offset_bid), exact_ask.eq(same + offset_ask)]
         with m.If(at[5]):
@@ -119,14 +121,13 @@ class QuoteEngine(wiring.Component):
 
 
 def _product(m, name, a, b):
-    """``a * b`` two cycles later: four products of 16-bit limbs, then their sum. ``a`` is signed, ``b`` is not."""
-    low, high = Signal(32, name=f"{name}_low"), Signal(signed(33), name=f"{name}_high")
-    cross = [Signal(signed(34), name=f"{name}_cross_{n}") for n in range(2)]
-    product = Signal(signed(66), name=f"{name}_product")
-    upper = a[16:].as_signed()
-    m.d.sync += [
-        low.eq(a[:16] * b[:16]), high.eq(upper * b[16:]),
-        cross[0].eq(a[:16] * b[16:]), cross[1].eq(upper * b[:16]),
-        product.eq(Cat(low[:16], (Cat(low[16:], high).as_signed() + cross[0] + cross[1])[:50])),
-    ]
+    """``a * b`` two cycles later: four products of 16-bit limbs, then their sum. ``b`` is signed."""
+    factors = {"low": (a[:16], b[:16]), "high": (a >> 16, b >> 16),
+               "upper": (a >> 16, b[:16]), "lower": (a[:16], b >> 16)}
+    parts = {what: Signal((x * y).shape(), name=f"{name}_{what}") for what, (x, y) in factors.items()}
+    m.d.sync += [parts[what].eq(x * y) for what, (x, y) in factors.items()]
+    product = Signal(signed(len(a) + len(b)), name=f"{name}_product")
+    low = parts["low"]
+    rest = Cat(low[16:], parts["high"]).as_signed() + parts["upper"] + parts["lower"]
+    m.d.sync += product.eq(Cat(low[:16], rest[:len(product) - 16]))
     return product

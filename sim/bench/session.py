@@ -1,7 +1,15 @@
 """A card with an order session that never was opened by anybody: registers, positions, a peer that acknowledges."""
 
 from hdl.control import registers
-from hdl.control.registers import ARM_MAGIC, BY_NAME, HISTOGRAM_BASE, HISTOGRAM_BINS, param_address, security_id_address
+from hdl.control.registers import (
+    ARM_MAGIC,
+    BY_NAME,
+    HISTOGRAM_BASE,
+    HISTOGRAM_BINS,
+    TICK_BITS,
+    param_address,
+    security_id_address,
+)
 from hdl.layout import net
 from host import link
 from sim.golden.model import GoldenModel
@@ -17,13 +25,14 @@ _PEER = Connection(_LOCAL.peer_mac, _LOCAL.local_mac, _LOCAL.peer_ip, _LOCAL.loc
 _BURST = 20_000     # cycles; the quotes that fit into one are far fewer than the peer's window holds
 _SEQ = 1000         # first sequence number of ours, and of the peer's
 _WINDOW = 65_535
+_LIMIT = 1 << TICK_BITS - 1     # of prices in ticks
 
 #: Every gate in force, and wide enough for any market: what is measured is the way, not what stops on it.
 _ROW = {
     "sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 1 << 23, "half_spread_sub": 300, "skew_q8": 20 * 256,
-    "skew_max_sub": 2560, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -(1 << 31),
-    "px_max_ticks": (1 << 31) - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 10,
-    "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 7, "px_notional_ticks": (1 << 31) - 1,
+    "skew_max_sub": 2560, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -_LIMIT,
+    "px_max_ticks": _LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 10,
+    "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 7, "px_notional_ticks": _LIMIT - 1,
     "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 1 << 30, "lot_mult": 10,
     "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000,
 }
@@ -123,7 +132,7 @@ class Session:
             self.lock.link_write(link.encode_write(security_id_address(n), [security_id & 0xFFFF_FFFF]))
             shift = (tick & -tick).bit_length() - 1
             odd = tick >> shift
-            row = _ROW | {"feed_tick_shift": shift, "feed_tick_odd": odd, "feed_tick_inv": pow(odd, -1, 1 << 32),
+            row = _ROW | {"feed_tick_shift": shift, "feed_tick_odd": odd, "feed_tick_inv": pow(odd, -1, 1 << TICK_BITS),
                           "instrument_id_lo": 1000 + n}
             words = [row.get(p.name, 0) & 0xFFFF_FFFF for p in registers.PARAMS]
             self.lock.link_write(link.encode_write(param_address(n, registers.PARAMS[0].name), words))

@@ -5,6 +5,7 @@ unknown: they hold a place but no price, and a side whose first level is unknown
 ``px_ticks`` and ``size`` of an unknown level is what the fabric's memory holds there.
 """
 
+from hdl.control.registers import TICK_BITS
 from hdl.layout import sbe
 
 __all__ = ["ACTIONS", "BID", "OFFER", "RESET", "SIZE_LIMIT", "UNKNOWN", "Book", "price_ticks"]
@@ -23,11 +24,11 @@ SIZE_LIMIT = (1 << 31) - 1  #: sizes from here up (null, negative) make a level 
 
 def price_ticks(mantissa, shift, odd, inverse):
     """Ticks of a price mantissa (int64): ``(ticks, exact)``. Not exact: no multiple of ``odd * 2^shift``, or more than
-    32 bits. As the fabric does it: the low bits must be zero, the quotient is a product modulo 2^32 with ``inverse``,
-    and multiplying back must give the mantissa again."""
+    TICK_BITS bits. As the fabric does it: the low bits must be zero, the quotient is a product modulo 2^TICK_BITS with
+    ``inverse``, and multiplying back must give the mantissa again."""
     shifted = mantissa >> shift
-    ticks = (shifted * inverse) & 0xFFFF_FFFF
-    ticks -= (ticks & 0x8000_0000) << 1
+    ticks = (shifted * inverse) & (1 << TICK_BITS) - 1
+    ticks -= (ticks >> TICK_BITS - 1) << TICK_BITS
     return ticks, bool(odd) and ticks * odd == shifted and not mantissa & ((1 << shift) - 1)
 
 

@@ -90,12 +90,17 @@ REFUSALS = {
     "position beyond 31 bits": (
         set_instrument(3, max_long=10 ** 9),
         "max_long = 1000000000: 10000000000 lots do not fit"),
-    "notional beyond 64 bits": (
+    "notional beyond 48 bits": (
         set_instrument(3, max_notional=10 ** 30),
-        "tick-lots do not fit the register's 64 bits"),
-    "price beyond 32 bits": (
+        "tick-lots do not fit the register's 48 bits"),
+    "price beyond 24 bits": (
         set_instrument(3, max_price=10 ** 9),
-        "max_price = 1000000000: 10000000000 ticks do not fit"),
+        "max_price = 1000000000: 10000000000 ticks do not fit the register's 24 bits; at most 8388607 ticks = "
+        "838860.7"),
+    "price beyond 24 bits of the feed's ticks": (
+        set_instrument(3, feed_tick="0.001"),
+        "min_price = 9000: lies beyond +-8388607 ticks of the feed of 0.001, the most that the card reads; at most "
+        "8388.607"),
     "half spread beyond 24 bits": (
         set_instrument(3, half_spread_bps=10_000),
         "half_spread_bps = 10000: 28800000 subticks do not fit"),

@@ -13,15 +13,17 @@ from host import config, params
 
 from .conftest import FIRST_LIGHT
 
+WIDEST = (1 << regmap.TICK_BITS - 1) - 1    # ticks
 
-@given(st.integers(1, 1 << 40), st.integers(-(1 << 31), (1 << 31) - 1))
+
+@given(st.integers(1, 1 << 40), st.integers(-WIDEST - 1, WIDEST))
 def test_tick_words_divide_exact_multiples(mantissa, ticks):
     shift, odd, inverse = params.tick_words(mantissa)
     assert odd << shift == mantissa
     assert odd % 2 == 1
-    assert odd * inverse % (1 << 32) == 1
-    quotient = (mantissa * ticks >> shift) * inverse % (1 << 32)
-    assert quotient == ticks % (1 << 32)
+    assert odd * inverse % (1 << regmap.TICK_BITS) == 1
+    quotient = (mantissa * ticks >> shift) * inverse % (1 << regmap.TICK_BITS)
+    assert quotient == ticks % (1 << regmap.TICK_BITS)
 
 
 @given(st.decimals("0.0000001", 1000, places=7), st.decimals("0.000001", 1000, places=9),
@@ -57,7 +59,7 @@ def test_every_parameter_of_first_light_is_what_it_says():
         notional = (v["max_notional_hi"] << 32 | v["max_notional_lo"]) * tick * lot
         assert notional <= Fraction(i.max_notional) < notional + tick * lot      # down
         words = v["max_notional_hi"] << 32 | v["max_notional_lo"]
-        assert v["px_notional_ticks"] == min(words // v["quote_lots"], (1 << 31) - 1)
+        assert v["px_notional_ticks"] == min(words // v["quote_lots"], WIDEST)
         assert Fraction(v["stale_cycles"], params.CLOCK_HZ) <= Fraction(i.stale_ms) / 1000
         assert (v["tick_e9_hi"] << 32 | v["tick_e9_lo"]) == tick * 10 ** 9
         assert v["lot_mult"] * Fraction(10) ** v["lot_exp"] == lot
@@ -103,7 +105,7 @@ def test_half_spread_in_ticks(tree):
     assert params.values(loaded.instruments[0], -7)["half_spread_sub"] == 320
 
 
-@given(st.integers(1, 10 ** 6), st.integers(1, 10 ** 13), st.integers(1, (1 << 31) - 1))
+@given(st.integers(1, 10 ** 6), st.integers(1, 10 ** 13), st.integers(1, WIDEST))
 def test_a_price_passes_the_notional_bound_if_and_only_if_its_notional_is_allowed(lots, notional, price):
     """With one-dollar ticks and lots of one, tick-lots are dollars."""
     assume(notional >= 2 * lots)
@@ -117,7 +119,7 @@ def test_a_price_passes_the_notional_bound_if_and_only_if_its_notional_is_allowe
 
 
 def test_notional_bound_that_no_register_holds_is_the_widest(tree):
-    """Prices above it do not fit a word anyway."""
-    tree["instruments"][0].update(max_notional=10 ** 15)
+    """Prices above it are none that the card can quote."""
+    tree["instruments"][0].update(max_notional=10 ** 12)
     v = config.build(tree).instruments[0]
-    assert params.values(v, -7)["px_notional_ticks"] == (1 << 31) - 1
+    assert params.values(v, -7)["px_notional_ticks"] == WIDEST

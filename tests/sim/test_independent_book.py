@@ -161,7 +161,7 @@ def our_side(capture, lines, ticks):
         write(map_.security_id_address(i), security)
         shift = (tick & -tick).bit_length() - 1
         for name, value in (("feed_tick_shift", shift), ("feed_tick_odd", tick >> shift),
-                            ("feed_tick_inv", pow(tick >> shift, -1, 1 << 32))):
+                            ("feed_tick_inv", pow(tick >> shift, -1, 1 << map_.TICK_BITS))):
             write(map_.param_address(i, name), value)
     write(map_.BY_NAME["commit"].address, 1)
 

@@ -8,6 +8,7 @@ from amaranth.back import verilog
 from amaranth.sim import Simulator
 
 from hdl.book.by_level import UPDATE_CYCLES, BookByLevel
+from hdl.control.registers import TICK_BITS
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, Book
 
 SEED = 7
@@ -133,7 +134,7 @@ def test_depth_that_does_not_pass_by_in_time(depth):
         BookByLevel(1, depth)
 
 
-@pytest.mark.parametrize(("instruments", "depth", "steps"), [(3, 4, 900), (1, 2, 300), (5, 10, 600)])
+@pytest.mark.parametrize(("instruments", "depth", "steps"), [(3, 4, 900), (1, 2, 300), (5, 10, 1400)])
 def test_random_entries(instruments, depth, steps):
     """Every action on every level of several instruments, resets and invalidations; in the end all levels compared."""
     print(f"seed {SEED}")
@@ -152,7 +153,8 @@ def test_random_entries(instruments, depth, steps):
             level = rng.randrange(1, depth + 1)
             assert action in ACTIONS
             seen.add((action, level))
-            await b.update(kind, action, level, rng.randrange(-1 << 31, 1 << 31), rng.getrandbits(31),
+            px = rng.randrange(-1 << TICK_BITS - 1, 1 << TICK_BITS - 1)
+            await b.update(kind, action, level, px, rng.getrandbits(31),
                            rng.random() < .9, rng.random() < .005, UPDATE_CYCLES + rng.choice((0, 0, 1, 7)))
             if n % (steps // 6) == steps // 6 - 1:
                 await b.drain(rng.randrange(instruments))

@@ -4,9 +4,11 @@ import random
 
 from amaranth.sim import Simulator
 
+from hdl.control.registers import TICK_BITS
 from hdl.feed.ticks import SHIFT_BITS, TickConverter
 
 SEED = 3
+LIMIT = 1 << TICK_BITS - 1  # of prices in ticks
 
 
 def split(tick):
@@ -15,14 +17,14 @@ def split(tick):
 
 
 def test_exact_division():
-    """Multiples and near misses of real ticks, null prices, the ends of the range; ticks that do not fit 32 bits."""
+    """Multiples and near misses of real ticks, null prices, the ends of the range; ticks that do not fit."""
     print(f"seed {SEED}")
     rng = random.Random(SEED)
     cases = []
     for tick in (1, 2, 5000000, 100000000, 10000000, 1000, 50000000, 5000000000, 25000000, 3, 10**13, 2**15, 3 << 15,
                  0xFFFFFFFF):
         for _ in range(40):
-            ticks = rng.choice((0, 1, -1, 2**31 - 1, -2**31, 2**31, rng.randrange(-2**31, 2**31),
+            ticks = rng.choice((0, 1, -1, LIMIT - 1, -LIMIT, LIMIT, rng.randrange(-LIMIT, LIMIT),
                                 rng.randrange(0, 200000)))
             px = ticks * tick + rng.choice((0, 0, 0, 1, tick // 2))
             if -2**63 <= px < 2**63:
@@ -39,8 +41,8 @@ def test_exact_division():
             ctx.set(dut.px, px)
             ctx.set(dut.shift, shift)
             ctx.set(dut.odd, odd)
-            ctx.set(dut.inverse, pow(odd, -1, 1 << 32) if odd else 0)
-            right = tick != 0 and px % tick == 0 and -2**31 <= px // tick < 2**31
+            ctx.set(dut.inverse, pow(odd, -1, 1 << TICK_BITS) if odd else 0)
+            right = tick != 0 and px % tick == 0 and -LIMIT <= px // tick < LIMIT
             await ctx.tick().repeat(TickConverter.LATENCY)
             for _ in range(TickConverter.PROOF - TickConverter.LATENCY + rng.randrange(2)):
                 if right:       # the price stands before it is proved, and stays
@@ -73,7 +75,7 @@ def test_every_shift():
                 px ^= 1 << spoilt if wrong else 0
                 ctx.set(dut.px, px)
                 await ctx.tick().repeat(TickConverter.PROOF)
-                right = px % (1 << shift) == 0 and -2**31 <= px >> shift < 2**31
+                right = px % (1 << shift) == 0 and -LIMIT <= px >> shift < LIMIT
                 assert right or wrong
                 assert bool(ctx.get(dut.ok)) == right, (shift, spoilt)
                 if right:

@@ -5,14 +5,15 @@ import random
 from amaranth.back import verilog
 from amaranth.sim import Simulator
 
-from hdl.control.registers import ACTIVE, PARAM_BY_NAME
+from hdl.control.registers import ACTIVE, PARAM_BY_NAME, TICK_BITS
 from hdl.gate.limits import Limits
 from sim.golden import gate as golden
 from sim.golden.gate import Context
 from sim.golden.quote import Params, State
 
 SEED = 72
-I32 = -(1 << 31), (1 << 31) - 1
+TICKS = -(1 << TICK_BITS - 1), (1 << TICK_BITS - 1) - 1
+GREATEST_CAP = (1 << PARAM_BY_NAME["max_long_lots"].width) - 1
 WIDEST = (1 << PARAM_BY_NAME["px_notional_ticks"].width) - 1
 ALLOWS = Context(state=ACTIVE, deadman_ok=True, killed=False, session_up=True, session_tokens=9, session_burst=9,
                  symbol_tokens=9)
@@ -65,20 +66,20 @@ def test_the_hosts_bound_makes_the_notional_exact():
     async def test(ctx, dut):
         for _ in range(1500):
             lots = rng.choice((1, 2, 7, rng.randrange(1, 100), rng.randrange(1, 1 << 24), (1 << 24) - 1))
-            price = rng.choice((1, 2, rng.randrange(1, 100_000), rng.randrange(1, 1 << 31), WIDEST))
-            notional = max(lots, min((1 << 64) - 1, rng.choice((
-                price * lots + rng.choice((-1, 0, 1, lots - 1, lots, -lots)), rng.getrandbits(64),
+            price = rng.choice((1, 2, rng.randrange(1, 100_000), rng.randrange(1, WIDEST), WIDEST))
+            notional = max(lots, min((1 << 48) - 1, rng.choice((
+                price * lots + rng.choice((-1, 0, 1, lots - 1, lots, -lots)), rng.getrandbits(48),
                 rng.getrandbits(40)))))
             row = {"quote_lots": lots, "px_notional_ticks": host_bound(notional, lots),
                    "max_notional_lo": notional & 0xFFFF_FFFF, "max_notional_hi": notional >> 32,
-                   "px_min_ticks": I32[0], "px_max_ticks": I32[1]}
+                   "px_min_ticks": TICKS[0], "px_max_ticks": TICKS[1]}
             await evaluate(ctx, dut, row, State(), rng)
             low, high = ctx.get(dut.low), ctx.get(dut.high)
             assert not ctx.get(dut.bid.fixed) >> 10 & 1, "what the host writes never blocks whatever the price"
-            for px in {low - 1, low, 0, high, high + 1, price, -price, notional // lots, notional // lots + 1, *I32}:
-                if I32[0] <= px <= I32[1]:
-                    # The bound has no bit for the one price whose absolute value takes 32.
-                    exact = abs(px) * lots <= notional and px != I32[0]
+            for px in {low - 1, low, 0, high, high + 1, price, -price, notional // lots, notional // lots + 1, *TICKS}:
+                if TICKS[0] <= px <= TICKS[1]:
+                    # The bound has no bit for the one price whose absolute value takes all of them.
+                    exact = abs(px) * lots <= notional and px != TICKS[0]
                     assert (low <= px <= high) == exact, (px, lots, notional)
                     seen[exact] += 1
                     assert bool(_reasons(row, px) & golden.G10) != exact
@@ -99,10 +100,10 @@ def test_a_bound_that_does_not_ensure_the_notional_blocks():
     async def test(ctx, dut):
         for _ in range(600):
             lots = rng.choice((0, 1, 3, rng.getrandbits(24)))
-            bound = rng.choice((0, 1, WIDEST, rng.getrandbits(31)))
-            notional = max(0, bound * lots + rng.choice((-1, 0, 1, rng.getrandbits(50), -rng.getrandbits(20))))
+            bound = rng.choice((0, 1, WIDEST, rng.randrange(WIDEST)))
+            notional = max(0, bound * lots + rng.choice((-1, 0, 1, rng.getrandbits(45), -rng.getrandbits(20))))
             row = {"quote_lots": lots, "px_notional_ticks": bound, "max_notional_lo": notional & 0xFFFF_FFFF,
-                   "max_notional_hi": notional >> 32, "px_min_ticks": I32[0], "px_max_ticks": I32[1]}
+                   "max_notional_hi": notional >> 32, "px_min_ticks": TICKS[0], "px_max_ticks": TICKS[1]}
             await evaluate(ctx, dut, row, State(), rng)
             want = bound == 0 or bound * lots > notional
             for side in (dut.bid, dut.ask):
@@ -118,19 +119,19 @@ def test_window_is_what_passes_on_price():
     empty = spans = 0
 
     def edge():
-        return rng.choice((*I32, I32[0] + 1, I32[1] - 1, -1, 0, 1, rng.randrange(-20, 20), rng.randrange(*I32)))
+        return rng.choice((*TICKS, TICKS[0] + 1, TICKS[1] - 1, -1, 0, 1, rng.randrange(-20, 20), rng.randrange(*TICKS)))
 
     async def test(ctx, dut):
         nonlocal empty, spans
         for _ in range(1500):
             row = {"px_min_ticks": edge(), "px_max_ticks": edge(), "quote_lots": 1, "q_hard_lots": 1, "max_lots": 1,
-                   "px_notional_ticks": rng.choice((0, 1, 10, WIDEST, WIDEST - 1, rng.getrandbits(31))),
-                   "max_notional_hi": 1 << 20, "half_spread_sub": 1}
+                   "px_notional_ticks": rng.choice((0, 1, 10, WIDEST, WIDEST - 1, rng.randrange(WIDEST))),
+                   "max_notional_hi": 1 << 10, "half_spread_sub": 1}
             await evaluate(ctx, dut, row, State(), rng)
             low, high = ctx.get(dut.low), ctx.get(dut.high)
             least, most, bound = row["px_min_ticks"], row["px_max_ticks"], row["px_notional_ticks"]
             for px in {low - 1, low, low + 1, high - 1, high, high + 1, -1, 0, 1, edge()}:
-                if I32[0] <= px <= I32[1]:
+                if TICKS[0] <= px <= TICKS[1]:
                     passes = least <= px <= most and (px != 0 or least < 0 < most) and abs(px) <= bound
                     assert (low <= px <= high) == passes, (px, row, low, high)
                     # A bound of 0 blocks by itself.
@@ -163,7 +164,7 @@ def test_what_was_sent_and_not_settled_counts():
             for side, cap, sign in (("bid", "max_long_lots", 1), ("ask", "max_short_lots", -1)):
                 kept = getattr(state, f"live_{side}_lots") if getattr(state, f"live_{side}") else 0
                 worst = sign * state.position + sent[side] + max(row["quote_lots"], kept)
-                row[cap] = max(0, min(WIDEST, rng.choice((worst, worst - 1, worst + 1, corner(31)))))
+                row[cap] = max(0, min(GREATEST_CAP, rng.choice((worst, worst - 1, worst + 1, corner(31)))))
                 seen["replaced by more"] += kept > row["quote_lots"]
             row |= {"px_notional_ticks": WIDEST}
             await evaluate(ctx, dut, row, state, rng)

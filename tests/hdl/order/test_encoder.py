@@ -11,6 +11,7 @@ from amaranth.back import verilog
 from amaranth.hdl import Const, unsigned
 from amaranth.sim import Simulator
 
+from hdl.control.registers import TICK_BITS
 from hdl.layout import net, sbe
 from hdl.layout.fields import Composite, Field, LayoutError
 from hdl.order import templates
@@ -231,7 +232,8 @@ def test_scaler():
     null = templates.NULL_PRICE
     dut = QuoteScaler(null_price=null)
     verilog.convert(QuoteScaler(null_price=null))
-    widths = {"bid_ticks": 32, "ask_ticks": 32, "bid_lots": 24, "ask_lots": 24, "tick_e9": 40, "lot_mult": 32}
+    widths = {"bid_ticks": TICK_BITS, "ask_ticks": TICK_BITS, "bid_lots": 24, "ask_lots": 24, "tick_e9": 40,
+              "lot_mult": 32}
 
     def corner(name):
         width, ticks = widths[name], name.endswith("ticks")

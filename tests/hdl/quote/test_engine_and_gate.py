@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, connect
 from amaranth.sim import Simulator
 
 from hdl.control.params import PARAM_ROW
-from hdl.control.registers import ACTIVE, PARAMS, REDUCING
+from hdl.control.registers import ACTIVE, PARAMS, REDUCING, TICK_BITS
 from hdl.gate.gate import Gate
 from hdl.gate.hypotheses import Hypotheses
 from hdl.gate.limits import Limits
@@ -21,6 +21,7 @@ from sim.golden.gate import Context
 
 SEED = 11
 I32 = -(1 << 31), (1 << 31) - 1
+TICKS = -(1 << TICK_BITS - 1), (1 << TICK_BITS - 1) - 1
 U32 = 0xFFFF_FFFF
 
 
@@ -118,7 +119,7 @@ async def evaluation(ctx, dut, case, rng):
     for t in range(8):
         ctx.set(dut.at, 1 << t)
         if t < 3:       # the entry's price comes last
-            ctx.set(engine.entry_px, rng.randrange(*I32))
+            ctx.set(engine.entry_px, rng.randrange(*TICKS))
         elif t == 3:
             ctx.set(engine.entry_px, case.entry)
         ctx.set(dut.hypotheses.book_ok,
@@ -143,10 +144,10 @@ async def decide(ctx, dut, case):
 async def disturb(ctx, dut, rng):
     """Between two evaluations anything may stand on the inputs."""
     ctx.set(dut.at, 0)
-    ctx.set(dut.params, {"ref_scale": rng.getrandbits(32), "px_min_ticks": rng.randrange(*I32),
+    ctx.set(dut.params, {"ref_scale": rng.getrandbits(32), "px_min_ticks": rng.randrange(*TICKS),
                          "quote_lots": rng.getrandbits(24), "bid_en": rng.getrandbits(1)})
     for name in ("best_bid", "best_ask", "second_bid", "second_ask", "position", "entry_px"):
-        ctx.set(getattr(dut.engine, name), rng.randrange(*I32))
+        ctx.set(getattr(dut.engine, name), rng.randrange(*TICKS))
     ctx.set(dut.limits.bid_live, rng.getrandbits(1))
     await ctx.tick().repeat(rng.randrange(1, 4))
 
@@ -163,8 +164,8 @@ def simulate(test):
     simulator.run()
 
 
-def saturate(value, bits=32):
-    return max(-(1 << bits - 1), min((1 << bits - 1) - 1, value))
+def saturate(ticks):
+    return max(TICKS[0], min(TICKS[1], ticks))
 
 
 def random_case(rng, *, calm=False):
@@ -175,15 +176,15 @@ def random_case(rng, *, calm=False):
     def pick(good, *bad, p=.05):
         return rng.choice(bad) if rng.random() < (.3 if wild else p / 3 if calm else p) else good
 
-    # Levels around a mid anywhere in 32 bits; second levels a little off, sometimes crossed.
-    mid = pick(15000, 200, -300, 0, I32[1] - 4000, I32[0] + 4000, rng.randrange(*I32))
+    # Levels around a mid anywhere in the range of ticks; second levels a little off, sometimes crossed.
+    mid = pick(15000, 200, -300, 0, TICKS[1] - 4000, TICKS[0] + 4000, rng.randrange(*TICKS))
     bid = mid + rng.randrange(-3, 3)
     ask = bid + pick(rng.choice((1, 2, 5)), 0, -1)
     levels = {"bid": [(pick(True, False, p=.03), bid), (pick(True, False), bid - pick(rng.choice((1, 2, 7)), 0, -3))],
               "ask": [(pick(True, False, p=.03), ask), (pick(True, False), ask + pick(rng.choice((1, 2, 7)), 0, -3))]}
     entry = rng.choice((bid, ask, mid)) + rng.choice((-3, -1, 0, 1, 2, 3))
     if wild and rng.random() < .4:
-        corners = (*I32, I32[0] + 1, I32[1] - 1, 0, 1, -1, rng.randrange(*I32))
+        corners = (*TICKS, TICKS[0] + 1, TICKS[1] - 1, 0, 1, -1, rng.randrange(*TICKS))
         levels = {side: [(known, rng.choice(corners)) for known, _ in of] for side, of in levels.items()}
         entry = rng.choice(corners)
     levels = {side: [(known, saturate(px)) for known, px in of] for side, of in levels.items()}
@@ -218,16 +219,16 @@ def random_case(rng, *, calm=False):
     of = pick(SAME, *range(HYPOTHESES)) if calm else rng.randrange(HYPOTHESES)
     target = golden.candidate(case.params, *(best[1] for best in case.bests(of)), state.position)
     near = rng.choice((target.bid_ticks, target.ask_ticks))
-    row["px_min_ticks"] = saturate(pick(I32[0], near, near + 1, near - 1, 1, 0, -1, *I32, p=.15))
-    row["px_max_ticks"] = saturate(pick(I32[1], near, near + 1, near - 1, -1, 0, 1, *I32, p=.15))
-    bound = min(I32[1], max(0, pick(I32[1], abs(near), abs(near) - 1, abs(near) + 1, 1, 0, p=.1)))
-    notional = pick((1 << 64) - 1, bound * q, max(0, bound * q - 1), bound * q + 1, 0, p=.1)
+    row["px_min_ticks"] = saturate(pick(TICKS[0], near, near + 1, near - 1, 1, 0, -1, *TICKS, p=.15))
+    row["px_max_ticks"] = saturate(pick(TICKS[1], near, near + 1, near - 1, -1, 0, 1, *TICKS, p=.15))
+    bound = min(TICKS[1], max(0, pick(TICKS[1], abs(near), abs(near) - 1, abs(near) + 1, 1, 0, p=.1)))
+    notional = pick((1 << 48) - 1, bound * q, max(0, bound * q - 1), bound * q + 1, 0, p=.1)
     row |= {"px_notional_ticks": bound, "max_notional_lo": notional & U32, "max_notional_hi": notional >> 32}
     for name in ("toward_ticks", "away_ticks"):
-        row[name] = rng.choice((0, 1, 2, 4, pick(1, I32[1])))
+        row[name] = rng.choice((0, 1, 2, 4, pick(1, TICKS[1])))
     offsets = (0, 0, 1, -1, 2, -2, -3, 4, -4)
-    state.live_bid_ticks = pick(golden.wrap(target.bid_ticks + rng.choice(offsets), 32), 0, *I32)
-    state.live_ask_ticks = pick(golden.wrap(target.ask_ticks + rng.choice(offsets), 32), 0, *I32)
+    state.live_bid_ticks = pick(golden.wrap(target.bid_ticks + rng.choice(offsets), TICK_BITS), 0, *TICKS)
+    state.live_ask_ticks = pick(golden.wrap(target.ask_ticks + rng.choice(offsets), TICK_BITS), 0, *TICKS)
     context = Context(state=pick(rng.choice((1, 1, 1, 2)), 0, 3), deadman_ok=pick(True, False),
                       session_up=pick(True, False), session_tokens=rng.choice((90, 90, 90, 26, 25, 0)),
                       session_burst=100, symbol_tokens=pick(5, 0, 1))

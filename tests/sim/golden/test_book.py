@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hdl.control.registers import TICK_BITS
 from hdl.layout import sbe
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, UNKNOWN, Book, price_ticks
 
@@ -106,9 +107,9 @@ def test_against_a_naive_book(entries):
 def test_ticks_are_exact_or_refused(mantissa, shift, half):
     odd = 2 * half + 1
     for value in (mantissa, (mantissa >> 30) * (odd << shift) if abs(mantissa >> 30) * (odd << shift) < 1 << 63 else 0):
-        ticks, exact = price_ticks(value, shift, odd, pow(odd, -1, 1 << 32))
+        ticks, exact = price_ticks(value, shift, odd, pow(odd, -1, 1 << TICK_BITS))
         quotient, rest = divmod(value, odd << shift)
-        assert exact == (rest == 0 and -(1 << 31) <= quotient < 1 << 31)
+        assert exact == (rest == 0 and -(1 << TICK_BITS - 1) <= quotient < 1 << TICK_BITS - 1)
         if exact:
             assert ticks == quotient
 

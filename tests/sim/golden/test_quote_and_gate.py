@@ -4,11 +4,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hdl.control.registers import ACTIVE, DISARMED, HALTED, PARAMS, REDUCING
+from hdl.control.registers import ACTIVE, DISARMED, HALTED, PARAMS, REDUCING, TICK_BITS
 from sim.golden import gate as g
 from sim.golden.gate import Context
 from sim.golden.quote import DROPPED, HELD, PULLED, SENT, Params, State, candidate, evaluate
 
+LIMIT = 1 << TICK_BITS - 1  # of prices in ticks
 BID, ASK = (True, 10_000, 5), (True, 10_002, 5)
 OPEN = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 512, "quote_lots": 5,
         "toward_ticks": 2, "away_ticks": 4, "px_min_ticks": 1, "px_max_ticks": 1 << 20, "q_min_lots": 1,
@@ -46,9 +47,10 @@ row = st.fixed_dictionaries({
     "skew_q8": st.integers(0, (1 << 24) - 1), "skew_max_sub": st.integers(0, (1 << 31) - 1),
     "target_lots": st.integers(-(1 << 31), (1 << 31) - 1)})
 i32 = st.integers(-(1 << 31), (1 << 31) - 1)
+ticks = st.integers(-LIMIT, LIMIT - 1)
 
 
-@given(row, i32, i32, i32)
+@given(row, ticks, ticks, i32)
 def test_rounding_is_away_from_the_market(values, bid, ask, position):
     """The quote is never narrower than asked for, and at most two ticks wider."""
     c = candidate(Params(**values), bid, ask, position)
@@ -56,7 +58,7 @@ def test_rounding_is_away_from_the_market(values, bid, ask, position):
     assert 2 * values["half_spread_sub"] <= width <= 2 * values["half_spread_sub"] + 510
 
 
-@given(row, i32, i32, i32, st.integers(0, 1 << 20))
+@given(row, ticks, ticks, i32, st.integers(0, 1 << 20))
 def test_more_position_never_raises_a_quote(values, bid, ask, position, more):
     assume(position + more < 1 << 31)
     one, two = (candidate(Params(**values), bid, ask, p) for p in (position, position + more))
@@ -64,13 +66,13 @@ def test_more_position_never_raises_a_quote(values, bid, ask, position, more):
     assert two.ask_ticks <= one.ask_ticks
 
 
-@given(row, i32, i32)
+@given(row, ticks, ticks)
 def test_no_skew_at_the_target(values, bid, ask):
     at_target = candidate(Params(**values), bid, ask, values["target_lots"])
     assert at_target == candidate(Params(**(values | {"skew_q8": 0})), bid, ask, 0)
 
 
-@given(row, i32, i32, i32)
+@given(row, ticks, ticks, i32)
 def test_skew_is_clamped(values, bid, ask, position):
     skewed = candidate(Params(**values), bid, ask, position)
     plain = candidate(Params(**(values | {"skew_q8": 0})), bid, ask, position)
@@ -79,12 +81,12 @@ def test_skew_is_clamped(values, bid, ask, position):
 
 def test_prices_that_do_not_fit_a_word_are_blocked():
     """Whatever the limits: there is no limit that such a price could keep."""
-    huge = (1 << 31) - 1
-    widest = params(ref_scale=(1 << 32) - 1, px_min_ticks=-1 << 31, px_max_ticks=huge, px_notional_ticks=huge,
-                    max_notional_lo=0xFFFF_FFFF, max_notional_hi=0xFFFF_FFFF)
-    for bid, ask in ((huge - 1, huge), (-1 << 31, (-1 << 31) + 1)):
+    huge = LIMIT - 1
+    widest = params(ref_scale=(1 << 32) - 1, px_min_ticks=-LIMIT, px_max_ticks=huge, px_notional_ticks=huge,
+                    max_notional_lo=0xFFFF_FFFF, max_notional_hi=0xFFFF)
+    for bid, ask in ((huge - 1, huge), (-LIMIT, -LIMIT + 1)):
         d = decide(widest, bid=(True, bid, 5), ask=(True, ask, 5))
-        assert not -1 << 31 <= d.candidate.bid_ticks <= huge
+        assert not -LIMIT <= d.candidate.bid_ticks <= huge
         assert d.reasons == g.G5 | g.G10
 
 
@@ -183,24 +185,24 @@ def test_a_negative_price_has_a_notional_too():
     assert (d.reasons, d.bid_ok, d.ask_ok) == (g.G10, False, True)
 
 
-@given(st.integers(1, 1000), st.integers(0, 10 ** 6), i32)
+@given(st.integers(1, 1000), st.integers(0, 10 ** 6), ticks)
 def test_the_hosts_bound_makes_the_notional_exact(lots, notional, price):
     """px_notional_ticks = floor(max_notional / quote_lots): a price passes if its notional does."""
     bound = notional // lots
     p = params(quote_lots=lots, q_hard_lots=lots, max_lots=lots, max_long_lots=lots, max_short_lots=lots,
-               px_min_ticks=-1 << 31, px_max_ticks=(1 << 31) - 1, max_notional_lo=notional, px_notional_ticks=bound)
+               px_min_ticks=-LIMIT, px_max_ticks=LIMIT - 1, max_notional_lo=notional, px_notional_ticks=bound)
     for px in (price, bound, bound + 1, -bound, -bound - 1):
         bid, ask = g.gate(p, State(pos_valid=True), (px, px), True, context())
         assert (bid | ask) & ~g.G10 == 0
         assert (bid == 0) == (bound > 0 and abs(px) * lots <= notional)
 
 
-@given(i32, i32, st.integers(0, (1 << 31) - 1), i32)
+@given(ticks, ticks, st.integers(0, LIMIT - 1), ticks)
 def test_window_is_what_passes(low, high, bound, px):
     p = params(px_min_ticks=low, px_max_ticks=high, px_notional_ticks=bound, quote_lots=1, max_notional_hi=1)
     least, most = g.window(p)
     for price in (px, low, high, bound, -bound, 0, 1, -1, least, most, least - 1, most + 1):
-        if -1 << 31 <= price < 1 << 31:
+        if -LIMIT <= price < LIMIT:
             bid, _ = g.gate(p, State(pos_valid=True), (price, price), True, context())
             assert (least <= price <= most and bound > 0) == (not bid & (g.G5 | g.G10))
 
