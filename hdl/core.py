@@ -74,9 +74,13 @@ class Core(wiring.Component):
         m.submodules.probe = probe = LatencyProbe()
 
         cycle, time_ns = Signal(64), Signal(64)
-        m.d.sync += [cycle.eq(cycle + 1), time_ns.eq(time_ns + 8)]
+        m.d.sync += cycle.eq(cycle + 1)
+        # In two halves, as a carry through all of it takes most of a cycle: when the lower one wraps is known before.
+        low, high, wraps = time_ns[:32], time_ns[32:], Signal()
         with m.If(bank.written.time_ns):
-            m.d.sync += time_ns.eq(bank.rw.time_ns)
+            m.d.sync += [time_ns.eq(bank.rw.time_ns), wraps.eq(bank.rw.time_ns[3:32].all())]
+        with m.Else():
+            m.d.sync += [low.eq(low + 8), high.eq(high + wraps), wraps.eq(low[4:].all() & ~low[3])]
 
         # ------------------------------------------------------------------ the way of a packet
         m.d.comb += [feed_mac.rxd.eq(self.feed_rxd), feed_mac.rx_dv.eq(self.feed_rx_dv),
@@ -117,8 +121,7 @@ class Core(wiring.Component):
             control.feed_lost.eq(self.feed_lost),
             control.data.eq(bank.bus.data),
             control.security_id_written.eq(bank.security_write), control.security_index.eq(bank.security_index),
-            control.stale_limit_written.eq(
-                bank.param_write & (bank.param_write_word == PARAM_BY_NAME["stale_cycles"].word)),
+            control.stale_limit_written.eq(bank.param_written[PARAM_BY_NAME["stale_cycles"].word]),
             control.stale_limit_address.eq(bank.param_write_row),
             bank.flip.eq(path.flip), path.bank.eq(bank.bank), bank.row_addr.eq(path.row_address),
             bank.row_choose.eq(path.row_choose), path.row.eq(bank.row),

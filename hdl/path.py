@@ -8,6 +8,7 @@ from hdl.book.by_level import BookByLevel
 from hdl.compare import less
 from hdl.control.params import PARAM_ROW, Ticks
 from hdl.control.registers import REDUCING
+from hdl.count import count
 from hdl.feed.arbiter import SequenceArbiter
 from hdl.feed.lookup import NARROWING, InstrumentLookup
 from hdl.feed.mdp3 import SCHEMA, Mdp3Walker
@@ -181,13 +182,14 @@ class TickPath(wiring.Component):
             walker.frame_end.eq(payload.frame_end), walker.frame_ok.eq(payload.frame_ok),
             arbiter.seq.eq(walker.seq), arbiter.seq_valid.eq(walker.seq_valid), walker.accept.eq(arbiter.accept),
             walker.refuse.eq(arbiter.duplicate),
-            arbiter.take_back.eq(walker.poisoned & ~payload.frame_ok),
             lookup.ahead.eq(self.rx_next),
             lookup.due.eq(walker.security_id_due[:NARROWING - 1]),
             lookup.write.eq(control.security_id_written), lookup.write_index.eq(control.security_index),
             lookup.write_id.eq(control.data), lookup.address.eq(scheduler.current),
             lookup.security_id.eq(walker.security_id),
         ]
+        # A packet has been accepted by then, and the next one has not begun: a cycle later is soon enough.
+        m.d.sync += arbiter.take_back.eq(walker.poisoned & ~payload.frame_ok)
         void = Signal()     # every book is worthless
         feed_was_lost = Signal()
         m.d.sync += [feed_was_lost.eq(control.feed_lost),
@@ -379,10 +381,7 @@ class TickPath(wiring.Component):
             m.d.sync += moment.cycle.eq(on_pins)
         started = Signal()
         m.d.sync += started.eq(self.fire & self.ready)
-        with m.If(control.quote_id_written):
-            m.d.sync += next_quote_id.eq(control.quote_id)
-        with m.Elif(started):
-            m.d.sync += next_quote_id.eq(next_quote_id + 1)
+        count(m, next_quote_id, started, control.quote_id_written, control.quote_id)
 
         # ------------------------------------------------------------------ what the frame says, in its shadow
         m.d.comb += [
@@ -508,7 +507,7 @@ class TickPath(wiring.Component):
             self.status.live_bids.eq(exposure.live_bids), self.status.live_asks.eq(exposure.live_asks),
         ]
         # A side whose price is not allowed any more, with no token to replace it (G14), is meant to leave clamped.
-        count = {
+        counted = {
             "feed_not_ours": match.not_ours, "feed_bad_header": match.bad_header, "feed_ip_options": match.ip_options,
             "feed_fragments": match.fragments, "line_a_packets": payload.first & ~payload.line,
             "line_b_packets": payload.first & payload.line, "accepted_packets": arbiter.accept,
@@ -525,6 +524,6 @@ class TickPath(wiring.Component):
             "decisions_differed": scheduler.leave & ((moment.fired != (record.emit & ~deferred))
                                                      | (moment.fired & window.clamped & ~record.reasons[14])),
         }
-        assert set(count) == set(COUNTED)
-        m.d.comb += [getattr(counters, name).eq(strobe) for name, strobe in count.items()]
+        assert set(counted) == set(COUNTED)
+        m.d.comb += [getattr(counters, name).eq(strobe) for name, strobe in counted.items()]
         return m

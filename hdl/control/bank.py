@@ -138,10 +138,10 @@ class RegisterBank(wiring.Component):
         The active bank.
     row_addr : In(8), row_choose : In(1), row : Out(PARAM_ROW)
         Parameters of one instrument, see above. Without meaning where ``row_addr`` is not below ``instruments``.
-    param_write : Out(1), param_write_row : Out(16), param_write_word : Out(5)
-        Strobe: a parameter was written two cycles before, ``bus.data``. The row is the instrument in the low bits, and
-        above them, where ``row_addr`` would have its next bit, the bank that is written (instrument +
-        instruments * bank, with ``instruments`` rounded up to a power of two).
+    param_written : Out(len(PARAMS)), param_write_row : Out(16)
+        Strobes from flip-flops, one a parameter: it was written two cycles before, ``bus.data``. The row
+        is the instrument in the low bits, and above them, where ``row_addr`` would have its next bit, the bank that is
+        written (instrument + instruments * bank, with ``instruments`` rounded up to a power of two).
     security_write : Out(1), security_index : Out(8)
         Strobe: the SecurityID of an instrument was written in the cycle before, ``bus.data``.
     histogram_addr : Out(6), histogram_data : In(32)
@@ -167,9 +167,8 @@ class RegisterBank(wiring.Component):
             "row_addr": In(8),
             "row_choose": In(1),
             "row": Out(PARAM_ROW),
-            "param_write": Out(1),
+            "param_written": Out(len(PARAMS)),
             "param_write_row": Out(16),
-            "param_write_word": Out(5),
             "security_write": Out(1),
             "security_index": Out(8),
             "histogram_addr": Out(6),
@@ -213,12 +212,12 @@ class RegisterBank(wiring.Component):
             to_none.eq(bus.we & ~is_register & ~is_param & ~is_id),
         ]
         locked = self.ro.state != registers.DISARMED
-        written_word = Signal()
+        written_word, written_param = Signal(), Signal()
         m.d.comb += [
             self.security_write.eq(to_id & ~locked), self.security_index.eq(address),
             self.refused.eq(to_none | (to_id & locked)),
         ]
-        m.d.sync += [self.param_write.eq(to_param), written_word.eq(to_word | self.security_write)]
+        m.d.sync += [written_param.eq(to_param), written_word.eq(to_word | self.security_write)]
 
         # The bits that the word has; 0 after reset.
         mask, kept = Signal(32), Signal(32)
@@ -234,7 +233,7 @@ class RegisterBank(wiring.Component):
 
         self._elaborate_registers(m, held, is_register)
         row, sweep = self._elaborate_rows(m, address, to_param, kept)
-        self._elaborate_read(m, address, row, sweep, kept, written_word)
+        self._elaborate_read(m, address, row, sweep, kept, written_word, written_param)
         return m
 
     def _elaborate_registers(self, m, held, is_register):
@@ -272,7 +271,6 @@ class RegisterBank(wiring.Component):
             bus.ready.eq(sweep[-1]),
             row.eq(Cat(address[WORD_BITS:WORD_BITS + index_width], ~self.bank)),
             self.param_write_row.eq(row),
-            self.param_write_word.eq(address),
         ]
 
         # Which row it is comes late in its cycle, and has a long way to all the memories.
@@ -289,7 +287,7 @@ class RegisterBank(wiring.Component):
         # Memories of four lanes, each with a write enable: where a parameter is written is told a cycle ahead. A write
         # goes to the shadow bank and a read to the active one, so that they never meet in a row.
         places = _places()
-        words = Signal(len(PARAMS))         # one bit a parameter: it is written
+        words = self.param_written
         written_turn = Signal(turn_bits)
         is_word = {param.name: address[:WORD_BITS] == param.word for param in PARAMS}
         m.d.sync += [words.eq(Mux(to_param, Cat(is_word[param.name] for param in PARAMS), 0)),
@@ -319,7 +317,7 @@ class RegisterBank(wiring.Component):
                 m.d.comb += write.data.word_select(lane, LANE_BITS).eq(reduce(or_, offered, 0))
         return row, sweep
 
-    def _elaborate_read(self, m, address, row, sweep, kept, written_word):
+    def _elaborate_read(self, m, address, row, sweep, kept, written_word, written_param):
         """What the host reads. Cycles are counted from ``bus.re``."""
         bus = self.bus
         passed = [bus.re] + [Signal(name=f"passed_{n}") for n in range(1, READ_LATENCY)]
@@ -335,7 +333,7 @@ class RegisterBank(wiring.Component):
             read.addr.eq(param_addr),
             write.addr.eq(Mux(sweep[-1], param_addr, sweep)),
             write.data.eq(kept),
-            write.en.eq(self.param_write | ~sweep[-1]),
+            write.en.eq(written_param | ~sweep[-1]),
         ]
         asked_param, asked_word, asked_histogram = (
             Signal(name=f"asked_{what}") for what in ("param", "word", "histogram"))

@@ -66,7 +66,7 @@ class TokenBuckets(wiring.Component):
             ends, few = Signal(name=f"{name}_ends"), Signal(name=f"{name}_few")
             m.d.sync += [off.eq(interval == 0), again.eq(restart)]
             ending = Signal(name=f"{name}_ending")
-            m.d.sync += [ends.eq(ending), tick.eq(ending & (interval != 0))]
+            m.d.sync += [ends.eq(ending), tick.eq(ending)]
             is_few = interval[4:] == 0
             with m.If(again | ends | off):
                 m.d.sync += [left.eq(interval), few.eq(is_few)]

@@ -1,6 +1,6 @@
 """G0, G1, G22: the trading state, the host's dead-man and the kill latch."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -80,19 +80,23 @@ class TradingState(wiring.Component):
             causes[HALT_CAUSES["session_lost"]].eq(self.trading & self.session_lost),
             causes[HALT_CAUSES["feed_lost"]].eq(self.trading & self.feed_lost),
         ]
-        # No two halts follow each other so closely that the next nonce would not be there.
-        previous, next_nonce = Signal(2), Signal(32, init=1)
+        # The nonce goes by the state, not by what changes it, which comes late. No two halts follow each other so
+        # closely that the next one would not be there.
+        previous, last_nonce, next_nonce = Signal(2), Signal(32), Signal(32, init=1)
+        halted = self.state == HALTED
+        with m.If(halted):
+            m.d.sync += last_nonce.eq(next_nonce)
+        with m.Else():
+            m.d.sync += next_nonce.eq(last_nonce + 1)
         # What a command says is held against what it has to say a cycle ahead; a nonce that is new since is not it.
         is_magic, is_nonce = Signal(), Signal()
-        m.d.sync += [previous.eq(self.state), next_nonce.eq(self.halt_nonce + 1),
+        m.d.sync += [previous.eq(self.state),
                      is_magic.eq(self.data == registers.ARM_MAGIC),
-                     is_nonce.eq((self.data == self.halt_nonce) & (self.state == HALTED))]
-        m.d.comb += self.changed.eq(previous != self.state)
+                     is_nonce.eq((self.data == next_nonce) & halted)]
+        m.d.comb += [self.changed.eq(previous != self.state), self.halt_nonce.eq(Mux(halted, next_nonce, last_nonce))]
         with m.If(causes != 0):
             m.d.sync += [self.state.eq(HALTED), self.trading.eq(0), self.halt_cause.eq(self.halt_cause | causes)]
             m.d.comb += self.stopped.eq(self.trading)
-            with m.If(self.state != HALTED):
-                m.d.sync += self.halt_nonce.eq(next_nonce)
         with m.Elif(self.disarm & self.trading):
             m.d.sync += [self.state.eq(DISARMED), self.trading.eq(0)]
             m.d.comb += self.stopped.eq(1)

@@ -68,9 +68,12 @@ class QuoteEngine(wiring.Component):
 
         # What the two shared multipliers take in turn, a register before each. The skew comes first: every limit that a
         # reference is held against contains it.
-        excess = Signal(signed(33))
+        # The position comes from a memory, and its difference has the product's register behind it: the upper half is
+        # formed for either carry of the lower one.
+        excess, low = Signal(signed(33)), self.position[:16] - p.target_lots[:16]
+        high, target_high = self.position >> 16, p.target_lots >> 16
         bids, asks = (Signal(signed(33)), Signal(signed(max(TICK_BITS, 25)))), (Signal(32), Signal(Ticks))
-        m.d.comb += excess.eq(self.position - p.target_lots)
+        m.d.comb += excess.eq(Cat(low[:16], Mux(low[16], high + ~target_high, high - target_high)))    # + ~x is - x - 1
         m.d.sync += [
             bids[0].eq(Mux(at[0], excess, p.ref_scale)),
             bids[1].eq(Mux(at[0], p.skew_q8, Mux(at[1], self.best_bid, self.second_bid))),
