@@ -126,11 +126,8 @@ class Core(wiring.Component):
             bank.flip.eq(path.flip), path.bank.eq(bank.bank), bank.row_addr.eq(path.row_address),
             bank.row_choose.eq(path.row_choose), path.row.eq(bank.row),
             config.session_enable.eq(bank.write.session_enable), config.session_enable_value.eq(bank.bus.data[0]),
-            *(getattr(config.connection, name).eq(getattr(bank.rw, name)) for name in (
-                "local_mac", "peer_mac", "local_ip", "peer_ip", "local_port", "peer_port")),
-            *(getattr(config, name).eq(getattr(bank.rw, name)) for name in (
-                "init_snd_nxt", "init_rcv_nxt", "init_peer_window", "init_app_seq", "window", "last_processed",
-                "mmp_group", "smp_id", "quote_flags", "order_flags")),
+            config.write.eq(bank.word_write), config.address.eq(bank.word_address), config.data.eq(bank.bus.data),
+            config.last_processed.eq(bank.rw.last_processed),
             bank.now.time_ns.eq(time_ns), bank.now.quote_id.eq(path.status.next_quote_id),
             bank.histogram_data.eq(probe.histogram_data), probe.histogram_addr.eq(bank.histogram_addr),
         ]

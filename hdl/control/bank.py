@@ -64,6 +64,10 @@ OFTEN = ("messages", "book_messages", "entries", "foreign_entries", "ignored_ent
 #: Cycles from ``re`` to the read's own visit at a counter.
 READ_VISIT = 5
 
+#: Registers of kind rw that the order port reads along as they are written. The bank only keeps what the host reads.
+WORDS = ("local_mac", "peer_mac", "local_ip", "peer_ip", "local_port", "peer_port", "init_snd_nxt", "init_rcv_nxt",
+         "init_peer_window", "window", "init_app_seq", "mmp_group", "smp_id", "quote_flags", "order_flags")
+
 #: Registers whose content the bank knows by itself; they are not among its ports.
 OWN = ("map_hash", "instruments", "bank", "write_refused")
 
@@ -72,7 +76,7 @@ def _whole(access):
     """Registers of one kind as the core sees them: {name: width}, with ``_lo`` and ``_hi`` joined to one of 64 bits."""
     names = {}
     for register in REGISTERS:
-        if register.access == access and register.name not in OWN:
+        if register.access == access and register.name not in OWN and _half(register)[0] not in WORDS:
             if register.name.endswith("_lo") and register.name[:-3] + "_hi" in BY_NAME:
                 names[register.name[:-3]] = 64
             elif not (register.name.endswith("_hi") and register.name[:-3] + "_lo" in BY_NAME):
@@ -85,8 +89,9 @@ class RegisterBank(wiring.Component):
 
     The names below are those of the registers; a pair ``x_lo``, ``x_hi`` is one member ``x`` of 64 bits. Writing
     ``x_lo`` changes nothing until ``x_hi`` is written, then both halves change in one cycle; the halves read back as
-    they were written. No low half of another pair is written in between: ``x_hi`` is refused then. Reading ``x_lo`` of
-    a register of kind ro latches what ``x_hi`` will read, until another such half is read.
+    they were written. No low half of another pair is written in between: ``x_hi`` is refused then. Of :data:`WORDS`
+    each half goes by itself, as ``word_write`` says. Reading ``x_lo`` of a register of kind ro latches what ``x_hi``
+    will read, until another such half is read.
 
     **Latency**: a write on the bus in cycle ``c`` acts in ``c + 1``, when its strobe in ``write`` comes, with the word
     on ``bus.data``, and shows in ``rw`` in ``c + 2``, with its strobe in ``written``. A strobe on
@@ -119,13 +124,16 @@ class RegisterBank(wiring.Component):
     -------
     bus : In(RegisterBus)
     rw : Out(Signature)
-        Values of the rw registers, each of its width.
+        Values of the rw registers but :data:`WORDS`, each of its width.
     now : In(Signature)
         What the host reads of those rw registers that the core advances by itself (:data:`LIVE`).
     write : Out(Signature)
-        Strobes from flip-flops: an rw or wo register is being written. For a pair, its high half.
+        Strobes from flip-flops: such an rw register, or a wo register, is being written. For a pair, its high half.
     written : Out(Signature)
-        Strobes: an rw register has just changed.
+        Strobes: such an rw register has just changed.
+    word_write : Out(1), word_address : Out(7)
+        Strobe from a flip-flop: an rw register, or half of one, was written in the cycle before, any of :data:`WORDS`
+        and none of :data:`LIVE`; the word is on ``bus.data``. Address and word hold for a cycle more.
     ro : In(Signature)
         Values of the ro registers.
     count : In(Signature)
@@ -159,6 +167,8 @@ class RegisterBank(wiring.Component):
             "now": In(Signature({name: Out(rw[name]) for name in LIVE})),
             "write": Out(Signature({name: Out(1) for name in (*rw, *_whole("wo"))})),
             "written": Out(Signature({name: Out(1) for name in rw})),
+            "word_write": Out(1),
+            "word_address": Out((COUNTERS_AT - 1).bit_length()),
             "ro": In(Signature({name: Out(width) for name, width in _whole("ro").items()})),
             "count": In(Signature({name: Out(1) for name in _whole("count")})),
             "refused": Out(1),
@@ -188,7 +198,8 @@ class RegisterBank(wiring.Component):
         is_id = (bus.addr[8:] == registers.SECURITY_ID_BASE >> 8) & (bus.addr[:8] < self.instruments)
         is_register, is_word = Signal(), Signal()
         # A low half waits for its high one, and so does the name of its pair.
-        pairs = [name for name, width in (_whole("rw") | _whole("wo")).items() if width == 64]
+        pairs = [name for register in REGISTERS for name, half in [_half(register)]
+                 if half == 0 and register.access in ("rw", "wo")]
         held = Signal(32)
         held_of, is_low, low = (Signal(range(len(pairs) + 1), name=name) for name in ("held_of", "is_low", "low"))
         with m.Switch(bus.addr[:8]):
@@ -214,6 +225,7 @@ class RegisterBank(wiring.Component):
         locked = self.ro.state != registers.DISARMED
         written_word, written_param = Signal(), Signal()
         m.d.comb += [
+            self.word_write.eq(to_word), self.word_address.eq(address),
             self.security_write.eq(to_id & ~locked), self.security_index.eq(address),
             self.refused.eq(to_none | (to_id & locked)),
         ]
@@ -243,7 +255,7 @@ class RegisterBank(wiring.Component):
             if register.access not in ("rw", "wo"):
                 continue
             name, half = _half(register)
-            if half == 0:
+            if half == 0 or name in WORDS:
                 continue
             strobe = getattr(self.write, name)
             m.d.sync += strobe.eq(bus.we & (bus.addr == register.address) & (is_register if half else 1))

@@ -171,9 +171,12 @@ def _build():
     section("gate", *((f"drop_{GATES[g][0].lower()}", "count", f"{GATES[g][0]} {GATES[g][1]}: {GATES[g][2]}")
                       for g in GATE_COUNTERS))
     section("session",
-            ("session_enable", "wo", "1: the fabric takes the connection over with the values below; 0: gives it back"),
+            ("session_enable", "wo", "1: the fabric takes the connection over, and begins 4 us later, with the values "
+                                     "below as they stand now: what is written later counts from the next time on; "
+                                     "0: gives it back"),
             ("session_up", "ro", "1 while the fabric owns an established connection", 1),
-            ("local_mac", "rw", "Own Ethernet address (lo: low 32 bits, hi: high 16)", 64),
+            ("local_mac", "rw", "Own Ethernet address; while the session is down, frames to it are received 4 us after "
+                                "it was written (lo: low 32 bits, hi: high 16)", 64),
             ("peer_mac", "rw", "Next hop's Ethernet address", 64),
             ("local_ip", "rw", "Own IPv4 address, big endian number"),
             ("peer_ip", "rw", "Gateway's IPv4 address"),
@@ -184,7 +187,7 @@ def _build():
             ("init_peer_window", "rw", "Peer's receive window in bytes at hand-over", 16),
             ("window", "rw", "Receive window that the fabric announces", 16),
             ("init_app_seq", "rw", "First session sequence number that the fabric uses", 64),
-            ("last_processed", "rw", "lastProcessedSeqNo for outgoing headers (hi sets both)", 64),
+            ("last_processed", "rw", "lastProcessedSeqNo for outgoing headers, at any time (hi sets both)", 64),
             ("mmp_group", "rw", "mmpGroupId", 64),
             ("smp_id", "rw", "selfMatchPreventionId", 64),
             ("quote_flags", "rw", "MassQuoteFlags", 8),

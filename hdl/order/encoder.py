@@ -1,4 +1,4 @@
-"""Frames from their layouts: templates whose bytes are known at build time, with the live fields dropped in."""
+"""Frames from their layouts: templates in a memory, with the live fields dropped in."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -11,12 +11,12 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.layout.fields import LayoutError
 
-__all__ = ["LANES", "PLAY_LATENCY", "Checksum", "FrameEncoder", "Live", "Part"]
+__all__ = ["LANES", "PLAY_LATENCY", "Checksum", "FrameEncoder", "Live", "Part", "Place", "Static"]
 
 LANES = 4               #: bytes assembled per clock
 PLAY_LATENCY = 2        #: cycles from a position to its byte
 ROWS = 64               # of the frame's memory
-GROUPS = 4              # registers that a row is collected in
+GROUPS = 3              # registers that the live bytes of a row are collected in
 # Cycles from the select of a row to the row, to the cycle from which it can be asked for, and to its part of the sum:
 # behind the row come the sum of its words, the accumulator and two folds.
 TO_ROW = 2
@@ -32,6 +32,35 @@ class Live:
     """
 
     port: str
+
+
+@dataclass(frozen=True)
+class Static:
+    """Value of a field that is written into the template, and stays as it is for many frames.
+
+    Several layout fields may name one port; they must have the same width.
+    """
+
+    port: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a byte of a static value belongs.
+
+    Parameters
+    ----------
+    port : str
+    index : int
+        Which byte of the value; 0 is the least significant.
+    row, lane : int
+        Row of the template, and byte in it.
+    """
+
+    port: str
+    index: int
+    row: int
+    lane: int
 
 
 @dataclass(frozen=True)
@@ -51,8 +80,9 @@ class Part:
         Anything with ``fields`` and ``size``, or, for a message's root block and a group's entry, ``block_length``.
         Groups of a message are parts of their own: one for the dimension, one for each entry.
     values : dict
-        Field name to ``int``, ``None`` (the null value), :class:`Live` or, in a header, :class:`Checksum`. A field
-        without a value is null if it is optional; a required field without a value is an error.
+        Field name to ``int``, ``None`` (the null value), :class:`Live`, :class:`Static` or, in a header,
+        :class:`Checksum`. A field without a value is null if it is optional; a required field without a value is an
+        error.
     """
 
     layout: object
@@ -65,24 +95,28 @@ class Part:
 
 @dataclass(frozen=True)
 class _Byte:
-    """Byte ``index`` (0 is the least significant) of a live value; of the sum if ``port`` is empty."""
+    """Byte ``index`` (0 is the least significant) of a live or a static value; of the sum if ``port`` is empty."""
 
     port: str
     index: int
+    static: bool = False
 
 
 class FrameEncoder(wiring.Component):
     """Assembles a frame of headers and one of several bodies from their layouts, and plays it out one byte a clock.
 
     The frame is built :data:`LANES` bytes a clock into a memory and summed on the way, so that its checksums are of
-    the very bytes that leave. Nothing here knows an offset: all come from the layouts. Rows that are the same in
-    several bodies are there once.
+    the very bytes that leave. Nothing here knows an offset: all come from the layouts.
+
+    The template is a memory outside, a row of :data:`LANES` bytes a word: constants from the start on, and bytes of
+    static values as they were last written there (:attr:`places`). Only live bytes and checksums are put together here.
 
     The first header is in no sum. The checksum of the last header covers all headers but the first and the body, that
     of one before it the headers up to and including its own.
 
     **Timing**: with ``start`` in cycle ``S``, ``body`` and the fields are read in ``S + 1`` to ``S + steps(body)`` and
-    must hold still that long, each field from ``S + read_after_start(body, port)`` on. Byte ``n`` of the frame may be
+    must hold still that long, each field from ``S + read_after_start(body, port)`` on; the template must not change
+    meanwhile. Byte ``n`` of the frame may be
     asked for from ``S + lead(body) + n`` on. The byte at ``position`` in cycle ``c`` is on ``byte`` in ``c + 2``
     (:data:`PLAY_LATENCY`). ``start`` before ``S + steps(body)`` spoils both frames.
 
@@ -106,9 +140,19 @@ class FrameEncoder(wiring.Component):
         Byte to play: 0 is the first one of the body, -1 (modulo 256) the last one of the headers.
     byte : Out(8)
         The byte for the ``position`` of two cycles before.
+    template_row : Out
+        Row of the template that is wanted. A register.
+    template : In(32)
+        The row of the cycle before. It may come from the output of a block memory: one gate and a register follow.
+    row : Out(32)
+        What was put together: while no frame is assembled, ``template`` of the cycle before.
 
     Attributes
     ----------
+    rows : list of tuple of int
+        What the template has to be at first: constants, and 0 where other bytes go.
+    places : list of Place
+        Where the bytes of static values go.
     header_size : int
         Bytes of the headers.
     sizes : dict
@@ -118,13 +162,13 @@ class FrameEncoder(wiring.Component):
     ------
     LayoutError
         A value for a field that the layout does not have, a required field without one, an integer that does not fit,
-        one port for fields of different widths, or a checksum outside the headers.
+        one port for fields of different widths, or for live and static ones, or a checksum outside the headers.
     ValueError
         Headers that are not whole rows or too short, or a frame that is longer than its memory.
     """
 
     def __init__(self, headers, bodies):
-        live = {}
+        live, static = {}, {}
         self.header_size = sum(part.size for part in headers)
         self.sizes = {name: sum(part.size for part in parts) for name, parts in bodies.items()}
         self._pad = -self.header_size % LANES
@@ -132,7 +176,7 @@ class FrameEncoder(wiring.Component):
         # Rows in which a checksum counts as its seed; they are written again, with the checksum, when it is known.
         head, checksums, ends = [0] * self._pad, [], []
         for part in headers:
-            bytes_, late = _place(part, live)
+            bytes_, late = _place(part, live, static)
             if late is not None:
                 checksums.append((len(head) // LANES, len(head) + late, len(headers) - 1 == len(ends)))
             head += bytes_
@@ -152,7 +196,7 @@ class FrameEncoder(wiring.Component):
             self._late.append((at // LANES, tuple(row), covers_body, end // LANES - 1))
         self._bodies = {}
         for name, parts in bodies.items():
-            placed = [_place(part, live) for part in parts]
+            placed = [_place(part, live, static) for part in parts]
             if any(late is not None for _, late in placed):
                 raise LayoutError(f"body {name} has a checksum, which only headers can have")
             self._bodies[name] = _rows([source for bytes_, _ in placed for source in bytes_])
@@ -165,6 +209,18 @@ class FrameEncoder(wiring.Component):
             self._steps += [(None, None)] * (at - len(self._steps))
             self._steps.insert(at, (row, content))
         self._final = [late[:2] for late in self._late if late[2]]
+
+        # The template has a row for each step of the headers, of each body, and of the checksums at the end.
+        template = [content or (0,) * LANES for _, content in self._steps]
+        self._body_at = {}
+        for name, rows in self._bodies.items():
+            self._body_at[name] = len(template)
+            template += rows
+        self._final_at_row = len(template)
+        template += [content for _, content in self._final]
+        self.rows = [tuple(0 if isinstance(source, _Byte) else source for source in row) for row in template]
+        self.places = [Place(source.port, source.index, n, lane) for n, row in enumerate(template)
+                       for lane, source in enumerate(row) if _is_static(source)]
         if max(self.steps(name) for name in bodies) > ROWS:
             raise ValueError(f"bodies of {self.sizes} bytes are too long for {ROWS} steps")
         super().__init__({
@@ -173,6 +229,9 @@ class FrameEncoder(wiring.Component):
             "fields": In(data.StructLayout(live)),
             "position": In(range(ROWS * LANES)),
             "byte": Out(8),
+            "template_row": Out(range(len(template))),
+            "template": In(8 * LANES),
+            "row": Out(8 * LANES),
         })
 
     def _final_at(self, body):
@@ -193,7 +252,7 @@ class FrameEncoder(wiring.Component):
     def read_after_start(self, body, port):
         """Cycles from ``start`` to the first one in which live value ``port`` is read for this body."""
         return 1 + min(step for step, _, row in self._schedule(body)
-                       if any(isinstance(source, _Byte) and source.port == port for source in row))
+                       if any(_is_live(source) and source.port == port for source in row))
 
     def lead(self, body):
         """Cycles from ``start`` to the first one in which byte 0 of a frame with this body may be asked for."""
@@ -203,15 +262,16 @@ class FrameEncoder(wiring.Component):
         m = Module()
 
         # A one goes through the steps, each a register, and branches at the body.
-        before = {}             # content of a row to the signals that are 1 a cycle before it is selected
+        before = {}             # live bytes of a row to the signals that are 1 a cycle before it is selected
 
         def walk(entry, rows, name):
             """Steps for the rows, from the signal that is 1 before the first one; returns one for each."""
             steps = [Signal(name=f"{name}_{n}") for n in range(len(rows))]
             for row, earlier, step in zip(rows, [entry, *steps], steps, strict=False):
                 m.d.sync += step.eq(earlier)
-                if row is not None and any(row):
-                    before.setdefault(row, []).append((earlier, step))
+                chosen = tuple(source if _is_live(source) else 0 for source in row or ())
+                if any(chosen):
+                    before.setdefault(chosen, []).append((earlier, step))
             return steps
 
         head = walk(self.start, [content for _, content in self._steps], "head")
@@ -225,7 +285,20 @@ class FrameEncoder(wiring.Component):
         late = {row: step for row, step in again if row is not None}
         late |= {row: step for (row, _), step in zip(self._final, final[TO_SUM - 1:], strict=True)}
 
-        # Collect the row. Byte 0 of a row is its least significant. No row is zero.
+        # The template's row comes with the live bytes.
+        with m.If(self.start):
+            m.d.sync += self.template_row.eq(0)
+        with m.Elif(head[-1]):
+            with m.Switch(self.body):
+                for number, at in enumerate(self._body_at.values()):
+                    with m.Case(number):
+                        m.d.sync += self.template_row.eq(at)
+        with m.Elif(final[TO_SUM - 2]):
+            m.d.sync += self.template_row.eq(self._final_at_row)
+        with m.Else():
+            m.d.sync += self.template_row.eq(self.template_row + 1)
+
+        # Collect the row. Byte 0 of a row is its least significant. No row of live bytes is zero.
         sum_ = Signal(16)
         groups = [Const(0, 8 * LANES)] * GROUPS
         for n, (row, uses) in enumerate(before.items()):
@@ -237,9 +310,9 @@ class FrameEncoder(wiring.Component):
             value = Cat(self._value(source, ~sum_) for source in row)
             groups[n % GROUPS] = groups[n % GROUPS] | Mux(select, value, 0)
         collected = [Signal(8 * LANES, name=f"collected_{n}") for n in range(GROUPS)]
-        row = Signal(8 * LANES)
+        row = self.row
         m.d.sync += [signal.eq(group) for signal, group in zip(collected, groups, strict=True)]
-        m.d.sync += row.eq(reduce(or_, collected))
+        m.d.sync += row.eq(reduce(or_, collected) | self.template)
 
         # Rows are written one after another but those with the checksums. What is written while the sum of the headers
         # is awaited is written again, and what is written after the body does no harm.
@@ -295,12 +368,21 @@ class FrameEncoder(wiring.Component):
 
     def _value(self, source, checksum):
         if isinstance(source, int):
-            return Const(source, 8)
+            return Const(0, 8)
         return (self.fields[source.port] if source.port else checksum).word_select(source.index, 8)
 
 
-def _place(part, live):
-    """Where each byte of a part comes from, and the offset of its checksum or None; adds its ports to ``live``."""
+def _is_live(source):
+    return isinstance(source, _Byte) and not source.static
+
+
+def _is_static(source):
+    return isinstance(source, _Byte) and source.static
+
+
+def _place(part, live, static):
+    """Where each byte of a part comes from, and the offset of its checksum or None; adds its ports to ``live`` and
+    ``static``."""
     fields, owner = part.layout.fields, part.layout.name
     for name in part.values:
         if name not in fields:
@@ -321,12 +403,14 @@ def _place(part, live):
             raise LayoutError(f"{owner}.{field.name} is required and has no value")
         if isinstance(value, Checksum):
             late, value = field.offset, value.seed
-        if isinstance(value, Live):
-            width = 8 * field.size
-            if live.setdefault(value.port, width) != width:
+        if isinstance(value, Live | Static):
+            width, (ports, others) = 8 * field.size, (live, static) if isinstance(value, Live) else (static, live)
+            if value.port in others:
+                raise LayoutError(f"{owner}.{field.name}: port {value.port!r} is live here and static there")
+            if ports.setdefault(value.port, width) != width:
                 raise LayoutError(f"{owner}.{field.name} is {width} bits wide, port {value.port!r} has "
-                                  f"{live[value.port]} bits from another field")
-            sources = [_Byte(value.port, n) for n in range(field.size)]
+                                  f"{ports[value.port]} bits from another field")
+            sources = [_Byte(value.port, n, ports is static) for n in range(field.size)]
             if field.byteorder == "big":
                 sources.reverse()
         else:

@@ -10,6 +10,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
 from hdl.control.params import Ticks
+from hdl.control.registers import BY_NAME
 from hdl.layout import net
 from hdl.mac.rx import MacRx
 from hdl.mac.stream import HeldFrame, Packet, RxBytes
@@ -18,13 +19,14 @@ from hdl.net.packet_fifo import PacketFifo
 from hdl.order import timing
 from hdl.order.encoder import PLAY_LATENCY
 from hdl.order.host_frames import FRAME_TX, SESSION_TX, HostFrames
-from hdl.order.receive import SegmentReceiver
+from hdl.order.receive import EXPECTED, SegmentReceiver
 from hdl.order.scale import QuoteScaler
-from hdl.order.session import SessionConfig, SessionStatus, TcpSession
+from hdl.order.session import LOADS, SessionStatus, TcpSession
+from hdl.order.statics import WAIT_CYCLES, WORD_BITS, StaticFields
 from hdl.order.templates import BODY_OFFSET, CANCEL_SIZE, NULL_PRICE, PATCHED, QUOTE_SIZE, frame_encoder
 
 __all__ = ["FRAME_RX", "FRAME_TX", "KIND_MASS_CANCEL", "KIND_QUOTE", "SESSION_RX", "SESSION_TX", "OrderCounters",
-           "OrderPort", "Quote", "SentBytes"]
+           "OrderPort", "Quote", "SentBytes", "SessionConfig"]
 
 KIND_QUOTE, KIND_MASS_CANCEL = 0, 1     #: values of ``OrderPort.kind``
 FRAME_RX, SESSION_RX = 0, 1             #: values of ``OrderPort.host_rx_kind``
@@ -46,6 +48,22 @@ Quote = Signature({
     "bid_ticks": Out(Ticks), "ask_ticks": Out(Ticks), "bid_lots": Out(24), "ask_lots": Out(24),
     "tick_e9": Out(40), "lot_mult": Out(32), "lot_exp": Out(signed(8)),
     "instrument_id": Out(64), "quote_id": Out(64),
+})
+
+#: Registers of section "session", as the host writes them.
+#:
+#: Members
+#: -------
+#: session_enable : Out(1)
+#:     Strobe of a write; ``session_enable_value`` 1 takes the connection over as the registers say, 0 gives it back.
+#: write : Out(1), address : Out(7), data : Out(32)
+#:     Strobe: a register was written. ``address`` and ``data`` hold for a cycle more; at most one in four cycles, the
+#:     first one in cycle 512 after reset at the earliest.
+#: last_processed : Out(64)
+SessionConfig = Signature({
+    "session_enable": Out(1), "session_enable_value": Out(1),
+    "write": Out(1), "address": Out(WORD_BITS), "data": Out(32),
+    "last_processed": Out(64),
 })
 
 #: One-cycle strobes for the counters of the same names, and ``segments_refused``: session segments with SYN or
@@ -83,6 +101,11 @@ class OrderPort(wiring.Component):
 
     **Receive.** As :class:`SegmentReceiver` and :class:`TcpSession` say. Accepted payload and slow-path frames go to
     the host through one buffer, in order of arrival; what finds it full is dropped, a segment unacknowledged.
+
+    **Hand-over.** What the host has written counts from the next hand-over on, whose copy takes a while
+    (:class:`hdl.order.statics.StaticFields`). Until then nothing of the session starts, ``ready`` is 0, and what the
+    peer sends goes the slow path, as before. What is written in that while may or may not count. ``local_mac`` alone
+    also counts, for what is received, when it is written while the session is down.
 
     All cycle counts are in :mod:`hdl.order.timing`.
 
@@ -166,19 +189,38 @@ class OrderPort(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.session = session = TcpSession(quote_size=QUOTE_SIZE)
-        connect(m, session.config, flipped(self.config))
+        m.submodules.encoder = encoder = frame_encoder()
+        m.submodules.statics = statics = StaticFields(encoder.rows, encoder.places, EXPECTED, LOADS)
         connect(m, flipped(self.status), session.status)
-        self._elaborate_receive(m, session)
-        self._elaborate_transmit(m, session)
+        self._elaborate_hand_over(m, session, encoder, statics)
+        self._elaborate_receive(m, session, statics)
+        self._elaborate_transmit(m, session, encoder)
         return m
 
-    def _elaborate_receive(self, m, session):
+    def _elaborate_hand_over(self, m, session, encoder, statics):
+        """From the host's words to the session, the template and the receiver."""
+        config = self.config
+        # The last start is in the cycle of the hand-over, and the frame is assembled from the next one on.
+        assert max(map(encoder.steps, encoder.sizes)) + 3 <= WAIT_CYCLES
+        # The slow path needs our address before there is a session.
+        local_mac = Signal()
+        m.d.sync += local_mac.eq(config.write & (config.address == BY_NAME["local_mac_hi"].address))
+        m.d.comb += [
+            *(getattr(statics, name).eq(getattr(config, name)) for name in ("write", "address", "data")),
+            statics.restart.eq((config.session_enable & config.session_enable_value)
+                               | (local_mac & ~self.status.session_up)),
+            statics.template_row.eq(encoder.template_row), encoder.template.eq(statics.template),
+            statics.row.eq(encoder.row),
+            session.enable.eq(config.session_enable), session.enable_value.eq(config.session_enable_value),
+            session.filled.eq(statics.filled), session.load.eq(statics.load), session.load_data.eq(encoder.row),
+        ]
+
+    def _elaborate_receive(self, m, session, statics):
         counters = self.counters
         m.submodules.mac_rx = mac = MacRx()
         m.submodules.receiver = receiver = SegmentReceiver()
         m.submodules.to_host = to_host = PacketFifo(self.rx_depth)
         connect(m, mac.out, receiver.rx)
-        connect(m, receiver.connection, flipped(self.config.connection))
         connect(m, receiver.segment, session.segment)
         connect(m, flipped(self.host_rx), to_host.o)
 
@@ -189,7 +231,9 @@ class OrderPort(wiring.Component):
             mac.rxd.eq(self.rxd),
             mac.rx_dv.eq(self.rx_dv),
             mac.rx_er.eq(self.rx_er),
-            receiver.established.eq(self.status.session_up),
+            receiver.established.eq(self.status.session_up & statics.filled),
+            receiver.fill.eq(statics.receive), receiver.fill_position.eq(statics.position),
+            receiver.fill_byte.eq(statics.byte),
             session.closing.eq(receiver.closing),
             session.buffered.eq(room),
             self.session_lost.eq(session.lost),
@@ -234,12 +278,11 @@ class OrderPort(wiring.Component):
             self.host_rx_kind.eq(shown.kind), self.host_rx_length.eq(shown.length),
         ]
 
-    def _elaborate_transmit(self, m, session):
+    def _elaborate_transmit(self, m, session, encoder):
         config, status = self.config, session.status
         m.submodules.mac_tx = mac = MacTx()
         m.submodules.host = host = HostFrames()
         m.submodules.scaler = scaler = QuoteScaler(null_price=NULL_PRICE)
-        m.submodules.encoder = encoder = frame_encoder()
         m.d.comb += [self.txd.eq(mac.txd), self.tx_en.eq(mac.tx_en), self.tx_er.eq(mac.tx_er)]
 
         # Who may start. All here comes from registers but `fire` and `hot_busy`, which arrive late in their cycle. They
@@ -341,8 +384,6 @@ class OrderPort(wiring.Component):
         m.d.sync += [total_length.eq(length + (net.IPV4.size + net.TCP.size)),
                      flags.eq(Mux(source == _Source.ACK, net.TCP_ACK, net.TCP_ACK | net.TCP_PSH))]
         fields = {
-            **{name: getattr(config.connection, name) for name in config.connection.signature.members},
-            **{name: getattr(config, name) for name in ("window", "mmp_group", "smp_id", "quote_flags", "order_flags")},
             **{name: getattr(scaler, name) for name in scaler.ready},
             **taken,
             "total_length": total_length, "flags": flags, "host_sum": Cat(host.sum[8:], host.sum[:8]),
@@ -351,8 +392,8 @@ class OrderPort(wiring.Component):
         for name in ("bid_ticks", "ask_ticks", "bid_lots", "ask_lots", "tick_e9", "lot_mult"):
             m.d.comb += getattr(scaler, name).eq(getattr(self.quote, name))
         m.d.comb += [
-            encoder.start.eq(started),
-            encoder.body.eq(source.as_value()),     # of a whole frame another's, which is not asked for
+            encoder.start.eq(session.acked),    # the others come as they go
+            encoder.body.eq(source.as_value()),
             [encoder.fields[name].eq(value) for name, value in fields.items()],
             scaler.start.eq(since[scaler_at - 1]),
         ]

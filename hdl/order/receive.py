@@ -1,30 +1,18 @@
 """Receive side of the order port: is this frame a segment of our connection, and is it whole?"""
 
-from functools import reduce
 from itertools import pairwise
-from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.layout import net
 from hdl.mac.stream import RxBytes
+from hdl.memory import BLOCK
+from hdl.order.statics import Expected
 
-__all__ = ["Connection", "Segment", "SegmentReceiver"]
-
-#: Addresses of the connection. All constant while the session is up.
-#:
-#: Members
-#: -------
-#: local_mac, peer_mac : Out(48)
-#: local_ip, peer_ip : Out(32)
-#: local_port, peer_port : Out(16)
-Connection = Signature({
-    "local_mac": Out(48), "peer_mac": Out(48),
-    "local_ip": Out(32), "peer_ip": Out(32),
-    "local_port": Out(16), "peer_port": Out(16),
-})
+__all__ = ["EXPECTED", "Segment", "SegmentReceiver"]
 
 #: A segment of the connection with both checksums right.
 #:
@@ -47,14 +35,89 @@ FLAG_BITS = {"fin": net.TCP_FIN, "syn": net.TCP_SYN, "rst": net.TCP_RST, "has_ac
 FRAGMENT_MASK = 0x3FFF      # more fragments, and the offset
 FCS_DELAY = net.FCS_SIZE
 
+_ETH, _IP, _TCP = 0, net.ETHERNET.size, net.ETHERNET.size + net.IPV4.size
+#: Fields that a frame of the session has: start of the header, field, what is expected there (the name of its register
+#: if only the host knows), bits that count.
+_CHECKS = (
+    (_ETH, net.ETHERNET["dst"], "local_mac", ~0),
+    (_ETH, net.ETHERNET["ethertype"], net.ETHERTYPE_IPV4, ~0),
+    (_IP, net.IPV4["version_ihl"], net.IPV4_NO_OPTIONS, ~0),
+    (_IP, net.IPV4["flags_fragment"], 0, FRAGMENT_MASK),
+    (_IP, net.IPV4["protocol"], net.PROTOCOL_TCP, ~0),
+    (_IP, net.IPV4["src"], "peer_ip", ~0),
+    (_IP, net.IPV4["dst"], "local_ip", ~0),
+    (_TCP, net.TCP["src_port"], "peer_port", ~0),
+    (_TCP, net.TCP["dst_port"], "local_port", ~0),
+)
+
+
+def _bytes_of(field):
+    """(place in the field, its byte's index, 0 the least significant): all fields are big endian."""
+    return ((n, field.size - 1 - n) for n in range(field.size))
+
+
+#: Bytes that are written to the receiver.
+EXPECTED = tuple(Expected(register, index, base + field.offset + n)
+                 for base, field, register, _ in _CHECKS if isinstance(register, str) for n, index in _bytes_of(field))
+
+
+def _span(base, field):
+    return range(base + field.offset, base + field.end)
+
+
+# What the receiver knows of each place in a frame comes from a memory, a row for each place: the byte that is expected
+# there and the bits that count, which are compared when the byte is BEHIND places old, and marks of the place that is
+# AHEAD places on. The place is counted to LAST, whose marks hold for all that follows.
+BEHIND, AHEAD, LAST = 3, 2, 48
+LENGTH_END, DATA_OFFSET_END = _IP + net.IPV4["total_length"].end, _TCP + net.TCP["data_offset"].end
+DECIDE = _TCP + net.TCP["flags"].end
+_END = 1 << 16
+#: Places with a mark, as ranges.
+_MARKS = {
+    **{name: [_span(_TCP, net.TCP[name])] for name in ("seq", "ack", "window", "data_offset", "flags")},
+    "total_length": [_span(_IP, net.IPV4["total_length"])],
+    "behind_length": [range(LENGTH_END, _END)],
+    "delay_filled": [range(FCS_DELAY, _END)],
+    "in_ip": [range(_IP, _TCP)],
+    # TCP's pseudo header: addresses are taken as they pass; the protocol and "total length - IPv4 header" are put in as
+    # total length (as it passes) + protocol - header, modulo 0xFFFF.
+    "in_tcp_sum": [*(_span(_IP, net.IPV4[name]) for name in ("total_length", "src", "dst")), range(_TCP, _END)],
+    "tcp_begins": [range(_TCP, _TCP + 1)],
+    "header_length": [range(DATA_OFFSET_END, DATA_OFFSET_END + 1)],
+    "behind_offset": [range(DATA_OFFSET_END + 1, _END)],
+    # The kind is settled when the flags have passed; by then the delay has let out no byte of any payload.
+    "decide": [range(DECIDE, DECIDE + 1)],
+}
+assert max(base + field.end for base, field, *_ in _CHECKS) + BEHIND <= DECIDE
+# Lanes of the memory, each with its own write enable: nothing but the byte that is expected is ever written.
+LANE_BITS, LANES = 9, 4
+_ROW = data.StructLayout({"expected": 8, "_": LANE_BITS - 8, "counts": 8, "destination": 1, **dict.fromkeys(_MARKS, 1)})
+
+
+def _rows():
+    """Content of the memory at first. The byte of row 0 is none: a frame's first place is row 1."""
+    rows = [{} for _ in range(LAST + 1)]
+    for base, field, value, mask in _CHECKS:
+        for n, index in _bytes_of(field):
+            row = rows[base + field.offset + n + 1]
+            row |= {"counts": mask >> 8 * index & 0xFF, "destination": int(field is net.ETHERNET["dst"])}
+            if not isinstance(value, str):
+                row |= {"expected": value >> 8 * index & 0xFF}
+    for place, row in enumerate(rows):
+        row |= {name: int(any(place + AHEAD in each for each in where)) for name, where in _MARKS.items()}
+    # The first bytes of a frame find row 0; all of those behind LAST find the same.
+    assert not any(rows[0].values())
+    assert all(each.stop <= LAST + AHEAD or each.stop == _END for where in _MARKS.values() for each in where)
+    return [_ROW.const(row).as_bits() for row in rows]
+
 
 class SegmentReceiver(wiring.Component):
     """Sorts the frames of the order port and hands their bytes on, to be kept or thrown away when the verdict is in.
 
-    A frame belongs to the session if ``established`` is 1 when its headers have passed, it is addressed to our MAC,
-    and it is IPv4 without options and not a fragment, TCP, from the peer's address and port to ours. Its payload is
-    handed on. Of any other frame addressed to us or to all, and of a session frame with FIN or RST, the whole frame
-    without its FCS is handed on. Multicast and frames of others are let go.
+    A frame belongs to the session if ``established`` is 1 from its first byte until its headers have passed, it is
+    addressed to our MAC, and it is IPv4 without options and not a fragment, TCP, from the peer's address and port to
+    ours. Its payload is handed on. Of any other frame addressed to us or to all, and of a session frame with FIN or
+    RST, the whole frame without its FCS is handed on. Multicast and frames of others are let go.
 
     Bytes are handed on four cycles after they arrive, so that the FCS never is.
 
@@ -68,10 +131,11 @@ class SegmentReceiver(wiring.Component):
     Members
     -------
     rx : In(RxBytes)
-        Not valid in the first cycle after reset.
-    connection : In(Connection)
+        Not valid in the first two cycles after reset, nor in two cycles at least between two frames.
+    fill : In(1), fill_position : In(6), fill_byte : In(8)
+        Write a byte of :data:`EXPECTED`. Memories keep their content through a reset.
     established : In(1)
-        The fabric owns the connection.
+        The fabric owns the connection, and all of :data:`EXPECTED` is of it.
     data : Out(8), write : Out(1)
         A byte to keep for now.
     restart : Out(1)
@@ -90,7 +154,9 @@ class SegmentReceiver(wiring.Component):
     """
 
     rx: In(RxBytes)
-    connection: In(Connection)
+    fill: In(1)
+    fill_position: In(6)
+    fill_byte: In(8)
     established: In(1)
     data: Out(8)
     write: Out(1)
@@ -104,74 +170,39 @@ class SegmentReceiver(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        rx, con = self.rx, self.connection
-        eth, ip, tcp = 0, net.ETHERNET.size, net.ETHERNET.size + net.IPV4.size
-        headers = tcp + net.TCP.size
-        segment = self.segment
+        rx, segment = self.rx, self.segment
 
-        # The place of this byte in the frame, as a one that moves on with every byte until the headers have passed, and
-        # what is a question of before and after, as flags.
-        at = Signal(headers, init=1)
-        with m.If(rx.eof):
-            m.d.sync += at.eq(1)
-        with m.Elif(rx.valid):
-            m.d.sync += at.eq(at << 1)
+        # What is known of this place in the frame stands behind the memory's second register by the time of its byte:
+        # bytes come without a gap. Between frames it is asked for row 0.
+        place = Signal(range(LAST + 1))
+        with m.If(~rx.valid):
+            m.d.sync += place.eq(0)
+        with m.Elif(place != LAST):
+            m.d.sync += place.eq(place + 1)
+        m.submodules.places = places = Memory(
+            shape=LANES * LANE_BITS, depth=1 << len(place), init=_rows(), attrs=BLOCK)
+        write, read = places.write_port(granularity=LANE_BITS), places.read_port(domain="comb")
+        fetched, here = (Signal(_ROW, name=name, reset_less=True) for name in ("fetched", "here"))
+        m.d.comb += [write.addr.eq(self.fill_position + 1), write.data.eq(self.fill_byte), write.en[0].eq(self.fill),
+                     read.addr.eq(Mux(rx.valid, place, 0))]
+        m.d.sync += [fetched.eq(read.data), here.eq(fetched)]
 
-        def after(position):
-            """1 for the bytes behind this position."""
-            flag = Signal(name=f"after_{position}")
-            with m.If(rx.eof):
-                m.d.sync += flag.eq(0)
-            with m.Elif(rx.valid & at[position]):
-                m.d.sync += flag.eq(1)
-            return flag
-
-        # Header checks: at each position, the byte that is expected, the bits that count, and the flags that fall.
+        # Header checks, of a byte that has been delayed.
+        delay = [Signal(9, name=f"delay_{n}") for n in range(FCS_DELAY)]
+        late = delay[BEHIND - 1][:8]
         for_me = Signal(init=1)
         for_all = Signal(init=1)
         ours = Signal(init=1)           # of the connection
-        checks = {}
-
-        def check(base, field, value, mask=None):
-            mask = (1 << 8 * field.size) - 1 if mask is None else mask
-            value = Value.cast(value)
-            for n in range(field.size):
-                shift = 8 * (field.size - 1 - n)
-                if mask >> shift & 0xFF:
-                    checks[base + field.offset + n] = (value[shift:shift + 8], mask >> shift & 0xFF)
-
-        check(eth, net.ETHERNET["dst"], con.local_mac)
-        check(eth, net.ETHERNET["ethertype"], net.ETHERTYPE_IPV4)
-        check(ip, net.IPV4["version_ihl"], net.IPV4_NO_OPTIONS)
-        check(ip, net.IPV4["flags_fragment"], 0, FRAGMENT_MASK)
-        check(ip, net.IPV4["protocol"], net.PROTOCOL_TCP)
-        check(ip, net.IPV4["src"], con.peer_ip)
-        check(ip, net.IPV4["dst"], con.local_ip)
-        check(tcp, net.TCP["src_port"], con.peer_port)
-        check(tcp, net.TCP["dst_port"], con.local_port)
-
-        # What is expected is looked up a byte ahead: bytes of a frame come without a gap.
-        expected = Signal(8)
-        counts = Signal(8)
         wrong = Signal()
-        m.d.comb += wrong.eq(((rx.data ^ expected) & counts).any())
-        ahead = [(at[position - 1], *check) for position, check in checks.items() if position]
-        with m.If(rx.valid):
-            m.d.sync += [
-                expected.eq(reduce(or_, (Mux(here, value, 0) for here, value, _ in ahead))),
-                counts.eq(reduce(or_, (Mux(here, mask, 0) for here, _, mask in ahead))),
-            ]
-        with m.Else():
-            m.d.sync += [expected.eq(checks[0][0]), counts.eq(checks[0][1])]
-        in_dst = ~after(net.ETHERNET["dst"].end - 1)
+        m.d.comb += wrong.eq(((late ^ here.expected) & here.counts).any())
         with m.If(rx.eof):
             m.d.sync += [for_me.eq(1), for_all.eq(1), ours.eq(1)]
         with m.Elif(rx.valid):
-            with m.If(wrong):
+            with m.If(wrong | ~self.established):
                 m.d.sync += ours.eq(0)
-            with m.If(in_dst & wrong):
+            with m.If(here.destination & wrong):
                 m.d.sync += for_me.eq(0)
-            with m.If(in_dst & (rx.data != 0xFF)):
+            with m.If(here.destination & (late != 0xFF)):
                 m.d.sync += for_all.eq(0)
 
         # Fields that are kept. `left` holds the length of the datagram and counts its bytes from then on.
@@ -179,30 +210,27 @@ class SegmentReceiver(wiring.Component):
         data_offset = Signal(4)
         flags = Signal(8)
 
-        def capture(base, field, target, value=rx.data):
-            here = at[base + field.offset:base + field.end].any()
-            with m.If(rx.valid & here):
+        def capture(mark, target, value=rx.data):
+            with m.If(rx.valid & mark):
                 m.d.sync += target.eq(Cat(value, target))
 
         # Where the datagram ends, and whether as many bytes as an FCS have come after it. It has more bytes than this
         # much of its header: a length that says otherwise is wrong, and its end never comes.
-        length_end = ip + net.IPV4["total_length"].end
-        counting = after(length_end - 1)
         in_datagram = Signal(init=1)            # this byte belongs to it
         beyond = Signal(FCS_DELAY)
-        with m.If(rx.valid & counting):
+        with m.If(rx.valid & here.behind_length):
             m.d.sync += left.eq(left - 1)
-        capture(ip, net.IPV4["total_length"], left)
-        capture(tcp, net.TCP["seq"], segment.seq)
-        capture(tcp, net.TCP["ack"], segment.ack)
-        capture(tcp, net.TCP["window"], segment.window)
-        capture(tcp, net.TCP["data_offset"], data_offset, rx.data[4:])
-        capture(tcp, net.TCP["flags"], flags)
+        capture(here.total_length, left)
+        capture(here.seq, segment.seq)
+        capture(here.ack, segment.ack)
+        capture(here.window, segment.window)
+        capture(here.data_offset, data_offset, rx.data[4:])
+        capture(here.flags, flags)
         m.d.comb += [getattr(segment, name).eq((flags & bit).any()) for name, bit in FLAG_BITS.items()]
         with m.If(rx.eof):
             m.d.sync += [in_datagram.eq(1), beyond.eq(0)]
         with m.Elif(rx.valid):
-            with m.If(counting & (left == length_end + 1 - ip)):
+            with m.If(here.behind_length & (left == LENGTH_END + 1 - _IP)):
                 m.d.sync += in_datagram.eq(0)
             with m.If(~in_datagram):
                 m.d.sync += beyond.eq(Cat(1, beyond))
@@ -219,18 +247,10 @@ class SegmentReceiver(wiring.Component):
                 m.d.sync += [low.eq(high[:8] + addend + low[8]), high.eq(low[:8] + high[8])]
             return (low == 0xFF) & (high == 0xFF)
 
-        # TCP's pseudo header: addresses are taken as they pass; the protocol and "total length - IPv4 header" are put
-        # in as total length (as it passes) + protocol - header, modulo 0xFFFF.
-        pseudo = [ip + net.IPV4[name].offset + n for name in ("total_length", "src", "dst")
-                  for n in range(net.IPV4[name].size)]
-        after_ip = after(tcp - 1)
-        in_ip = after(ip - 1) & ~after_ip
-        in_pseudo = Signal()            # looked up a byte ahead
-        m.d.sync += in_pseudo.eq(rx.valid & Cat(at[n - 1] for n in pseudo).any())
-        in_tcp = (after_ip | in_pseudo) & in_datagram
         sums_ok = Signal()
-        m.d.sync += sums_ok.eq(sum_ok(Mux(in_ip, rx.data, 0), 0)
-                               & sum_ok(Mux(in_tcp, rx.data, 0), net.PROTOCOL_TCP + 0xFFFF - net.IPV4.size))
+        m.d.sync += sums_ok.eq(sum_ok(Mux(here.in_ip, rx.data, 0), 0)
+                               & sum_ok(Mux(here.in_tcp_sum & in_datagram, rx.data, 0),
+                                        net.PROTOCOL_TCP + 0xFFFF - net.IPV4.size))
 
         # Hand on, delayed by the length of an FCS.
         payload = Signal()              # this byte is payload
@@ -238,28 +258,23 @@ class SegmentReceiver(wiring.Component):
         header_left = Signal(6)         # bytes of the TCP header still to come
         length_ok = Signal()            # the datagram has all of that header
         in_header = Signal()
-        offset_end = tcp + net.TCP["data_offset"].end
         with m.If(rx.valid):
-            with m.If(at[offset_end]):
+            with m.If(here.header_length):
                 # This byte is one of the header; 4 * data_offset - 14 follow before the payload.
                 m.d.sync += [header_left.eq(Cat(Const(2, 2), data_offset - 4)), length_ok.eq(in_datagram)]
             with m.Elif(in_header):
                 m.d.sync += header_left.eq(header_left - 1)
                 with m.If(~in_datagram):
                     m.d.sync += length_ok.eq(0)
-            with m.If(at[tcp]):
+            with m.If(here.tcp_begins):
                 m.d.sync += length.eq(0)
             with m.Elif(payload):
                 m.d.sync += length.eq(length + 1)
-        m.d.comb += [in_header.eq(header_left.any()), payload.eq(after(offset_end) & ~in_header & in_datagram),
+        m.d.comb += [in_header.eq(header_left.any()), payload.eq(here.behind_offset & ~in_header & in_datagram),
                      segment.length.eq(length)]
 
-        # The kind is settled when the flags have passed; by then the delay has let out no byte of any payload.
-        decide = tcp + net.TCP["flags"].end
         tagged = Signal()               # a segment of the session
         closes = Signal()
-        delay = [Signal(9, name=f"delay_{n}") for n in range(FCS_DELAY)]
-        filled = after(FCS_DELAY - 1)
         m.d.sync += self.restart.eq(0)
         with m.If(rx.valid):
             m.d.sync += delay[0].eq(Cat(rx.data, payload))
@@ -267,7 +282,7 @@ class SegmentReceiver(wiring.Component):
         with m.If(rx.eof):
             m.d.sync += [tagged.eq(0), closes.eq(0), self.session.eq(0), header_left.eq(0)]
         with m.Elif(rx.valid):
-            with m.If(at[decide]):
+            with m.If(here.decide):
                 is_session = ours & self.established
                 is_closing = (flags & (net.TCP_FIN | net.TCP_RST)).any()
                 m.d.sync += [tagged.eq(is_session), closes.eq(is_session & is_closing),
@@ -275,7 +290,7 @@ class SegmentReceiver(wiring.Component):
                 m.d.sync += self.restart.eq(is_session & ~is_closing)
         m.d.comb += [
             self.data.eq(delay[-1][:8]),
-            self.write.eq(rx.valid & filled & Mux(self.session, delay[-1][8], 1)),
+            self.write.eq(rx.valid & here.delay_filled & Mux(self.session, delay[-1][8], 1)),
         ]
 
         # The verdict.

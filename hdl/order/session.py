@@ -4,33 +4,16 @@ from amaranth.hdl import Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
 
-from hdl.order.receive import Connection, Segment
+from hdl.order.receive import Segment
 
-__all__ = ["SessionConfig", "SessionStatus", "TcpSession"]
+__all__ = ["LOADS", "SessionStatus", "TcpSession"]
 
-#: Registers of section "session", as they stand. All but ``last_processed`` are constant while the session is up.
-#:
-#: Members
-#: -------
-#: session_enable : Out(1)
-#:     Strobe of a write; ``session_enable_value`` 1 takes the connection over with the ``init_`` values, 0 gives it
-#:     back.
-#: connection : Out(Connection)
-#:     ``local_mac`` to ``peer_port``.
-#: init_snd_nxt, init_rcv_nxt : Out(32), init_peer_window : Out(16), init_app_seq : Out(64)
-#: window : Out(16)
-#:     Receive window to announce, in bytes (the connection has no window scaling).
-#: last_processed, mmp_group, smp_id : Out(64), quote_flags : Out(8), order_flags : Out(16)
-SessionConfig = Signature({
-    "session_enable": Out(1), "session_enable_value": Out(1),
-    "connection": Out(Connection),
-    "init_snd_nxt": Out(32), "init_rcv_nxt": Out(32), "init_peer_window": Out(16), "init_app_seq": Out(64),
-    "window": Out(16),
-    "last_processed": Out(64), "mmp_group": Out(64), "smp_id": Out(64), "quote_flags": Out(8), "order_flags": Out(16),
-})
+#: Registers with the numbers that a session begins with, a word each, in the order of ``TcpSession.load``.
+LOADS = ("init_snd_nxt", "init_rcv_nxt", "init_peer_window", "init_app_seq_lo", "init_app_seq_hi")
 
 #: What the host may read: ``session_up`` 1, ``snd_nxt``, ``snd_una``, ``rcv_nxt`` 32 (TCP sequence numbers),
-#: ``app_seq`` 64 (the next message's sequenceNumber). They keep their last values when the session ends.
+#: ``app_seq`` 64 (the next message's sequenceNumber). They keep their last values when the session ends, and have those
+#: of a new one :data:`hdl.order.timing.SESSION_ENABLE_TO_READY` cycles after its hand-over.
 SessionStatus = Signature({
     "session_up": Out(1), "snd_nxt": Out(32), "snd_una": Out(32), "rcv_nxt": Out(32), "app_seq": Out(64),
 })
@@ -54,9 +37,10 @@ class TcpSession(wiring.Component):
 
     **Timing**: with the verdict of a frame in cycle ``V``, sequence numbers, ``session_up`` and ``ack_pending`` have
     their new values in ``V + 1``, ``room`` and ``host_room`` in ``V + 4``. When the session ends, ``room`` falls with
-    ``session_up`` and ``host_room`` a cycle later. With ``session_enable`` in ``W``,
-    ``session_up`` is 1 from ``W + 1`` and there is room from ``W + 4``. With ``sent`` in ``T`` the sequence numbers
-    have moved in ``T + 1`` and ``room`` is right in ``T + 4``.
+    ``session_up`` and ``host_room`` a cycle later. With ``enable`` in ``W``, ``session_up`` is 1 from ``W + 1``, and
+    the session stands still while ``filled`` is 0: there is no room, and no verdict counts. With ``filled`` 1 from
+    ``D`` on there is room from ``D + 3``. With ``sent`` in ``T`` the sequence numbers have moved in ``T + 1`` and
+    ``room`` is right in ``T + 4``.
 
     Parameters
     ----------
@@ -65,7 +49,13 @@ class TcpSession(wiring.Component):
 
     Members
     -------
-    config : In(SessionConfig)
+    enable : In(1), enable_value : In(1)
+        Strobe: take a connection over (``enable_value`` 1) or give it back.
+    filled : In(1)
+        All that the host has said of the session is where it belongs, the numbers of :data:`LOADS` too. 0 from the
+        cycle after a hand-over on.
+    load : In, load_data : In(32)
+        Strobe for each of :data:`LOADS`: begin with this number. Heeded while the session is up.
     segment : In(Segment)
     closing : In(1)
         Verdict of the receiver: FIN or RST.
@@ -94,7 +84,11 @@ class TcpSession(wiring.Component):
     def __init__(self, *, quote_size):
         self.quote_size = quote_size
         super().__init__({
-            "config": In(SessionConfig),
+            "enable": In(1),
+            "enable_value": In(1),
+            "filled": In(1),
+            "load": In(len(LOADS)),
+            "load_data": In(32),
             "segment": In(Segment),
             "closing": In(1),
             "buffered": In(1),
@@ -118,7 +112,7 @@ class TcpSession(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, segment, status = self.config, self.segment, self.status
+        segment, status = self.segment, self.status
         peer_window = Signal(16)
 
         # Distances, a register ahead of their use: the receiver holds a segment's numbers long before its verdict.
@@ -144,7 +138,8 @@ class TcpSession(wiring.Component):
             ack_unsent.eq(unsent < 0),
         ]
 
-        usable = segment.valid & status.session_up
+        owned = status.session_up & self.filled
+        usable = segment.valid & owned
         wanted = Signal()
         m.d.comb += wanted.eq(usable & ~segment.syn & segment.has_ack)
         m.d.comb += [
@@ -155,7 +150,7 @@ class TcpSession(wiring.Component):
             self.deliver.eq(wanted & ~ack_unsent & due & self.buffered),
             self.dropped.eq(wanted & ~ack_unsent & due & ~self.buffered),
             self.in_order.eq(self.deliver),
-            self.lost.eq(self.closing & status.session_up),
+            self.lost.eq(self.closing & owned),
         ]
 
         # A segment accepted in the cycle in which a frame starts is not in that frame's number.
@@ -171,24 +166,24 @@ class TcpSession(wiring.Component):
             m.d.sync += status.rcv_nxt.eq(status.rcv_nxt + segment.length)
         with m.If(wanted & ~ack_unsent & ~ack_old):
             m.d.sync += [status.snd_una.eq(segment.ack), peer_window.eq(segment.window)]
-        # What started in the very cycle of a hand-over had the old numbers, and does not count for the new ones.
-        handed_over = Signal()
-        m.d.sync += handed_over.eq(config.session_enable)
-        with m.If(self.sent & ~handed_over):
+        with m.If(self.sent):
             m.d.sync += [status.snd_nxt.eq(status.snd_nxt + self.sent_length), status.app_seq.eq(status.app_seq + 1)]
 
         with m.If(self.lost):
             m.d.sync += [status.session_up.eq(0), self.ack_pending.eq(0), asked_before.eq(0)]
-        with m.If(config.session_enable):
-            m.d.sync += [status.session_up.eq(config.session_enable_value), self.ack_pending.eq(0), asked_before.eq(0)]
-            with m.If(config.session_enable_value):
-                m.d.sync += [
-                    status.snd_nxt.eq(config.init_snd_nxt),
-                    status.snd_una.eq(config.init_snd_nxt),
-                    status.rcv_nxt.eq(config.init_rcv_nxt),
-                    status.app_seq.eq(config.init_app_seq),
-                    peer_window.eq(config.init_peer_window),
-                ]
+        with m.If(self.enable):
+            m.d.sync += [status.session_up.eq(self.enable_value), self.ack_pending.eq(0), asked_before.eq(0)]
+
+        # The numbers to begin with. Nothing is sent or received as they come.
+        word, load = self.load_data, dict(zip(LOADS, self.load, strict=True))
+        begins = {
+            "init_snd_nxt": (status.snd_nxt, status.snd_una), "init_rcv_nxt": (status.rcv_nxt,),
+            "init_peer_window": (peer_window,), "init_app_seq_lo": (status.app_seq[:32],),
+            "init_app_seq_hi": (status.app_seq[32:],),
+        }
+        for name, targets in begins.items():
+            with m.If(load[name] & status.session_up):
+                m.d.sync += [target.eq(word) for target in targets]
 
         # Room in the peer's window, in three registers. After a hand-over they are not believed before they have
         # seen the new numbers.
@@ -202,7 +197,7 @@ class TcpSession(wiring.Component):
             return ~credit[-1] & (credit[low:-1].any() | (credit[:low] >= size))
 
         m.d.comb += self.room_next.eq(fits(Const(self.quote_size)) & (settling == 0) & status.session_up & ~self.lost
-                                      & ~config.session_enable)
+                                      & ~self.enable)
         m.d.sync += [
             right_edge.eq(status.snd_una + peer_window),
             credit.eq(right_edge - status.snd_nxt),
@@ -210,6 +205,6 @@ class TcpSession(wiring.Component):
             self.host_room.eq(fits(self.host_length) & (settling == 0) & status.session_up),
             settling.eq(settling >> 1),
         ]
-        with m.If(config.session_enable | ~status.session_up):
+        with m.If(self.enable | ~owned):
             m.d.sync += [settling.eq(~0), self.host_room.eq(0)]
         return m

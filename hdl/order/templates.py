@@ -1,7 +1,7 @@
 """What the order port sends, as templates over the layouts: frame headers and Starbase messages."""
 
 from hdl.layout import net, sbe
-from hdl.order.encoder import Checksum, FrameEncoder, Live, Part
+from hdl.order.encoder import Checksum, FrameEncoder, Live, Part, Static
 
 __all__ = [
     "BODY_OFFSET", "CANCEL_SIZE", "HEADERS", "HEADER_PATCH", "NULL_PRICE", "PATCHED", "QUOTE_SIZE", "STARBASE_HEADER",
@@ -43,14 +43,14 @@ _IPV4 = {"version_ihl": net.IPV4_NO_OPTIONS, "tos": 0, "identification": 0, "fla
 # with the header's own 20 bytes. Those go, as do the constants, and the protocol comes.
 _TCP_SEED = (net.PROTOCOL_TCP - net.IPV4.size - (net.checksum(net.IPV4.pack(**_IPV4)) ^ 0xFFFF)) % 0xFFFF
 
-#: Headers of every segment. Live: as :func:`frame_encoder` says.
+#: Headers of every segment. Live and static: as :func:`frame_encoder` says.
 HEADERS = (
-    Part(net.ETHERNET, {"dst": Live("peer_mac"), "src": Live("local_mac"), "ethertype": net.ETHERTYPE_IPV4}),
+    Part(net.ETHERNET, {"dst": Static("peer_mac"), "src": Static("local_mac"), "ethertype": net.ETHERTYPE_IPV4}),
     Part(net.IPV4, {**_IPV4, "total_length": Live("total_length"), "checksum": Checksum(),
-                    "src": Live("local_ip"), "dst": Live("peer_ip")}),
-    Part(net.TCP, {"src_port": Live("local_port"), "dst_port": Live("peer_port"), "seq": Live("seq"),
+                    "src": Static("local_ip"), "dst": Static("peer_ip")}),
+    Part(net.TCP, {"src_port": Static("local_port"), "dst_port": Static("peer_port"), "seq": Live("seq"),
                    "ack": Live("ack"), "data_offset": net.TCP.size // 4 << 4, "flags": Live("flags"),
-                   "window": Live("window"), "checksum": Checksum(_TCP_SEED), "urgent": 0}),
+                   "window": Static("window"), "checksum": Checksum(_TCP_SEED), "urgent": 0}),
 )
 
 
@@ -63,9 +63,11 @@ def _header(message, size):
 def frame_encoder():
     """All that leaves in the session. Bodies: ``quote``, ``mass_cancel``, ``ack`` and ``session_tx``.
 
-    Live, in all: ``peer_mac``, ``local_mac``, ``peer_ip``, ``local_ip``, ``total_length`` (of the IPv4 datagram),
-    ``local_port``, ``peer_port``, ``seq``, ``ack``, ``flags``, ``window``; in all messages those of
-    :data:`HEADER_PATCH`; in the two of the hot path ``quote_id`` and ``mmp_group``; in ``quote`` those below.
+    Live, in all: ``total_length`` (of the IPv4 datagram), ``seq``, ``ack``, ``flags``; in all messages those of
+    :data:`HEADER_PATCH`; in the two of the hot path ``quote_id``; in ``quote`` those below.
+
+    Static are those that are registers of the session, by their names: in all the addresses of the connection and
+    ``window``, in the two of the hot path ``mmp_group``, in ``quote`` those below.
 
     Of a message of the host (``session_tx``) only the fields of :data:`HEADER_PATCH` are assembled, and ``host_sum``,
     the sum of the host's own bytes with its two bytes swapped, stands in for them: on the wire they come from the host.
@@ -73,18 +75,18 @@ def frame_encoder():
     quote = (
         _header(_QUOTE, QUOTE_SIZE),
         Part(_QUOTE, {
-            "quoteId": Live("quote_id"), "correlationId": Live("quote_id"), "mmpGroupId": Live("mmp_group"),
-            "selfMatchPreventionId": Live("smp_id"), "flags": Live("quote_flags")}),
+            "quoteId": Live("quote_id"), "correlationId": Live("quote_id"), "mmpGroupId": Static("mmp_group"),
+            "selfMatchPreventionId": Static("smp_id"), "flags": Static("quote_flags")}),
         Part(_ENTRY.dimension, {"blockLength": _ENTRY.block_length, "numInGroup": 1}),
         Part(_ENTRY, {
             "instrumentId": Live("instrument_id"), "bidPrice": Live("bid_price"), "askPrice": Live("ask_price"),
             "bidQty.mantissa": Live("bid_qty"), "bidQty.exponent": Live("lot_exp"),
             "askQty.mantissa": Live("ask_qty"), "askQty.exponent": Live("lot_exp"),
-            "bidFlags": Live("order_flags"), "askFlags": Live("order_flags")}),
+            "bidFlags": Static("order_flags"), "askFlags": Static("order_flags")}),
     )
     mass_cancel = (
         _header(_CANCEL, CANCEL_SIZE),
-        Part(_CANCEL, {"correlationId": Live("quote_id"), "mmpGroupId": Live("mmp_group"),
+        Part(_CANCEL, {"correlationId": Live("quote_id"), "mmpGroupId": Static("mmp_group"),
                        "side": STARBASE.enums["Side"]["BOTH"]}),
     )
     session_tx = (

@@ -5,12 +5,13 @@ decides to send it (for a quote: ``fire``).
 """
 
 from hdl.layout import net
+from hdl.order.statics import FILL_CYCLES
 from hdl.order.templates import BODY_OFFSET, CANCEL_SIZE, QUOTE_SIZE
 
 __all__ = [
     "CANCEL_FRAME", "FIRST_BYTE_AFTER_START", "HOST_LAST_TO_AVAILABLE", "HOST_RELEASE", "PREAMBLE_AFTER_START",
     "QUOTE_AT", "QUOTE_FRAME", "RX_EOF_TO_ACK_START", "RX_EOF_TO_ROOM", "RX_EOF_TO_STATE", "SENT_AFTER_START",
-    "SESSION_ENABLE_TO_READY", "SESSION_ENABLE_TO_UP", "busy_cycles", "byte_cycle",
+    "SESSION_ENABLE_TO_OWNED", "SESSION_ENABLE_TO_READY", "SESSION_ENABLE_TO_UP", "busy_cycles", "byte_cycle",
 ]
 
 #: Bytes of the two frames of the hot path.
@@ -44,9 +45,11 @@ HOST_LAST_TO_AVAILABLE = 5
 #: From the start of a host frame of n bytes until the next host packet's first byte may be taken: this plus n.
 HOST_RELEASE = 5
 
-#: From the write of ``session_enable`` until ``session_up`` is 1, and until the port can be ready.
+#: From the write of ``session_enable`` until ``session_up`` is 1, until a frame of the peer can be one of the session
+#: (its first byte on ``RxBytes``), and until the port can be ready.
 SESSION_ENABLE_TO_UP = 1
-SESSION_ENABLE_TO_READY = 4
+SESSION_ENABLE_TO_OWNED = 1 + FILL_CYCLES
+SESSION_ENABLE_TO_READY = SESSION_ENABLE_TO_OWNED + 3
 
 
 def byte_cycle(start, n):

@@ -264,7 +264,8 @@ class GoldenModel:
         seen = frame.first + self.timing.rx_register
         if len(frame.data) > session.DECIDED_AT:
             established = []
-            self._at(seen + session.DECIDED_AT, self._order_headers, established)
+            for place in (0, session.DECIDED_AT):
+                self._at(seen + place, self._order_headers, established)
         else:
             established = [False]
         self._at(seen + len(frame.data) + self.timing.rx_verdict + self.timing.verdict, self._order_end, frame,
@@ -436,10 +437,10 @@ class GoldenModel:
             self.events.append(Event("POISONED", cycle, self._last_seq))
 
     def _order_headers(self, cycle, s, established):
-        established.append(self._port.up)
+        established.append(self._port.owns(cycle))
 
     def _order_end(self, cycle, s, frame, established):
-        segment = session.classify(frame.data, feed.receive(frame), self._port.connection, established[0])
+        segment = session.classify(frame.data, feed.receive(frame), self._port.connection, all(established))
 
         def settle():
             given, _ = self._port.verdict(cycle, segment)
@@ -449,7 +450,7 @@ class GoldenModel:
                 self.host_payloads.append((cycle, segment.payload))
             if segment.kind == "segment":
                 self._wake(cycle + self.timing.room - self.timing.verdict)
-        if segment.kind == "closing" and self._port.up:
+        if segment.kind == "closing" and self._port.owns(cycle):
             s.lost = True
             self.events.append(Event("SESSION_LOST", cycle))
         return settle
@@ -516,8 +517,8 @@ class GoldenModel:
             self._at(cycle + 1, self._take_value, name, value)
             return
         self._rw[name] = value
-        if name in session.Connection.__dataclass_fields__:
-            setattr(self._port.connection, name, value)
+        if name == "local_mac" and not self._port.up:   # for the slow path; the rest counts at the hand-over
+            self._port.connection.local_mac = value
         elif name == "time_ns":
             self._at(cycle + 1, self._set_time, value)
         elif name == "quote_id":
@@ -701,7 +702,7 @@ class GoldenModel:
 
         # -------------------------------------------------------------- other frames
         if not fired and not mass_cancel and not busy and (port.ack_pending or port.host or port.link):
-            app_seq = port.start_other(c, rw["window"], rw["last_processed"], self.time_ns(c))
+            app_seq = port.start_other(c, rw["last_processed"], self.time_ns(c))
             if app_seq is not None:
                 self.session_sent.append((c, app_seq))
         if port.host and port.refuse(c):
@@ -963,8 +964,9 @@ class GoldenModel:
     def _fire(self, c, i, d, flight):
         rw, port = self._rw, self._port
         p, st = self._rows[self._bank][i], self.states[i]
-        message = session.quote_message(p, d, self._quote_id, rw, port.app_seq, rw["last_processed"], self.time_ns(c))
-        port.start_message(c, message, rw["window"], "quote")
+        message = session.quote_message(p, d, self._quote_id, port.fields, port.app_seq, rw["last_processed"],
+                                        self.time_ns(c))
+        port.start_message(c, message, "quote")
         if flight.direct:
             self.latency.add(port.tx[-1].cycle - (c - self.timing.rx_register))
         self._at(c + 1, self._started)
@@ -981,8 +983,9 @@ class GoldenModel:
         self.decisions.append(Record(MASS_CANCEL, map_.MASS_CANCEL_INSTRUMENT, 0, self.state, 0, self._quote_id, 0, c,
                                      self._last_seq))
         self.counters["mass_cancels"] += 1
-        message = session.cancel_message(self._quote_id, rw, port.app_seq, rw["last_processed"], self.time_ns(c))
-        port.start_message(c, message, rw["window"], "mass_cancel")
+        message = session.cancel_message(self._quote_id, port.fields, port.app_seq, rw["last_processed"],
+                                         self.time_ns(c))
+        port.start_message(c, message, "mass_cancel")
         self._at(c + 1, self._started)
         self._quote_id = self._quote_id + 1 & _U64
 

@@ -60,9 +60,16 @@ class OrderPort:
         self.link = deque()     # (cycle from which it may start, bytes without padding and FCS)
         self._edge = 0          # first sequence number beyond the peer's window, as far as the port knows yet
         self._edges = deque()   # (cycle from which it counts, edge)
+        #: Registers as they were at the hand-over: what messages and headers say all the time that the session lasts.
+        self.fields = dict.fromkeys(("window", "mmp_group", "smp_id", "quote_flags", "order_flags"), 0)
         self._settled = 0       # first cycle in which the window is believed after a hand-over
+        self._owned = 0         # first cycle in which frames of the peer can be the session's
 
     # ------------------------------------------------------------------ what a cycle reads
+
+    def owns(self, cycle):
+        """In ``cycle`` the fabric answers for the connection."""
+        return self.up and cycle >= self._owned
 
     def room(self, cycle, length):
         """The session may send ``length`` bytes of payload in ``cycle``."""
@@ -81,15 +88,18 @@ class OrderPort:
         self.free = cycle + self.timing.busy(len(frame))
         self.counters["order_tx_frames"] += 1
 
-    def start_message(self, cycle, message, window, kind):
+    def _segment(self, cycle, flags, kind, message=b""):
+        frame = session.tcp_frame(self.connection, self.snd_nxt, self.rcv_nxt, self.fields["window"], flags, message)
+        self._start(cycle, frame, kind)
+
+    def start_message(self, cycle, message, kind):
         """Send one session message as one segment. It carries the acknowledgement."""
-        flags = net.TCP_PSH | net.TCP_ACK
-        self._start(cycle, session.tcp_frame(self.connection, self.snd_nxt, self.rcv_nxt, window, flags, message), kind)
+        self._segment(cycle, net.TCP_PSH | net.TCP_ACK, kind, message)
         self.snd_nxt = (self.snd_nxt + len(message)) & _MASK
         self.app_seq = (self.app_seq + 1) & 0xFFFF_FFFF_FFFF_FFFF
         self.ack_pending = False
 
-    def start_other(self, cycle, window, last_processed, time_ns):
+    def start_other(self, cycle, last_processed, time_ns):
         """Start an acknowledgement or else the host's packet or else a frame of the host link, if the port is idle.
 
         The hot path wants nothing.
@@ -99,8 +109,7 @@ class OrderPort:
         if cycle < self.free:
             return None
         if self.ack_pending:
-            self._start(cycle, session.tcp_frame(self.connection, self.snd_nxt, self.rcv_nxt, window, net.TCP_ACK),
-                        "ack")
+            self._segment(cycle, net.TCP_ACK, "ack")
             self.ack_pending = False
             self.counters["acks_sent"] += 1
         elif self.host_can_start(cycle):
@@ -109,7 +118,7 @@ class OrderPort:
                 self._start(cycle, data, "frame")
             else:
                 app_seq = self.app_seq
-                self.start_message(cycle, session.patch(data, app_seq, last_processed, time_ns), window, "session")
+                self.start_message(cycle, session.patch(data, app_seq, last_processed, time_ns), "session")
                 return app_seq
         elif self.link and self.link[0][0] <= cycle:
             self._start(cycle, bytes(self.link.popleft()[1]), "link")
@@ -141,11 +150,11 @@ class OrderPort:
             return None, False
         if segment.kind in ("frame", "closing"):
             count["order_rx_slow"] += 1
-            lost = segment.kind == "closing" and self.up
+            lost = segment.kind == "closing" and self.owns(cycle)
             if lost:
                 self.up = self.ack_pending = False
             return "frame", lost
-        if segment.kind == "ignored" or not self.up:
+        if segment.kind == "ignored" or not self.owns(cycle):
             return None, False
         if segment.flags & net.TCP_SYN or not segment.flags & net.TCP_ACK:
             count["segments_refused"] += 1
@@ -171,12 +180,16 @@ class OrderPort:
         return given, False
 
     def enable(self, cycle, value, registers):
-        """The host hands the connection over (``value`` 1, with the ``init_`` registers) or takes it back (0)."""
+        """The host hands the connection over (``value`` 1, as the registers say) or takes it back (0)."""
         self.up, self.ack_pending = bool(value), False
         if value:
+            for name in session.Connection.__dataclass_fields__:
+                setattr(self.connection, name, registers[name])
+            self.fields = {name: registers[name] for name in self.fields}
             self.snd_nxt = self.snd_una = registers["init_snd_nxt"]
             self.rcv_nxt, self.app_seq = registers["init_rcv_nxt"], registers["init_app_seq"]
             self.peer_window = registers["init_peer_window"]
             self._edge = (self.snd_una + self.peer_window) & _MASK
             self._edges.clear()
             self._settled = cycle + self.timing.hand_over
+            self._owned = cycle + self.timing.owned

@@ -10,7 +10,7 @@ from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from hdl.control import registers
-from hdl.control.bank import LIVE, OWN, READ_LATENCY, RegisterBank, _short_bits
+from hdl.control.bank import LIVE, OWN, READ_LATENCY, WORDS, RegisterBank, _short_bits
 from hdl.control.params import TURNS
 from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS, param_address, security_id_address
 
@@ -66,6 +66,10 @@ def is_pair(register):
     return register.name[:-3] + "_lo" in BY_NAME and register.name[:-3] + "_hi" in BY_NAME
 
 
+def is_word(register):
+    return register.name in WORDS or register.name[:-3] in WORDS
+
+
 def test_converts():
     verilog.convert(RegisterBank(INSTRUMENTS))
     verilog.convert(RegisterBank(1))
@@ -80,7 +84,7 @@ def test_every_register_is_zero_after_reset_and_keeps_only_its_bits():
             if register.access == "rw" and not is_pair(register):
                 assert not await write(ctx, dut, register.address, 0xFFFFFFFF)
                 value = (1 << register.width) - 1
-                assert ctx.get(getattr(dut.rw, register.name)) == value, register.name
+                assert is_word(register) or ctx.get(getattr(dut.rw, register.name)) == value, register.name
                 assert await read(ctx, dut, register.address) == value
 
     simulate(testbench)
@@ -89,7 +93,7 @@ def test_every_register_is_zero_after_reset_and_keeps_only_its_bits():
 def test_strobes_come_with_the_write_and_with_the_value():
     async def testbench(ctx, dut):
         for register in REGISTERS:
-            if register.access not in ("rw", "wo") or is_pair(register):
+            if register.access not in ("rw", "wo") or is_pair(register) or is_word(register):
                 continue
             await begin_write(ctx, dut, register.address, 0x5A5A5A5A)
             strobes = [name for name in dut.write.signature.members if ctx.get(getattr(dut.write, name))]
@@ -112,7 +116,7 @@ def test_pairs_change_at_once():
         lows = [r for r in REGISTERS if r.name.endswith("_lo") and is_pair(r)]
         for register in lows:
             name, high = register.name[:-3], BY_NAME[register.name[:-3] + "_hi"]
-            if register.access != "rw":
+            if register.access != "rw" or is_word(register):
                 continue
             assert not await write(ctx, dut, register.address, 0x11223344)
             assert ctx.get(getattr(dut.rw, name)) == 0
@@ -138,6 +142,37 @@ def test_pairs_change_at_once():
                 assert await read(ctx, dut, register.address) == 0xFFFFFFFF
                 ctx.set(port, 0x00000002_00000000)      # a carry between the two reads must not show
                 assert await read(ctx, dut, high.address) == 1
+
+    simulate(testbench)
+
+
+def test_words_are_told_as_they_are_written():
+    async def testbench(ctx, dut):
+        assert {name for name in WORDS if name not in BY_NAME} | {r.name for r in REGISTERS if r.name in WORDS} \
+            == set(WORDS)
+        assert not set(WORDS) & set(dut.rw.signature.members) | set(WORDS) & set(dut.write.signature.members)
+        for n, register in enumerate(REGISTERS, 1):
+            if register.access != "rw" or register.name[:-3] in LIVE:
+                continue
+            await begin_write(ctx, dut, register.address, 0x01010101 * n)
+            strobes = [name for name in dut.write.signature.members if ctx.get(getattr(dut.write, name))]
+            assert not (is_word(register) and strobes)
+            assert ctx.get(dut.word_write), register.name
+            for _ in range(2):
+                assert (ctx.get(dut.word_address), ctx.get(dut.bus.data)) == (register.address, 0x01010101 * n)
+                await ctx.tick()
+                assert not ctx.get(dut.word_write)
+            await ctx.tick()
+            assert await read(ctx, dut, register.address) == 0x01010101 * n & (1 << register.width) - 1
+        # A word that is refused is none.
+        await begin_write(ctx, dut, BY_NAME["peer_mac_hi"].address, 1)
+        assert ctx.get(dut.refused)
+        assert not ctx.get(dut.word_write)
+        await ctx.tick().repeat(3)
+        for address in (BY_NAME["session_enable"].address, BY_NAME["session_up"].address, security_id_address(1)):
+            await begin_write(ctx, dut, address, 1)
+            assert not ctx.get(dut.word_write)
+            await ctx.tick().repeat(3)
 
     simulate(testbench)
 

@@ -9,6 +9,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from hdl.control.registers import BY_NAME
 from hdl.order import timing
 from hdl.order.port import KIND_QUOTE, OrderPort
 from hdl.order.templates import STARBASE, STARBASE_HEADER
@@ -18,12 +19,12 @@ LOCAL_IP, PEER_IP = "10.77.3.2", "192.168.200.9"
 LOCAL_PORT, PEER_PORT = 49321, 4210
 
 CONFIG = {
-    "connection.local_mac": int(LOCAL_MAC.replace(":", ""), 16),
-    "connection.peer_mac": int(PEER_MAC.replace(":", ""), 16),
-    "connection.local_ip": int.from_bytes(bytes(map(int, LOCAL_IP.split("."))), "big"),
-    "connection.peer_ip": int.from_bytes(bytes(map(int, PEER_IP.split("."))), "big"),
-    "connection.local_port": LOCAL_PORT,
-    "connection.peer_port": PEER_PORT,
+    "local_mac": int(LOCAL_MAC.replace(":", ""), 16),
+    "peer_mac": int(PEER_MAC.replace(":", ""), 16),
+    "local_ip": int.from_bytes(bytes(map(int, LOCAL_IP.split("."))), "big"),
+    "peer_ip": int.from_bytes(bytes(map(int, PEER_IP.split("."))), "big"),
+    "local_port": LOCAL_PORT,
+    "peer_port": PEER_PORT,
     "init_snd_nxt": 0xFFFF_FF80,        # wraps within the first two quotes
     "init_rcv_nxt": 0xFFFF_FFF0,        # and with the first segment
     "init_peer_window": 60000,
@@ -36,8 +37,10 @@ CONFIG = {
     "order_flags": 0x0013,
 }
 TIME_ZERO = 1_790_000_000_000_000_003
-UP = 2              # cycle in which `session_enable` is written by default
 READY = 8           # cycle in which a script may count on `ready`
+UP = READY - 2 - timing.SESSION_ENABLE_TO_READY     # cycle in which `session_enable` is written by default
+WORD_EVERY = 4      # cycles from a register's write to the next one
+SWEEP = 512         # cycles after reset in which nothing is written
 
 QUOTE = {
     "bid_ticks": 124_320, "ask_ticks": 124_345, "bid_lots": 10, "ask_lots": 25, "tick_e9": 500_000_000,
@@ -97,7 +100,7 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), config=None, writes=
     rx : [(cycle of the first preamble byte on the pins, frame with FCS)]
     host : [(first cycle, kind, bytes)], in order
     hot_busy : cycles in which it is 1
-    config : changes to CONFIG from reset; writes : {cycle: changes}
+    config : changes to CONFIG from reset; writes : {cycle: changes}, a word every WORD_EVERY cycles from then on
     enable, disable : cycles of writes to `session_enable`
     host_ready : function (cycle) -> bool, the host takes a byte
     """
@@ -118,15 +121,27 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), config=None, writes=
     all_strobes = Cat(signal for _, signal in strobes)
     all_state = Cat(getattr(dut.status, name) for name in STATE)
 
-    def setting(ctx, changes):
+    def words(changes):
+        """(address, word) of each register."""
         for name, value in changes.items():
-            target = dut.config
-            for part in name.split("."):
-                target = getattr(target, part)
-            ctx.set(target, value)
+            if name in BY_NAME:
+                yield BY_NAME[name].address, value
+            else:
+                yield from ((BY_NAME[name + half].address, value >> shift & 0xFFFF_FFFF)
+                            for half, shift in (("_lo", 0), ("_hi", 32)))
 
     async def testbench(ctx):
-        setting(ctx, {**CONFIG, **(config or {})})
+        changes = {**CONFIG, **(config or {})}
+        ctx.set(dut.config.last_processed, changes.pop("last_processed"))
+        await ctx.tick().repeat(SWEEP)
+        for address, word in words(changes):
+            ctx.set(dut.config.write, 1)
+            ctx.set(dut.config.address, address)
+            ctx.set(dut.config.data, word)
+            await ctx.tick()
+            ctx.set(dut.config.write, 0)
+            await ctx.tick().repeat(WORD_EVERY - 1)
+        written = []        # words that are still to be written
         queue = [(first, kind, bytes(data)) for first, kind, data in host]
         sending, burst, packet, waiting, state = None, None, bytearray(), [], None
         driven, fired = {}, cycles
@@ -136,10 +151,14 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), config=None, writes=
                 driven[name] = value
                 ctx.set(signal, value)
 
-        for cycle in range(cycles):
+        for cycle in range(min(UP, 0), cycles):
             ctx.set(dut.time_ns, TIME_ZERO + 8 * cycle)
-            if cycle in writes:
-                setting(ctx, writes[cycle])
+            written += words(writes.get(cycle, {}))
+            drive("write", dut.config.write, bool(written) and cycle % WORD_EVERY == 0)
+            if driven["write"]:
+                address, word = written.pop(0)
+                ctx.set(dut.config.address, address)
+                ctx.set(dut.config.data, word)
             drive("enable", dut.config.session_enable, cycle in enable or cycle in disable)
             drive("value", dut.config.session_enable_value, cycle in enable)
             drive("hot_busy", dut.hot_busy, cycle in hot_busy)
@@ -182,7 +201,8 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), config=None, writes=
                 bits >>= len(signal)
             tx_en, txd, tx_er, ready, rx_valid, rx_last, rx_data, rx_kind, s_valid, s_data, s_seq, tx_ready = fields
             assert not tx_er
-            log.ready.append(bool(ready))
+            if cycle >= 0:
+                log.ready.append(bool(ready))
             if tx_en:
                 if burst is None:
                     burst = (cycle, bytearray())

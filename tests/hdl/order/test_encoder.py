@@ -15,23 +15,35 @@ from hdl.control.registers import TICK_BITS
 from hdl.layout import net, sbe
 from hdl.layout.fields import Composite, Field, LayoutError
 from hdl.order import templates
-from hdl.order.encoder import LANES, PLAY_LATENCY, Checksum, FrameEncoder, Live, Part
+from hdl.order.encoder import LANES, PLAY_LATENCY, Checksum, FrameEncoder, Live, Part, Static
 from hdl.order.scale import QuoteScaler
 
 CAPTURES = Path(os.environ.get("T2Q_CAPTURES") or Path(__file__).resolve().parents[3].parent / "shared" / "captures")
 
 
 def play(encoder, rounds, *, gap=0):
-    """Assemble and play once for each (body, live) of `rounds`; returns the frames.
+    """Assemble and play once for each (body, values) of `rounds`; returns the frames.
 
-    Fields hold only in the cycles in which they may be read, and every byte is asked for as early as it may be.
+    Fields hold only in the cycles in which they may be read, and every byte is asked for as early as it may be. The
+    template holds the static values as long as a frame is assembled.
     """
     frames = []
     ports = dict(encoder.fields.shape())
 
+    def template(values):
+        rows = [list(row) for row in encoder.rows]
+        for place in encoder.places:
+            assert rows[place.row][place.lane] == 0
+            rows[place.row][place.lane] = values.get(place.port, 0) >> 8 * place.index & 0xFF
+        return [int.from_bytes(row, "little") for row in rows]
+
+    def spoilt(rows):
+        return [~row & (1 << 8 * LANES) - 1 for row in rows]
+
     async def testbench(ctx):
         for body, live in rounds:
-            first = {port: encoder.read_after_start(body, port) for port in live}
+            rows = template(live)
+            first = {port: encoder.read_after_start(body, port) for port in live if port in ports}
             size, lead = encoder.header_size + encoder.sizes[body], encoder.lead(body)
             ctx.set(encoder.start, 1)
             ctx.set(encoder.body, list(encoder.sizes).index(body) ^ 1)
@@ -49,7 +61,10 @@ def play(encoder, rounds, *, gap=0):
                     ctx.set(encoder.position, (n - encoder.header_size) % 256)
                 if 0 <= n - PLAY_LATENCY < size:
                     got[n - PLAY_LATENCY] = ctx.get(encoder.byte)
+                row = ctx.get(encoder.template_row)
                 await ctx.tick()
+                if row < len(rows):
+                    ctx.set(encoder.template, (rows if c <= encoder.steps(body) else spoilt(rows))[row])
             frames.append(bytes(got[n] for n in range(size)))
             for _ in range(gap):
                 await ctx.tick()
@@ -68,7 +83,7 @@ def packed(part, live, checksum=None):
         field = part.layout.fields[name]
         if isinstance(value, Checksum):
             value = value.seed if checksum is None else checksum
-        elif isinstance(value, Live):
+        elif isinstance(value, Live | Static):
             value = Const(live[value.port], unsigned(8 * field.size)).value
             value -= (value >> 8 * field.size - 1 & field.signed) << 8 * field.size
         values[name] = value
@@ -116,7 +131,7 @@ def test_frame_encoder():
 def test_random_layouts(seed):
     print(f"seed {seed}")
     rng = random.Random(f"encoder {seed}")
-    widths = {}
+    widths, static = {}, set()
 
     def random_part(layout):
         values = {}
@@ -125,11 +140,16 @@ def test_random_layouts(seed):
             if field.name == "checksum":
                 values[field.name] = Checksum(rng.choice((0, rng.getrandbits(16))))
             elif choice < 0.5:
-                # A third of the live fields share a port with another one of the same width.
+                # A third of them share a port with another one of the same width.
                 twins = [port for port, width in widths.items() if width == 8 * field.size]
-                port = rng.choice(twins) if twins and rng.random() < 0.3 else f"live{len(widths)}"
-                widths[port] = 8 * field.size
-                values[field.name] = Live(port)
+                if twins and rng.random() < 0.3:
+                    port = rng.choice(twins)
+                else:
+                    port = f"port{len(widths)}"
+                    widths[port] = 8 * field.size
+                    if rng.random() < 0.5:
+                        static.add(port)
+                values[field.name] = Static(port) if port in static else Live(port)
             elif field.null is None or choice < 0.9:
                 values[field.name] = rng.randint(*field.range)
         return Part(layout, values)
@@ -141,12 +161,13 @@ def test_random_layouts(seed):
         if 3 * LANES <= sum(part.size for part in headers[1:]) <= 60:
             break
         widths.clear()
+        static.clear()
     common = [random_part(random_layout(rng, "common", multiple=LANES))]    # rows that bodies share
     bodies = {f"body{n}": [*(common if rng.random() < 0.7 else ()),
                            *(random_part(random_layout(rng, f"part{n}")) for _ in range(rng.randint(0, 2)))]
               for n in range(rng.randint(2, 5))}
     used = {name: {value.port for part in (*headers, *parts) for value in part.values.values()
-                   if isinstance(value, Live)} for name, parts in bodies.items()}
+                   if isinstance(value, Live | Static)} for name, parts in bodies.items()}
     rounds = [(name, {port: rng.choice((0, (1 << width) - 1, rng.getrandbits(width)))
                       for port, width in widths.items() if port in used[name]})
               for name in (*bodies, *rng.choices(list(bodies), k=3))]
@@ -175,7 +196,8 @@ def test_real_order_by_another_author():
     message = sbe.load("starbase_orders")["NewOrderRequest"]
     live = {"app_seq": header["sequenceNumber"], "last_processed": header["lastProcessedSeqNo"],
             "time_ns": header["sendTimeNs"], "price": round(order["price"] * 10**9)}
-    live |= {value.port: 0 for part in templates.HEADERS for value in part.values.values() if isinstance(value, Live)}
+    live |= {value.port: 0 for part in templates.HEADERS for value in part.values.values()
+             if isinstance(value, Live | Static)}
     encoder = FrameEncoder(templates.HEADERS, {"order": (
         Part(templates.STARBASE_HEADER, {
             "protocolId": templates.STARBASE_PROTOCOL_ID, "flags": 0, "messageLength": header["messageLength"],
@@ -207,6 +229,8 @@ HEADERS = [Part(LAYOUT, {"a": 1, "b": 2}), Part(CHECKED, {"sum": Checksum(), "re
     ([Part(LAYOUT, {"a": 65536, "b": 2})], r"field a holds 0\.\.65535, got 65536"),
     ([Part(LAYOUT, {"a": None, "b": 2})], r"field a is required, got None"),
     ([Part(LAYOUT, {"a": Live("x"), "b": Live("x")})], r"Thing\.b is 32 bits wide, port 'x' has 16 bits"),
+    ([Part(LAYOUT, {"a": Static("x"), "b": Static("x")})], r"Thing\.b is 32 bits wide, port 'x' has 16 bits"),
+    ([Part(LAYOUT, {"a": Live("x"), "b": Static("x")})], r"port 'x' is live here and static there"),
     ([Part(LAYOUT, {"a": Checksum(), "b": 2})], r"body body has a checksum, which only headers can have"),
 ])
 def test_refused_templates(parts, message):

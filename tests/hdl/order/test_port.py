@@ -8,6 +8,7 @@ import pytest
 from amaranth.back import verilog
 
 from hdl.control.registers import TICK_BITS
+from hdl.layout import net
 from hdl.order import timing
 from hdl.order.port import (
     FRAME_RX,
@@ -18,7 +19,9 @@ from hdl.order.port import (
     SESSION_TX,
     OrderPort,
 )
+from hdl.order.statics import WAIT_CYCLES
 from hdl.order.templates import CANCEL_SIZE, QUOTE_SIZE, STARBASE, STARBASE_HEADER
+from sim.golden.session import Connection, tcp_frame
 from tests.hdl.order.bench import (
     CONFIG,
     QUOTE,
@@ -83,12 +86,15 @@ class Model:
     def enable(self):
         self.up, self.pending = 1, 0
         self.epoch += 1
-        self.since_up = 0           # room is believed only some cycles after a hand-over
+        self.since_up = 0           # the connection is ours, and room is believed, only some cycles after a hand-over
         self.nxt = self.una = SEQ
         self.rcv, self.app, self.window = ACK, APP, CONFIG["init_peer_window"]
 
     def disable(self):
         self.up = self.pending = 0
+
+    def owned(self):
+        return self.up and self.since_up >= timing.SESSION_ENABLE_TO_OWNED
 
     def received(self, verdict, data, segment):
         """The frame is judged with the session as it is one cycle after the frame's end."""
@@ -98,10 +104,10 @@ class Model:
         elif verdict in ("frame", "closing"):
             self.count("order_rx_slow")
             self.to_host.append((FRAME_RX, data))
-            if verdict == "closing" and self.up:
+            if verdict == "closing" and self.owned():
                 self.count("session_lost")
                 return self.disable
-        elif verdict == "segment" and self.up:
+        elif verdict == "segment" and self.owned():
             return self.segment(data, *segment)
         return lambda: None
 
@@ -138,20 +144,23 @@ class Model:
     def run(self, cycles):
         script = self.script
         fires, hot_busy = script.get("fires", {}), script.get("hot_busy", ())
-        # Whose the frame is, is settled with its byte 48, one after the TCP flags.
+        # Whose the frame is, is settled with its byte 48, one after the TCP flags, if the connection was ours from its
+        # first byte on.
+        begins = {start + 8 + 1: frame for start, frame in script.get("rx", ())}
         settled_at = {start + 8 + 1 + 48: (eof_cycle(start, frame) + 1, frame) for start, frame in script.get("rx", ())}
         ends = {}
         host = list(script.get("host", ()))
         waiting, next_start, fetch_from, available, held = [], 0, 0, None, None
         edges, sequence = [0] * 4, [0] * 4
-        for cycle in range(cycles):
+        begun = {}
+        for cycle in range(min(UP, 0), cycles):
             for change in self.later.pop(cycle, ()):
                 change()
             self.since_up += 1
             edges = [*edges[1:], self.una + self.window & 0xFFFFFFFF]
             sequence = [*sequence[1:], self.nxt]
             credit = (edges[0] - sequence[1] + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
-            settled = self.up and self.since_up >= timing.SESSION_ENABLE_TO_READY - timing.SESSION_ENABLE_TO_UP + 1
+            settled = self.up and self.since_up >= timing.SESSION_ENABLE_TO_READY
             # The host's next packet.
             if available is None and held is None and host:
                 first, kind, data = host.pop(0)
@@ -191,9 +200,11 @@ class Model:
                     self.at(cycle + timing.SENT_AFTER_START, lambda n=len(data), e=self.epoch: self.advance(n, e))
                 if what in ("frame", "session"):
                     held, available, fetch_from = None, None, cycle + timing.HOST_RELEASE + size
+            if cycle in begins:
+                begun[begins[cycle]] = self.owned()
             if cycle in settled_at:
                 end, frame = settled_at[cycle]
-                ends[end] = classify(frame, True, self.up)
+                ends[end] = classify(frame, True, self.owned() and begun[frame])
             if cycle in ends:
                 self.at(cycle + 1, self.received(*ends[cycle]))
             if cycle in script.get("disable", ()):
@@ -321,9 +332,11 @@ def test_not_ready_without_session():
 
 
 def test_session_enable_to_ready():
-    log, _ = compare(40, enable=(11,), disable=(25,))
-    assert log.ready.index(True) == 11 + timing.SESSION_ENABLE_TO_READY
-    assert log.ready[26:] == [False] * 14
+    up = 11 + timing.SESSION_ENABLE_TO_READY
+    log, _ = compare(up + 40, enable=(11,), disable=(up + 10,))
+    assert log.ready.index(True) == up
+    assert log.ready[up:up + 11] == [True] * 11
+    assert log.ready[up + 11:] == [False] * 29
     assert (11 + timing.SESSION_ENABLE_TO_UP, "session_up", 1) in log.states
 
 
@@ -587,4 +600,151 @@ def test_header_bytes_by_hand():
 @pytest.mark.parametrize("offset", range(-3, 3))
 def test_hand_over_of_a_session_that_is_up(offset):
     """What starts before the new numbers stand has the old ones and leaves the new ones alone."""
-    compare(500, fires={30 + offset: ("ready", KIND_QUOTE, QUOTE), 40: ("ready", KIND_QUOTE, QUOTE)}, enable=(UP, 30))
+    compare(800, fires={30 + offset: ("ready", KIND_QUOTE, QUOTE), 40: ("ready", KIND_QUOTE, QUOTE)}, enable=(UP, 30))
+
+
+WIDTHS = {"local_mac": 48, "peer_mac": 48, "local_ip": 32, "peer_ip": 32, "local_port": 16, "peer_port": 16,
+          "window": 16, "mmp_group": 64, "smp_id": 64, "quote_flags": 8, "order_flags": 16}
+#: Every byte of it is another one.
+OTHER = {name: CONFIG[name] ^ (1 << width) - 1 for name, width in WIDTHS.items()} | {
+    "init_snd_nxt": 0x0123_4567, "init_rcv_nxt": 0x89AB_CDEF, "init_peer_window": 40000,
+    "init_app_seq": 0x7654_3210_FEDC}
+TO_WRITE = 4 * 32   # cycles in which all of them can be written
+
+
+def message_frame(config, message_, *, seq, ack):
+    """A message in its frame as the golden model has it, padded and with FCS."""
+    connection = Connection(**{name: config[name] for name in Connection.__dataclass_fields__})
+    return with_fcs(tcp_frame(connection, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, config["window"],
+                              net.TCP_PSH | net.TCP_ACK, message_))
+
+
+def from_peer(config, payload):
+    """A segment of the peer, with the first number that is expected."""
+    there = {"local": "peer", "peer": "local"}
+    connection = Connection(**{name: config[f"{there[side]}_{what}"] for name in Connection.__dataclass_fields__
+                               for side, what in [name.split("_")]})
+    return with_fcs(tcp_frame(connection, config["init_rcv_nxt"], config["init_snd_nxt"], 50000,
+                              net.TCP_PSH | net.TCP_ACK, payload))
+
+
+def hot_frames(log, config, fires, app_seq, seq, ack):
+    """Whether the frames that started with these (cycle, kind, quote) are as they have to be, one after the other."""
+    frames = dict(log.frames)
+    for cycle, kind, quote in fires:
+        make = quote_message if kind == KIND_QUOTE else cancel_message
+        data = make(quote, app_seq=app_seq, start=cycle, config={**CONFIG, **config})
+        assert frames[cycle + 1] == message_frame(config, data, seq=seq, ack=ack), f"frame started in {cycle}"
+        app_seq, seq = app_seq + 1, seq + len(data)
+
+
+def test_nothing_of_the_session_before_the_hand_over_is_complete():
+    """Quotes, messages and segments come in every part of it; the first quote leaves in the first legal cycle."""
+    rng = random.Random(16)
+    up = 20 + timing.SESSION_ENABLE_TO_READY
+    segment = peer_segment(payload=b"too early")
+    spacing = 8 + len(segment) + 12
+    rx = [(cycle, segment) for cycle in range(0, up, spacing)]
+    fires = dict.fromkeys(range(15, up, 7), (KIND_QUOTE, QUOTE)) | {up - 1: ("ready", KIND_QUOTE, QUOTE)}
+    log, model = compare(up + 600, enable=(20,), rx=rx, fires=fires,
+                         host=[(25, SESSION_TX, message(rng)), (25, FRAME_TX, rng.randbytes(60))])
+    assert model.frames[0][:2] == (up, "fire")
+    assert log.starts()[0] == up
+    early = [data for kind, data in model.to_host if kind == FRAME_RX]
+    owned = 20 + timing.SESSION_ENABLE_TO_OWNED
+    assert len(early) == sum(cycle + 9 < owned for cycle, _ in rx) > 3
+    # A segment whose first byte comes in the first cycle that counts is one of the session; a cycle sooner it is none.
+    for sooner in (0, 1):
+        log, model = compare(up + 400, enable=(20,), rx=[(owned - 9 - sooner, segment)])
+        assert [kind for kind, _ in model.to_host] == [FRAME_RX if sooner else SESSION_RX]
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_another_session_has_nothing_of_the_one_before(back):
+    """Every static byte is another one, whether or not the connection was given back in between."""
+    again = 500 + TO_WRITE
+    ready = again + timing.SESSION_ENABLE_TO_READY
+    fires = [(READY, KIND_QUOTE), (READY + 200, KIND_MASS_CANCEL), (ready, KIND_QUOTE), (ready + 200, KIND_MASS_CANCEL)]
+    log = run(ready + 400, fires={cycle: (kind, QUOTE) for cycle, kind in fires}, writes={500: OTHER},
+              disable=(490,) if back else (), enable=(UP, again))
+    assert log.starts() == [cycle for cycle, _ in fires]
+    hot_frames(log, CONFIG, [(*fire, QUOTE) for fire in fires[:2]], APP, SEQ, ACK)
+    hot_frames(log, OTHER, [(*fire, QUOTE) for fire in fires[2:]], OTHER["init_app_seq"], OTHER["init_snd_nxt"],
+               OTHER["init_rcv_nxt"])
+    old, new = log.frames[0][1], log.frames[2][1]
+    static = [*range(12), *range(26, 38), 48, 49, *range(54 + 48, 54 + 65)]
+    assert all(old[n] != new[n] for n in static)
+
+
+def test_another_session_receives_nothing_of_the_one_before():
+    """After a hand-over one byte of the old one is enough for the slow path, or for nobody if the address is wrong."""
+    looked_at = {"local_mac": 6, "peer_ip": 4, "local_ip": 4, "peer_port": 2, "local_port": 2}
+    spoilt = []
+    for name, size in looked_at.items():
+        for n in range(size):
+            mask = 0xFF << 8 * n
+            spoilt.append((name, {**OTHER, name: OTHER[name] & ~mask | CONFIG[name] & mask}))
+    again = 10 + TO_WRITE
+    cycle = again + timing.SESSION_ENABLE_TO_READY
+    rx = []
+    for config in [{**CONFIG, **OTHER}, *(config for _, config in spoilt), {**CONFIG}]:
+        frame = from_peer(config, b"hello")
+        rx.append((cycle, frame))
+        cycle += 8 + len(frame) + 12
+    log = run(cycle + 300, writes={10: OTHER}, enable=(UP, again), rx=rx)
+    assert [(kind, data) for _, kind, data in log.to_host] == [
+        (SESSION_RX, b"hello"), *((FRAME_RX, frame[:-4]) for (name, _), (_, frame) in zip(spoilt, rx[1:], strict=False)
+                                  if name != "local_mac")]
+    assert log.count("order_rx_frames") == len(rx)
+
+
+def test_registers_written_while_the_session_is_up_change_nothing_before_the_next_hand_over():
+    again = 900
+    ready = again + timing.SESSION_ENABLE_TO_READY
+    fires = [(200, KIND_QUOTE), (400, KIND_MASS_CANCEL), (ready, KIND_QUOTE)]
+    rx = [(600, from_peer(CONFIG, b"old")), (700, from_peer(OTHER, b"new")), (ready + 50, from_peer(OTHER, b"new"))]
+    log = run(ready + 400, fires={cycle: (kind, QUOTE) for cycle, kind in fires}, writes={10: OTHER},
+              enable=(UP, again), rx=rx)
+    hot_frames(log, CONFIG, [(*fire, QUOTE) for fire in fires[:2]], APP, SEQ, ACK)
+    hot_frames(log, OTHER, [(*fires[2], QUOTE)], OTHER["init_app_seq"], OTHER["init_snd_nxt"], OTHER["init_rcv_nxt"])
+    assert [(kind, data) for _, kind, data in log.to_host] == [(SESSION_RX, b"old"), (SESSION_RX, b"new")]
+
+
+@pytest.mark.parametrize("offset", [-170, -60, -50, -40, -20, -1, 0])
+def test_the_frame_under_way_at_a_hand_over_is_of_the_old_session(offset):
+    start, again = 400, 400 - offset
+    log = run(again + 700, fires={start: (KIND_QUOTE, QUOTE)}, writes={10: OTHER}, enable=(UP, again))
+    hot_frames(log, CONFIG, [(start, KIND_QUOTE, QUOTE)], APP, SEQ, ACK)
+    assert (log.final["snd_nxt"], log.final["app_seq"]) == (OTHER["init_snd_nxt"], OTHER["init_app_seq"])
+
+
+def test_host_frames_leave_during_a_hand_over():
+    """They are none of the session's, and neither wait for it nor spoil it."""
+    rng = random.Random(17)
+    again, frames = 300, [rng.randbytes(60) for _ in range(3)]
+    ready = again + timing.SESSION_ENABLE_TO_READY
+    log = run(ready + 300, writes={10: OTHER}, enable=(UP, again), fires={ready + 1: ("ready", KIND_QUOTE, QUOTE)},
+              host=[(again - 60, FRAME_TX, data) for data in frames])
+    *others, (first, _) = log.frames
+    assert [frame for _, frame in others] == [with_fcs(data) for data in frames]
+    assert sum(again + WAIT_CYCLES < cycle < ready - 30 for cycle, _ in others) > 1
+    hot_frames(log, OTHER, [(first - 1, KIND_QUOTE, QUOTE)], OTHER["init_app_seq"], OTHER["init_snd_nxt"],
+               OTHER["init_rcv_nxt"])
+
+
+def test_own_address_counts_for_the_slow_path_without_a_session():
+    """A new one from the copy on, which the write begins; while the session is up, from the next hand-over on."""
+    def to(mac):
+        return from_peer({**CONFIG, "local_mac": mac}, b"hello")
+
+    other = {"local_mac": OTHER["local_mac"]}
+    old, new = to(CONFIG["local_mac"]), to(OTHER["local_mac"])
+    done = 10 + 8 + timing.SESSION_ENABLE_TO_OWNED
+    log = run(done + 400, writes={10: other}, enable=(), rx=[(done, old), (done + 150, new)])
+    assert [data for _, _, data in log.to_host] == [new[:-4]]
+    assert (log.final["snd_nxt"], log.final["app_seq"], log.final["session_up"]) == (0, 0, 0)
+    log = run(done + 400, writes={10: other}, rx=[(done, old), (done + 150, new)])
+    assert [(kind, data) for _, kind, data in log.to_host] == [(SESSION_RX, b"hello")]
+    # Numbers of the session before stay as they are.
+    log = run(done + 400, writes={50: OTHER}, disable=(10,))
+    assert (log.final["snd_nxt"], log.final["rcv_nxt"], log.final["app_seq"]) == (SEQ, ACK, APP)

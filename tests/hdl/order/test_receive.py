@@ -10,10 +10,10 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
 from hdl.layout import net
-from hdl.order.receive import SegmentReceiver
+from hdl.order.receive import EXPECTED, SegmentReceiver
 from tests.hdl.order.bench import CONFIG, LOCAL_IP, LOCAL_MAC, PEER_IP, PEER_MAC, peer_segment, with_fcs
 
-CONNECTION = {name.removeprefix("connection."): value for name, value in CONFIG.items() if "." in name}
+CONNECTION = {name: CONFIG[name] for name in ("local_mac", "local_ip", "peer_ip", "local_port", "peer_port")}
 
 
 def classify(frame, ok, established=True):
@@ -52,8 +52,12 @@ def run(frames, *, established=True, gap=1):
     results = []
 
     async def testbench(ctx):
-        for name, value in CONNECTION.items():
-            ctx.set(getattr(dut.connection, name), value)
+        ctx.set(dut.fill, 1)
+        for each in EXPECTED:
+            ctx.set(dut.fill_position, each.position)
+            ctx.set(dut.fill_byte, CONNECTION[each.port] >> 8 * each.index & 0xFF)
+            await ctx.tick()
+        ctx.set(dut.fill, 0)
         ctx.set(dut.established, established)
         kept, ends, verdicts = bytearray(), [], []
 
@@ -81,8 +85,8 @@ def run(frames, *, established=True, gap=1):
             verdicts.append(cycle)
             kept.clear()
 
-        await ctx.tick()        # no receiver shows a byte in the cycle after reset
-        cycle = 1
+        await ctx.tick().repeat(2)
+        cycle = 2
         for frame, ok in frames:
             for n, byte in enumerate(frame):
                 ctx.set(dut.rx.valid, 1)
@@ -160,18 +164,18 @@ def slow_path_frames():
     eth = Ether(dst=LOCAL_MAC, src=PEER_MAC)
     ip = IP(src=PEER_IP, dst=LOCAL_IP)
     big = fragment(ip / UDP(sport=1, dport=2) / Raw(b"x" * 600), fragsize=400)
-    tcp = TCP(sport=CONFIG["connection.peer_port"], dport=CONFIG["connection.local_port"], flags="A")
+    tcp = TCP(sport=CONFIG["peer_port"], dport=CONFIG["local_port"], flags="A")
     return {
         "arp request": Ether(dst="ff:ff:ff:ff:ff:ff", src=PEER_MAC) / ARP(op=1, psrc=PEER_IP, pdst=LOCAL_IP),
         "arp reply": eth / ARP(op=2, psrc=PEER_IP, pdst=LOCAL_IP, hwsrc=PEER_MAC),
         "ping": eth / ip / ICMP(),
-        "udp": eth / ip / UDP(sport=CONFIG["connection.peer_port"], dport=CONFIG["connection.local_port"]),
+        "udp": eth / ip / UDP(sport=CONFIG["peer_port"], dport=CONFIG["local_port"]),
         "ip options": eth / IP(src=PEER_IP, dst=LOCAL_IP, options=[IPOption_RR()]) / tcp / Raw(b"hello"),
         "first fragment": eth / big[0],
         "last fragment": eth / big[1],
         "tcp fragment": eth / IP(src=PEER_IP, dst=LOCAL_IP, flags="MF") / tcp / Raw(b"hello"),
-        "other peer port": eth / ip / TCP(sport=4211, dport=CONFIG["connection.local_port"], flags="A"),
-        "other local port": eth / ip / TCP(sport=CONFIG["connection.peer_port"], dport=49320, flags="A"),
+        "other peer port": eth / ip / TCP(sport=4211, dport=CONFIG["local_port"], flags="A"),
+        "other local port": eth / ip / TCP(sport=CONFIG["peer_port"], dport=49320, flags="A"),
         "other peer": eth / IP(src="192.168.200.8", dst=LOCAL_IP) / tcp,
         "other local address": eth / IP(src=PEER_IP, dst="10.77.3.3") / tcp,
         "tagged": eth / Dot1Q(vlan=7) / ip / tcp / Raw(b"hello"),
