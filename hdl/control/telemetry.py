@@ -134,39 +134,35 @@ class Telemetry(wiring.Component):
                            for what in ("waiting", "chosen"))
         done, taken = Signal(), Signal()    # the record that was chosen is dealt with; `missing` is taken
         losses = []
-        upcoming, decision = (Signal(DECISION, name=name, reset_less=True) for name in ("upcoming", "decision"))
+        # A decision that begins to be stored makes place for the next one at once: what is told early of it is taken in
+        # the cycle after, and the later words of the next one go to another row of their memories.
+        early = Signal(DECISION, name="early", reset_less=True)
+        row, stored_row = Signal(), Signal(init=1)      # of what is taken in, and of what is being stored
         stamps, values, begins = {}, {}, Signal()
         with m.If(~waiting["decision"]):
-            m.d.sync += [waiting["decision"].eq(self.decision_valid), upcoming.eq(self.decision)]
+            m.d.sync += [waiting["decision"].eq(self.decision_valid), early.eq(self.decision)]
         with m.If(begins & chosen["decision"]):
-            m.d.sync += waiting["decision"].eq(0)
+            m.d.sync += [waiting["decision"].eq(0), row.eq(stored_row), stored_row.eq(row)]
         losses.append(self.decision_valid & waiting["decision"])
-        now = Signal(STAMP)                 # the cycle before
-        m.d.sync += now.eq(self.cycle)
-        state = Signal(8)
-        happens = {}
+        state, held = Signal(8, reset_less=True), {}    # what is held waits a cycle later
         for kind in kinds[1:]:
-            stamps[kind] = Signal(STAMP, name=f"{kind.lower()}_stamp")
             if kind == _OVERFLOW:
-                with m.If(~chosen[kind]):
-                    m.d.sync += stamps[kind].eq(self.cycle)
                 continue
             source = self.mass_cancel if kind == "mass_cancel" else getattr(self.events, kind.lower())
-            offered, values[kind] = (Signal(32, name=f"{kind.lower()}_{what}") for what in ("offered", "data"))
-            happens[kind] = Signal(name=f"{kind.lower()}_happens")
-            m.d.sync += [happens[kind].eq(source.strobe), offered.eq(source.data)]
-            with m.If(~waiting[kind]):
-                m.d.sync += [waiting[kind].eq(happens[kind]), values[kind].eq(offered), stamps[kind].eq(now)]
+            stamps[kind], values[kind] = (Signal(width, name=f"{kind.lower()}_{what}", reset_less=True)
+                                          for width, what in ((STAMP, "stamp"), (32, "data")))
+            held[kind] = Signal(name=f"{kind.lower()}_held")
+            m.d.sync += waiting[kind].eq(held[kind])
+            with m.If(~held[kind]):
+                m.d.sync += [held[kind].eq(source.strobe), values[kind].eq(source.data), stamps[kind].eq(self.cycle)]
             with m.If(done & chosen[kind]):
-                m.d.sync += waiting[kind].eq(0)
-            losses.append(happens[kind] & waiting[kind])
-        offered_state = Signal(8)
-        m.d.sync += offered_state.eq(self.mass_cancel_state)
-        with m.If(~waiting["mass_cancel"]):
-            m.d.sync += state.eq(offered_state)
+                m.d.sync += [held[kind].eq(0), waiting[kind].eq(0)]
+            losses.append(source.strobe & held[kind])
+        with m.If(~held["mass_cancel"]):
+            m.d.sync += state.eq(self.mass_cancel_state)
         cancel_first = Signal()     # it happened before the decision
         with m.If(self.decision_valid & ~waiting["decision"]):
-            m.d.sync += cancel_first.eq(waiting["mass_cancel"] | happens["mass_cancel"])
+            m.d.sync += cancel_first.eq(held["mass_cancel"])
 
         # Which one is next.
         free, drops = Signal(init=1), Signal()
@@ -192,7 +188,7 @@ class Telemetry(wiring.Component):
         with m.If(free):
             m.d.sync += [
                 *(chosen[kind].eq(picks[kind]) for kind in kinds),
-                is_event.eq(~before), decision.eq(upcoming),
+                is_event.eq(~before),
                 free.eq(~picked), turns[0].eq(picked & room), drops.eq(picked & ~room),
             ]
         m.d.sync += resting.eq(done)
@@ -203,17 +199,18 @@ class Telemetry(wiring.Component):
 
         # Numbers and losses.
         lost, sequence, missing = Signal(range(len(kinds) + 1)), Signal(32), Signal(32)
-        lost_now = Signal(len(losses) + 1)
+        lost_now, numbers = Signal(len(losses) + 1), Signal(range(len(kinds) + 2))
         m.d.sync += [lost_now.eq(Cat(*losses, drops)), lost.eq(sum(lost_now)), self.lost.eq(lost.any()),
-                     sequence.eq(sequence + (lost + turns[0])),
-                     missing.eq(Mux(taken, 0, missing) + lost)]
+                     numbers.eq(lost + turns[0]), sequence.eq(sequence + numbers), missing.eq(missing + lost)]
         m.d.comb += taken.eq(turns[2] & chosen[_OVERFLOW])
+        with m.If(taken):
+            m.d.sync += missing.eq(lost)
         with m.If(lost.any()):
             m.d.sync += waiting[_OVERFLOW].eq(1)
         with m.Elif(taken):
             m.d.sync += waiting[_OVERFLOW].eq(0)
 
-        # Each word has a register that is 0 but in its turn.
+        # Each source of a word is 0 but in the cycle after its turn.
         parts = []
 
         def part(turn, value, width=WORD):
@@ -227,52 +224,53 @@ class Telemetry(wiring.Component):
             return place
 
         of_decision, of_cancel = chosen["decision"], chosen["mass_cancel"]
-        of_both, sent, direct = Signal(), Signal(), decision.flags[_DIRECT]
-        m.d.comb += [of_both.eq(~is_event),
-                     sent.eq(of_decision & Cat(decision.outcome == _OUTCOMES[name] for name in _FRAME).any())]
-        part(turns[0], sequence)
-        at = place("outcome")
-        assert [_DECISION[name].offset - 4 * at for name in ("outcome", "instrument", "flags", "state")] == [*range(4)]
-        part(turns[at] & of_decision, Cat(decision.outcome, decision.instrument, decision.flags, decision.state))
-        part(turns[at] & of_cancel, Cat(
+        of_both, direct, has_frame, unsent = Signal(), Signal(), Signal(), Signal()
+        sent = of_decision & Cat(early.outcome == _OUTCOMES[name] for name in _FRAME).any()
+        m.d.comb += of_both.eq(~is_event)
+        with m.If(turns[1]):
+            m.d.sync += [has_frame.eq(sent | of_cancel), unsent.eq(~sent), direct.eq(early.flags[_DIRECT])]
+        parts.append(Mux(turns[1], sequence, 0))    # it counts the record a cycle late
+        assert [place(name) for name in ("outcome", "reasons")] == [1, 2]
+        assert [_DECISION[name].offset - 4 for name in ("outcome", "instrument", "flags", "state")] == [*range(4)]
+        part(turns[1] & of_decision, Cat(early.outcome, early.instrument, early.flags, early.state))
+        part(turns[1] & of_cancel, Cat(
             Const(_OUTCOMES["MASS_CANCEL"], 8), Const(MASS_CANCEL_INSTRUMENT, 8), Const(0, 8), state))
+        reasons, reasons_shown = (Signal(32, name=name, reset_less=True) for name in ("reasons", "reasons_shown"))
+        m.d.sync += [reasons.eq(Mux(turns[1] & of_decision, early.reasons, 0)), reasons_shown.eq(reasons)]
+        parts.append(reasons_shown)
         for half in range(2):
-            part(turns[place("quoteId") + half] & (sent | of_cancel), self.quote_id.word_select(half, WORD))
-        part(turns[place("feedSeq")] & of_cancel, values["mass_cancel"])
-        told = {"sequence", "outcome", "instrument", "flags", "state", "quoteId", "triggerCycle", "fireCycle"}
+            part(turns[place("quoteId") + half] & has_frame, self.quote_id.word_select(half, WORD))
+        above = ("sequence", "outcome", "instrument", "flags", "state", "reasons", "quoteId")
         for name in _DECISION.fields:
-            if name not in told:
-                part(turns[place(name)] & (sent if name in _SENT_ONLY else of_decision), decision[name])
+            if name not in (*above, "triggerCycle", "fireCycle"):
+                parts.append(self._elaborate_rows(
+                    m, name, self.decision[name], ~waiting["decision"], row,
+                    Cat(stored_row, turns[place(name) - 1], unsent if name in _SENT_ONLY else of_cancel)))
         part(turns[1] & is_event, reduce(or_, (Mux(chosen[name], _CODES[name], 0) for name in names)), 8)
-        part(taken, missing)
+        part(turns[place("feedSeq")] & of_cancel, values["mass_cancel"])
         for name in names:
-            if name != _OVERFLOW:
-                part(turns[2] & chosen[name], values[name])
+            part(turns[2] & chosen[name], missing if name == _OVERFLOW else values[name])
 
-        # Cycles: the stamps of their turns, a cycle before them. The rest of a cycle is that of the present one, or of
-        # the period before it.
-        high, high_before = self.cycle[STAMP:], Signal(64 - STAMP)
-        with m.If(self.cycle[:STAMP] == 1 << (STAMP - 1)):
-            m.d.sync += high_before.eq(high)
-        clocks = []
-
-        def clock(turn, stamp):
-            shown = Signal(STAMP, name=f"clock_{len(clocks)}", reset_less=True)
-            m.d.sync += shown.eq(Mux(turn, stamp, 0))
-            clocks.append(shown)
-
+        # Cycles: a stamp, and above it what stood there when the half of a period began in which it falls; that is kept
+        # for the last two halves.
         fires, triggers = place("fireCycle"), place("triggerCycle")
-        clock((turns[fires - 1] | turns[fires]) & of_decision, decision.fireCycle)
-        clock((turns[triggers - 1] | turns[triggers]) & of_decision & direct, decision.triggerCycle)
-        clock((turns[fires - 1] | turns[fires]) & of_cancel, stamps["mass_cancel"])
-        for name in names:
-            clock((turns[2] | turns[3]) & chosen[name], stamps[name])
-        stamp = Signal(STAMP)
-        m.d.comb += stamp.eq(reduce(or_, clocks))
-        whole = Cat(stamp, Mux(stamp[-1] & ~self.cycle[STAMP - 1], high_before, high))
-        for half in range(2):
-            part((turns[triggers + half] & of_decision & direct) | (turns[fires + half] & of_both)
-                 | (turns[3 + half] & is_event), whole.word_select(half, WORD))
+        stamp, fired = (Signal(STAMP, name=name, reset_less=True) for name in ("stamp", "fired"))
+        with m.If(turns[1]):
+            m.d.sync += fired.eq(early.fireCycle)
+        with m.If(turns[1] | turns[fires - 2]):
+            m.d.sync += stamp.eq(reduce(or_, (Mux(chosen[kind], value, 0) for kind, value in (
+                ("decision", Mux(turns[1], early.triggerCycle[:STAMP], fired)), (_OVERFLOW, self.cycle[:STAMP]),
+                *stamps.items()))))
+        half_begins, low_next, high_next = Signal(), Signal(), Signal()     # half of a period; halves of a cycle
+        m.d.comb += [half_begins.eq(self.cycle[:STAMP - 1] == 0),
+                     low_next.eq((turns[2] & is_event) | (turns[triggers - 1] & of_decision & direct)
+                                 | (turns[fires - 1] & of_both))]
+        m.d.sync += high_next.eq(low_next)
+        part(high_next, stamp, STAMP)
+        for half, (turn, bits) in enumerate(((low_next, self.cycle[STAMP:WORD]), (high_next, self.cycle[WORD:]))):
+            parts.append(self._elaborate_rows(
+                m, f"cycle_{half}", bits << STAMP if half == 0 else bits, half_begins, self.cycle[STAMP - 1],
+                Cat(stamp[-1], turn)))
 
         # A word goes to the memory a cycle after it was put together.
         stores, ends, short, kind = Signal(), Signal(), Signal(), Signal()
@@ -284,24 +282,41 @@ class Telemetry(wiring.Component):
             m.d.sync += write.addr.eq(write.addr + 1)
         return m
 
+    def _elaborate_rows(self, m, name, word, take, row, address):
+        """A memory of two rows, of which ``row`` takes in ``word`` while ``take``. Returns a word of two cycles before.
+
+        ``address`` is the row, a bit that is 1 in the word's turn, and perhaps one that is 0 if it is to be told. Where
+        nothing is ever written the memory is 0, so that a word needs no register, and no logic but an OR. The row that
+        is read in its turn must not be one that takes in.
+        """
+        m.submodules[name] = memory = Memory(shape=WORD, depth=1 << len(address), init=[], attrs=BLOCK)
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        fetched, shown = (Signal(WORD, name=f"{name}_{what}", reset_less=True) for what in ("fetched", "shown"))
+        m.d.comb += [write.en.eq(take), write.addr.eq(Cat(row, 1)), write.data.eq(word), read.addr.eq(address)]
+        m.d.sync += [fetched.eq(read.data), shown.eq(fetched)]
+        return shown
+
     def _elaborate_memory(self, m, words):
         """The memory and what comes out of it. Returns its write port, and whether there is room for a record.
 
         Beside a word stand three bits: it is of an event, the record's last one, and has one byte only.
         """
-        size = 1 << (self.depth * words + 2).bit_length()
+        spare = 32      # a record, four words by which the one before may lack, and one that does not count any more
+        assert words + 5 <= spare
+        size = 1 << (self.depth * words + spare).bit_length()
         m.submodules.records = records = Memory(shape=WORD + 3, depth=size, init=[], attrs=BLOCK)
         write, read = records.write_port(), records.read_port(domain="comb")
         used = Signal(range(size + 1))              # words in the memory
         room, fetch, some = Signal(), Signal(), Signal()
+        with m.If(write.en ^ fetch):
+            m.d.sync += used.eq(used + Mux(fetch, -1, 1))
         m.d.sync += [
-            used.eq(used + write.en - fetch),
             some.eq(used != 0),     # nothing is fetched in two cycles running: there still is one
-            # It may lack four words by then, the last ones of the record before.
-            room.eq(used <= size - words - 4),
+            room.eq(used < size - spare),
         ]
 
-        # One word is shown, a byte at a time, and the next one is fetched meanwhile.
+        # One word is shown, a byte at a time, and the next one is fetched meanwhile. Its address holds still until its
+        # turn, so that the registers behind the memory need no enable, and go into it.
         fetched, waits = Signal(), Signal()         # from the memory; in `upcoming`
         word, upcoming, current = (Signal(WORD + 3, name=name, reset_less=True)
                                    for name in ("word", "upcoming", "current"))
@@ -317,16 +332,14 @@ class Telemetry(wiring.Component):
             self.o_length.eq(Mux(is_event, _EVENT.block_length, _DECISION.block_length)),
             done.eq((bytes_left == 0) | (self.o.ready & (bytes_left == 1))),
         ]
-        m.d.sync += fetched.eq(fetch)
-        with m.If(fetch):
-            m.d.sync += [read.addr.eq(read.addr + 1), word.eq(read.data)]
-        with m.If(fetched):     # block memory is slow: no time for anything in between
-            m.d.sync += [upcoming.eq(word), waits.eq(1)]
+        m.d.sync += [fetched.eq(fetch), word.eq(read.data), upcoming.eq(word)]
+        with m.If(fetched):
+            m.d.sync += waits.eq(1)
         with m.If(done):
             with m.If(waits):
-                m.d.sync += waits.eq(0)
+                m.d.sync += [waits.eq(0), read.addr.eq(read.addr + 1)]
             m.d.sync += [current.eq(upcoming),
                          bytes_left.eq(Mux(waits, Mux(upcoming[-1], 1, WORD // 8), 0))]
         with m.Elif(self.o.ready):
-            m.d.sync += [current[:WORD].eq(current[8:WORD]), bytes_left.eq(bytes_left - 1)]
+            m.d.sync += [current[:WORD - 8].eq(current[8:WORD]), bytes_left.eq(bytes_left - 1)]
         return write, room

@@ -136,6 +136,27 @@ def test_every_field_and_latency():
     assert began == 1 + 11
 
 
+@pytest.mark.parametrize("between", [3, 4, 12, 18, 22, 23])
+def test_a_decision_that_waits_leaves_the_one_before_alone(between):
+    """In none of their fields, whatever is told of either, and with the values of neither held for longer."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for first in OUTCOMES["SENT"], OUTCOMES["HELD"]:
+        pair = [random_decision(rng) | {"outcome": outcome, "flags": flags}
+                for outcome, flags in ((first, DIRECT), (OUTCOMES["SENT"] + OUTCOMES["HELD"] - first, 0))]
+        noise = [random_decision(rng) for _ in range(2)]
+        stimulus = [{} for _ in range(110 + between)]
+        stimulus[110:112] = {"decision": pair[0]}, {"decision": noise[0]}      # which is lost
+        stimulus += [{"decision": pair[1]}, {"decision": noise[1]}]
+        records, lost = run(stimulus)
+        decisions = [values for name, values, _ in records if name == "Decision"]
+        for values, decision, at in zip(decisions, pair, (110, 110 + between), strict=True):
+            del values["sequence"]
+            assert values == told(decision, at)
+        assert lost == 2
+
+
 def test_every_event_has_its_code_data_and_cycle():
     names = KINDS
     stimulus = [{name: 1000 + n} for n, name in enumerate(names)] + [{}] * 60 + [dict.fromkeys(names, 7)]
