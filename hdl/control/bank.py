@@ -362,7 +362,7 @@ class RegisterBank(wiring.Component):
 
         # Values that the core supplies. Each goes through a register that is 0 unless it is asked for.
         parts = []
-        latched, highs, latches = Signal(32), [], []
+        latched, highs, latches, tells_latched = Signal(32), [], [], []
         for register, value in self._supplied():
             _, half = _half(register)
             chosen = Signal(name=f"{register.name}_chosen")
@@ -371,11 +371,14 @@ class RegisterBank(wiring.Component):
                 highs.append(Mux(chosen, value[32:], 0))
                 latches.append(chosen)
             if register.access == "ro" and half == 1:
-                value = latched
+                tells_latched.append(chosen)
+                continue
             parts.append(Signal(min(len(value), 32), name=f"{register.name}_shown", reset_less=True))
             m.d.sync += parts[-1].eq(Mux(chosen, value, 0))
         with m.If(Cat(latches).any()):
             m.d.sync += latched.eq(reduce(or_, highs))
+        parts.append(Signal(32, name="latched_shown", reset_less=True))
+        m.d.sync += parts[-1].eq(Mux(Cat(tells_latched).any(), latched, 0))
         supplied = Signal(32, reset_less=True)
         with m.If(passed[3]):
             m.d.sync += supplied.eq(reduce(or_, parts))
