@@ -9,7 +9,7 @@ from hdl.control.bank import RegisterBank
 from hdl.control.ethernet_link import EthernetLink
 from hdl.control.link import Link
 from hdl.control.probe import LatencyProbe
-from hdl.control.registers import GATES, PARAM_BY_NAME
+from hdl.control.registers import BY_NAME, GATES, PARAM_BY_NAME
 from hdl.control.telemetry import Telemetry
 from hdl.layout import net, sbe
 from hdl.mac.rx import MacRx
@@ -82,6 +82,10 @@ class Core(wiring.Component):
         with m.Else():
             m.d.sync += [low.eq(low + 8), high.eq(high + wraps), wraps.eq(low[4:].all() & ~low[3])]
 
+        session_enabled = Signal()      # with `bank.write.session_enable`, of a 1: it has a long way to go
+        m.d.sync += session_enabled.eq(
+            bank.bus.we & (bank.bus.addr == BY_NAME["session_enable"].address) & bank.bus.data[0])
+
         # ------------------------------------------------------------------ the way of a packet
         m.d.comb += [feed_mac.rxd.eq(self.feed_rxd), feed_mac.rx_dv.eq(self.feed_rx_dv),
                      feed_mac.rx_er.eq(self.feed_rx_er), verify.hold.eq(bank.rw.feed_mode)]
@@ -97,7 +101,7 @@ class Core(wiring.Component):
             path.quote_id.eq(order.quote_id),
             path.ready.eq(order.ready), path.session_up.eq(order.status.session_up),
             path.session_lost.eq(order.session_lost),
-            path.session_enabled.eq(bank.write.session_enable & bank.bus.data[0]),
+            path.session_enabled.eq(session_enabled),
             order.rxd.eq(self.order_rxd), order.rx_dv.eq(self.order_rx_dv), order.rx_er.eq(self.order_rx_er),
             self.order_txd.eq(order.txd), self.order_tx_en.eq(order.tx_en), self.order_tx_er.eq(order.tx_er),
             probe.fire.eq(path.direct_quote), probe.tx_en.eq(order.tx_en),

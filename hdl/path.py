@@ -255,7 +255,7 @@ class TickPath(wiring.Component):
         trigger, quotes, fired = Signal(), Signal(), Signal()
         cancels, mass_cancel = Signal(), Signal()
         m.d.comb += [
-            may.eq(~hold & state.trading & state.heartbeat_ok & ~control.kill_pin & ~scheduler.fouled),
+            may.eq(~hold & state.trading & ~state.silent & ~control.kill_pin & ~scheduler.fouled),
             go.eq(may & self.ready & ~exposure.clearing),
             quotes.eq(may & ((primed & leaves(verdict)) | (scheduler.due & leaves(in_background)))),
             fired.eq(quotes & self.ready),

@@ -22,6 +22,7 @@ class TradingState(wiring.Component):
     state : out(2), halt_cause : out(8), halt_nonce : out(32).
     trading : out(1) ACTIVE or REDUCING. A flip-flop.
     heartbeat_ok : out(1) G1: a heartbeat has been seen and is younger than a limit that is not zero. A flip-flop.
+    silent : out(1) it is 0, from a flip-flop of its own: the trigger byte's way begins there, and is the longest.
     armed, reduced : out(1) strobes: trading begins; from now on positions are only reduced.
     arm_refused : out(1) strobe: the session is not up or just being lost, the feed is lost, the magic is wrong, or the
         state is not DISARMED.
@@ -46,7 +47,8 @@ class TradingState(wiring.Component):
             "arm": In(1), "disarm": In(1), "reduce": In(1), "kill": In(1), "clear_halt": In(1), "data": In(32),
             "heartbeat": In(1), "deadman_cycles": In(32), "kill_pin": In(1), "session_up": In(1),
             "session_lost": In(1), "feed_lost": In(1), "state": Out(2), "halt_cause": Out(8), "halt_nonce": Out(32),
-            "trading": Out(1), "heartbeat_ok": Out(1), "armed": Out(1), "reduced": Out(1), "arm_refused": Out(1),
+            "trading": Out(1), "heartbeat_ok": Out(1), "silent": Out(1, init=1),
+            "armed": Out(1), "reduced": Out(1), "arm_refused": Out(1),
             "stopped": Out(1), "cleared": Out(1), "changed": Out(1)})
 
     def elaborate(self, platform):
@@ -67,10 +69,11 @@ class TradingState(wiring.Component):
             m.d.sync += age.eq(2)
         alive = Signal()
         m.d.comb += [sooner.eq(self.deadman_cycles > 1), later.eq(age < self.deadman_cycles)]
+        beats = Signal()
+        m.d.comb += beats.eq(Mux(counts, sooner, alive & later))
+        m.d.sync += [self.heartbeat_ok.eq(beats), self.silent.eq(~beats)]
         with m.If(counts):
-            m.d.sync += [alive.eq(1), self.heartbeat_ok.eq(sooner)]
-        with m.Else():
-            m.d.sync += self.heartbeat_ok.eq(alive & later)
+            m.d.sync += alive.eq(1)
 
         causes = Signal(8)
         m.d.comb += [

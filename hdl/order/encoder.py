@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.layout.fields import LayoutError
 
-__all__ = ["LANES", "PLAY_LATENCY", "Checksum", "FrameEncoder", "Live", "Part", "Place", "Static"]
+__all__ = ["LANES", "PLAY_LATENCY", "Checksum", "FrameEncoder", "Live", "Part", "Place", "Static", "Stored"]
 
 LANES = 4               #: bytes assembled per clock
 PLAY_LATENCY = 2        #: cycles from a position to its byte
@@ -45,8 +45,18 @@ class Static:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Value of a field that comes from outside by rows, as the template does, and may be another one in every frame.
+
+    Several layout fields may name one port; they must have the same width.
+    """
+
+    port: str
+
+
+@dataclass(frozen=True)
 class Place:
-    """Where a byte of a static value belongs.
+    """Where a byte of a static or stored value belongs.
 
     Parameters
     ----------
@@ -95,11 +105,11 @@ class Part:
 
 @dataclass(frozen=True)
 class _Byte:
-    """Byte ``index`` (0 is the least significant) of a live or a static value; of the sum if ``port`` is empty."""
+    """Byte ``index`` (0 is the least significant) of a value of this kind; of the sum if ``port`` is empty."""
 
     port: str
     index: int
-    static: bool = False
+    kind: type = Live
 
 
 class FrameEncoder(wiring.Component):
@@ -145,7 +155,11 @@ class FrameEncoder(wiring.Component):
     template : In(32)
         The row of the cycle before. It may come from the output of a block memory: one gate and a register follow.
     row : Out(32)
-        What was put together: while no frame is assembled, ``template`` of the cycle before.
+        What was put together: while no frame is assembled, ``template`` of the cycle before, if ``stored`` is 0 then.
+    stored : In(32)
+        Bytes of stored values for the row that ``template`` is for, 0 elsewhere. From a register.
+    busy : Out(1)
+        A frame is being assembled. A register.
 
     Attributes
     ----------
@@ -153,6 +167,8 @@ class FrameEncoder(wiring.Component):
         What the template has to be at first: constants, and 0 where other bytes go.
     places : list of Place
         Where the bytes of static values go.
+    stored_places : list of Place
+        Where the bytes of stored values go.
     header_size : int
         Bytes of the headers.
     sizes : dict
@@ -162,13 +178,13 @@ class FrameEncoder(wiring.Component):
     ------
     LayoutError
         A value for a field that the layout does not have, a required field without one, an integer that does not fit,
-        one port for fields of different widths, or for live and static ones, or a checksum outside the headers.
+        one port for fields of different widths, or for different kinds, or a checksum outside the headers.
     ValueError
         Headers that are not whole rows or too short, or a frame that is longer than its memory.
     """
 
     def __init__(self, headers, bodies):
-        live, static = {}, {}
+        ports = {Live: {}, Static: {}, Stored: {}}
         self.header_size = sum(part.size for part in headers)
         self.sizes = {name: sum(part.size for part in parts) for name, parts in bodies.items()}
         self._pad = -self.header_size % LANES
@@ -176,7 +192,7 @@ class FrameEncoder(wiring.Component):
         # Rows in which a checksum counts as its seed; they are written again, with the checksum, when it is known.
         head, checksums, ends = [0] * self._pad, [], []
         for part in headers:
-            bytes_, late = _place(part, live, static)
+            bytes_, late = _place(part, ports)
             if late is not None:
                 checksums.append((len(head) // LANES, len(head) + late, len(headers) - 1 == len(ends)))
             head += bytes_
@@ -196,7 +212,7 @@ class FrameEncoder(wiring.Component):
             self._late.append((at // LANES, tuple(row), covers_body, end // LANES - 1))
         self._bodies = {}
         for name, parts in bodies.items():
-            placed = [_place(part, live, static) for part in parts]
+            placed = [_place(part, ports) for part in parts]
             if any(late is not None for _, late in placed):
                 raise LayoutError(f"body {name} has a checksum, which only headers can have")
             self._bodies[name] = _rows([source for bytes_, _ in placed for source in bytes_])
@@ -219,19 +235,22 @@ class FrameEncoder(wiring.Component):
         self._final_at_row = len(template)
         template += [content for _, content in self._final]
         self.rows = [tuple(0 if isinstance(source, _Byte) else source for source in row) for row in template]
-        self.places = [Place(source.port, source.index, n, lane) for n, row in enumerate(template)
-                       for lane, source in enumerate(row) if _is_static(source)]
+        self.places, self.stored_places = (
+            [Place(source.port, source.index, n, lane) for n, row in enumerate(template)
+             for lane, source in enumerate(row) if _is(kind, source)] for kind in (Static, Stored))
         if max(self.steps(name) for name in bodies) > ROWS:
             raise ValueError(f"bodies of {self.sizes} bytes are too long for {ROWS} steps")
         super().__init__({
             "start": In(1),
             "body": In(range(len(bodies))),
-            "fields": In(data.StructLayout(live)),
+            "fields": In(data.StructLayout(ports[Live])),
             "position": In(range(ROWS * LANES)),
             "byte": Out(8),
             "template_row": Out(range(len(template))),
             "template": In(8 * LANES),
             "row": Out(8 * LANES),
+            "stored": In(8 * LANES),
+            "busy": Out(1),
         })
 
     def _final_at(self, body):
@@ -250,9 +269,9 @@ class FrameEncoder(wiring.Component):
         ]
 
     def read_after_start(self, body, port):
-        """Cycles from ``start`` to the first one in which live value ``port`` is read for this body."""
+        """Cycles from ``start`` to the first one in which live or stored value ``port`` is read for this body."""
         return 1 + min(step for step, _, row in self._schedule(body)
-                       if any(_is_live(source) and source.port == port for source in row))
+                       if any((_is(Live, source) or _is(Stored, source)) and source.port == port for source in row))
 
     def lead(self, body):
         """Cycles from ``start`` to the first one in which byte 0 of a frame with this body may be asked for."""
@@ -269,7 +288,7 @@ class FrameEncoder(wiring.Component):
             steps = [Signal(name=f"{name}_{n}") for n in range(len(rows))]
             for row, earlier, step in zip(rows, [entry, *steps], steps, strict=False):
                 m.d.sync += step.eq(earlier)
-                chosen = tuple(source if _is_live(source) else 0 for source in row or ())
+                chosen = tuple(source if _is(Live, source) else 0 for source in row or ())
                 if any(chosen):
                     before.setdefault(chosen, []).append((earlier, step))
             return steps
@@ -312,12 +331,12 @@ class FrameEncoder(wiring.Component):
         collected = [Signal(8 * LANES, name=f"collected_{n}") for n in range(GROUPS)]
         row = self.row
         m.d.sync += [signal.eq(group) for signal, group in zip(collected, groups, strict=True)]
-        m.d.sync += row.eq(reduce(or_, collected) | self.template)
+        m.d.sync += row.eq(reduce(or_, collected) | self.template | self.stored)
 
         # Rows are written one after another but those with the checksums. What is written while the sum of the headers
         # is awaited is written again, and what is written after the body does no harm.
         first_row = ROWS - len(self._head)
-        running, count, address = Signal(), Signal(range(ROWS)), Signal(range(ROWS))
+        running, count, address = self.busy, Signal(range(ROWS)), Signal(range(ROWS))
         late_1 = {n: Signal(name=f"late_{n}") for n in late}
         hold, write_1, write_2, late_2 = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [signal.eq(late[n]) for n, signal in late_1.items()]
@@ -372,17 +391,13 @@ class FrameEncoder(wiring.Component):
         return (self.fields[source.port] if source.port else checksum).word_select(source.index, 8)
 
 
-def _is_live(source):
-    return isinstance(source, _Byte) and not source.static
+def _is(kind, source):
+    return isinstance(source, _Byte) and source.kind is kind
 
 
-def _is_static(source):
-    return isinstance(source, _Byte) and source.static
-
-
-def _place(part, live, static):
-    """Where each byte of a part comes from, and the offset of its checksum or None; adds its ports to ``live`` and
-    ``static``."""
+def _place(part, ports):
+    """Where each byte of a part comes from, and the offset of its checksum or None; adds its ports to those of their
+    kinds."""
     fields, owner = part.layout.fields, part.layout.name
     for name in part.values:
         if name not in fields:
@@ -403,14 +418,16 @@ def _place(part, live, static):
             raise LayoutError(f"{owner}.{field.name} is required and has no value")
         if isinstance(value, Checksum):
             late, value = field.offset, value.seed
-        if isinstance(value, Live | Static):
-            width, (ports, others) = 8 * field.size, (live, static) if isinstance(value, Live) else (static, live)
-            if value.port in others:
-                raise LayoutError(f"{owner}.{field.name}: port {value.port!r} is live here and static there")
-            if ports.setdefault(value.port, width) != width:
+        if isinstance(value, Live | Static | Stored):
+            kind, width = type(value), 8 * field.size
+            for other, its in ports.items():
+                if other is not kind and value.port in its:
+                    raise LayoutError(f"{owner}.{field.name}: port {value.port!r} is {kind.__name__.lower()} here and "
+                                      f"{other.__name__.lower()} there")
+            if ports[kind].setdefault(value.port, width) != width:
                 raise LayoutError(f"{owner}.{field.name} is {width} bits wide, port {value.port!r} has "
-                                  f"{ports[value.port]} bits from another field")
-            sources = [_Byte(value.port, n, ports is static) for n in range(field.size)]
+                                  f"{ports[kind][value.port]} bits from another field")
+            sources = [_Byte(value.port, n, kind) for n in range(field.size)]
             if field.byteorder == "big":
                 sources.reverse()
         else:

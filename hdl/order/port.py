@@ -23,6 +23,7 @@ from hdl.order.receive import EXPECTED, SegmentReceiver
 from hdl.order.scale import QuoteScaler
 from hdl.order.session import LOADS, SessionStatus, TcpSession
 from hdl.order.statics import WAIT_CYCLES, WORD_BITS, StaticFields
+from hdl.order.stored import StoredRows
 from hdl.order.templates import BODY_OFFSET, CANCEL_SIZE, NULL_PRICE, PATCHED, QUOTE_SIZE, frame_encoder
 
 __all__ = ["FRAME_RX", "FRAME_TX", "KIND_MASS_CANCEL", "KIND_QUOTE", "SESSION_RX", "SESSION_TX", "OrderCounters",
@@ -283,6 +284,7 @@ class OrderPort(wiring.Component):
         m.submodules.mac_tx = mac = MacTx()
         m.submodules.host = host = HostFrames()
         m.submodules.scaler = scaler = QuoteScaler(null_price=NULL_PRICE)
+        m.submodules.stored = stored = StoredRows(encoder.stored_places, len(encoder.rows))
         m.d.comb += [self.txd.eq(mac.txd), self.tx_en.eq(mac.tx_en), self.tx_er.eq(mac.tx_er)]
 
         # Who may start. All here comes from registers but `fire` and `hot_busy`, which arrive late in their cycle. They
@@ -373,7 +375,7 @@ class OrderPort(wiring.Component):
             "total_length", "flags", "instrument_id", "lot_exp", *scaler.ready)}
         assert min(read_at["total_length"], read_at["flags"]) >= 3      # from `source` and `length` by one register
         assert min(read_at["instrument_id"], read_at["lot_exp"]) >= timing.QUOTE_AT
-        assert all(read_at[name] >= scaler_at + ready for name, ready in scaler.ready.items())
+        assert all(read_at[name] > scaler_at + ready for name, ready in scaler.ready.items())
         assert all(encoder_at + encoder.lead(name) <= first_position for name in encoder.sizes)
         assert tuple(encoder.sizes) == tuple(which.name.lower() for which in list(_Source)[:len(encoder.sizes)])
 
@@ -384,7 +386,6 @@ class OrderPort(wiring.Component):
         m.d.sync += [total_length.eq(length + (net.IPV4.size + net.TCP.size)),
                      flags.eq(Mux(source == _Source.ACK, net.TCP_ACK, net.TCP_ACK | net.TCP_PSH))]
         fields = {
-            **{name: getattr(scaler, name) for name in scaler.ready},
             **taken,
             "total_length": total_length, "flags": flags, "host_sum": Cat(host.sum[8:], host.sum[:8]),
             "instrument_id": self.quote.instrument_id, "lot_exp": self.quote.lot_exp,
@@ -396,6 +397,8 @@ class OrderPort(wiring.Component):
             encoder.body.eq(source.as_value()),
             [encoder.fields[name].eq(value) for name, value in fields.items()],
             scaler.start.eq(since[scaler_at - 1]),
+            *(getattr(stored, name).eq(getattr(scaler, name)) for name in ("valid", "limb", "coming")),
+            stored.row.eq(encoder.template_row), stored.en.eq(encoder.busy), encoder.stored.eq(stored.o),
         ]
 
         # Walk through the bytes, one a cycle: headers at positions below zero, and the body.

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.control.params import Ticks
 
-__all__ = ["QuoteScaler"]
+__all__ = ["LIMB", "LIMBS", "RESULTS", "QuoteScaler"]
 
 LIMB = 16
 LIMBS = 4       # of a 64-bit result
@@ -20,21 +20,23 @@ SCHEDULE = tuple(
     for job, limbs in ((0, 3), (1, 3), (2, 2), (3, 2))
     for column in range(LIMBS)
     for a in ([a for a in range(2) if 0 <= column - a < limbs] or [None]))
-#: Name of each result, and the cycle after ``start`` from which it stands: behind the last of its products come
-#: its number, operand, product, accumulator and result register.
-READY = {name: 6 + max(n for n, (job, *_) in enumerate(SCHEDULE) if job == which)
-         for which, name in enumerate(("bid_price", "ask_price", "bid_qty", "ask_qty"))}
+#: Results, in the order in which they come.
+RESULTS = ("bid_price", "ask_price", "bid_qty", "ask_qty")
+#: Name of each result, and the cycle after ``start`` in which its last limb comes: behind the last of its products come
+#: its number, operand, product and accumulator.
+READY = {name: 5 + max(n for n, (job, *_) in enumerate(SCHEDULE) if job == which) for which, name in enumerate(RESULTS)}
 
 
 class QuoteScaler(wiring.Component):
-    """Prices and quantities of a two-sided quote, as 64-bit mantissas.
+    """Prices and quantities of a two-sided quote, as 64-bit mantissas, limb by limb.
 
     ``price = ticks * tick_e9`` (two's complement, modulo 2**64) and ``qty = lots * lot_mult``. A side of zero lots is
     absent: its price is ``null_price``, its quantity 0. One signed 17 by 17 bit multiplier forms the limb products
     column by column, so that no adder is wider than the accumulator of a column.
 
-    **Timing**: with ``start`` in cycle ``S`` the inputs are read from ``S + 1`` on and must hold still until the
-    results are used; each result stands from ``S + ready[name]`` until the next ``start``.
+    **Timing**: with ``start`` in cycle ``S`` the inputs are read from ``S + 1`` on and must hold still until the last
+    limb of the last result, which comes in ``S + ready[name]``. Each limb comes once, in the order of :data:`RESULTS`
+    and the least significant first.
 
     Parameters
     ----------
@@ -50,7 +52,10 @@ class QuoteScaler(wiring.Component):
         Price mantissa of one tick.
     lot_mult : In(32)
         Quantity mantissa of one lot.
-    bid_price, ask_price, bid_qty, ask_qty : Out(64)
+    valid : Out(1), limb : Out(16), which : Out(4)
+        Strobe: a limb of a result. ``which`` is its number in the result, and in the bits above that of the result.
+    coming : Out(4)
+        What ``which`` will be in the next cycle.
 
     Attributes
     ----------
@@ -64,10 +69,10 @@ class QuoteScaler(wiring.Component):
     tick_e9: In(40)
     lot_mult: In(32)
     start: In(1)
-    bid_price: Out(64)
-    ask_price: Out(64)
-    bid_qty: Out(64)
-    ask_qty: Out(64)
+    valid: Out(1)
+    limb: Out(LIMB)
+    which: Out(range(4 * LIMBS))
+    coming: Out(range(4 * LIMBS))
 
     schedule = SCHEDULE
     ready = READY
@@ -126,24 +131,15 @@ class QuoteScaler(wiring.Component):
         ]
 
         # A limb of a price whose side is absent is that of no price.
-        limbs = [Signal(LIMB, name=f"limb_{n}") for n in range(4 * LIMBS)]
-        bid_off = Signal()
-        ask_off = Signal()
-        is_null, null, limb_now = Signal(), Signal(LIMB), Signal(LIMB)
+        bid_off, ask_off, is_null, null = Signal(), Signal(), Signal(), Signal(LIMB)
         job, column = target[3][2:], target[3][:2]
         m.d.sync += [bid_off.eq(self.bid_lots == 0), ask_off.eq(self.ask_lots == 0)]
         m.d.comb += [
             is_null.eq(((job == 0) & bid_off) | ((job == 1) & ask_off)),
             null.eq(Array(Const(self.null_price, 64).word_select(n, LIMB) for n in range(LIMBS))[column]),
-            limb_now.eq(Mux(is_null, null, column_sum[:LIMB])),
+            self.limb.eq(Mux(is_null, null, column_sum[:LIMB])),
+            self.valid.eq(done[3]), self.which.eq(target[3]), self.coming.eq(target[2]),
         ]
-        with m.If(done[3]):
-            with m.Switch(target[3]):
-                for n, limb in enumerate(limbs):
-                    with m.Case(n):
-                        m.d.sync += limb.eq(limb_now)
-        for n, result in enumerate((self.bid_price, self.ask_price, self.bid_qty, self.ask_qty)):
-            m.d.comb += result.eq(Cat(limbs[n * LIMBS:(n + 1) * LIMBS]))
         return m
 
     @staticmethod

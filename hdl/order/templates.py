@@ -1,7 +1,7 @@
 """What the order port sends, as templates over the layouts: frame headers and Starbase messages."""
 
 from hdl.layout import net, sbe
-from hdl.order.encoder import Checksum, FrameEncoder, Live, Part, Static
+from hdl.order.encoder import Checksum, FrameEncoder, Live, Part, Static, Stored
 
 __all__ = [
     "BODY_OFFSET", "CANCEL_SIZE", "HEADERS", "HEADER_PATCH", "NULL_PRICE", "PATCHED", "QUOTE_SIZE", "STARBASE_HEADER",
@@ -79,9 +79,9 @@ def frame_encoder():
             "selfMatchPreventionId": Static("smp_id"), "flags": Static("quote_flags")}),
         Part(_ENTRY.dimension, {"blockLength": _ENTRY.block_length, "numInGroup": 1}),
         Part(_ENTRY, {
-            "instrumentId": Live("instrument_id"), "bidPrice": Live("bid_price"), "askPrice": Live("ask_price"),
-            "bidQty.mantissa": Live("bid_qty"), "bidQty.exponent": Live("lot_exp"),
-            "askQty.mantissa": Live("ask_qty"), "askQty.exponent": Live("lot_exp"),
+            "instrumentId": Live("instrument_id"), "bidPrice": Stored("bid_price"), "askPrice": Stored("ask_price"),
+            "bidQty.mantissa": Stored("bid_qty"), "bidQty.exponent": Live("lot_exp"),
+            "askQty.mantissa": Stored("ask_qty"), "askQty.exponent": Live("lot_exp"),
             "bidFlags": Static("order_flags"), "askFlags": Static("order_flags")}),
     )
     mass_cancel = (

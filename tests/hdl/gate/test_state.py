@@ -381,6 +381,7 @@ def test_random():
             want_fired = naive.step(x)
             assert await b.step(**x) == want_fired, x
             assert (b.state, b.cause, b.nonce) == (naive.state, naive.cause, naive.nonce), x
+            assert b.silent == (not b.heartbeat_ok)
             assert b.heartbeat_ok == naive.alive
             assert b.changed == (before != naive.state)
             visited.add((before, naive.state))

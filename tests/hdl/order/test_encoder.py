@@ -15,8 +15,8 @@ from hdl.control.registers import TICK_BITS
 from hdl.layout import net, sbe
 from hdl.layout.fields import Composite, Field, LayoutError
 from hdl.order import templates
-from hdl.order.encoder import LANES, PLAY_LATENCY, Checksum, FrameEncoder, Live, Part, Static
-from hdl.order.scale import QuoteScaler
+from hdl.order.encoder import LANES, PLAY_LATENCY, Checksum, FrameEncoder, Live, Part, Static, Stored
+from hdl.order.scale import LIMB, LIMBS, RESULTS, QuoteScaler
 
 CAPTURES = Path(os.environ.get("T2Q_CAPTURES") or Path(__file__).resolve().parents[3].parent / "shared" / "captures")
 
@@ -25,14 +25,14 @@ def play(encoder, rounds, *, gap=0):
     """Assemble and play once for each (body, values) of `rounds`; returns the frames.
 
     Fields hold only in the cycles in which they may be read, and every byte is asked for as early as it may be. The
-    template holds the static values as long as a frame is assembled.
+    template holds the static values as long as a frame is assembled, and what is stored its own.
     """
     frames = []
     ports = dict(encoder.fields.shape())
 
-    def template(values):
-        rows = [list(row) for row in encoder.rows]
-        for place in encoder.places:
+    def by_rows(rows, places, values):
+        rows = [list(row) for row in rows]
+        for place in places:
             assert rows[place.row][place.lane] == 0
             rows[place.row][place.lane] = values.get(place.port, 0) >> 8 * place.index & 0xFF
         return [int.from_bytes(row, "little") for row in rows]
@@ -42,7 +42,8 @@ def play(encoder, rounds, *, gap=0):
 
     async def testbench(ctx):
         for body, live in rounds:
-            rows = template(live)
+            rows = by_rows(encoder.rows, encoder.places, live)
+            stored = by_rows([(0,) * LANES] * len(rows), encoder.stored_places, live)
             first = {port: encoder.read_after_start(body, port) for port in live if port in ports}
             size, lead = encoder.header_size + encoder.sizes[body], encoder.lead(body)
             ctx.set(encoder.start, 1)
@@ -64,7 +65,8 @@ def play(encoder, rounds, *, gap=0):
                 row = ctx.get(encoder.template_row)
                 await ctx.tick()
                 if row < len(rows):
-                    ctx.set(encoder.template, (rows if c <= encoder.steps(body) else spoilt(rows))[row])
+                    for port, its in ((encoder.template, rows), (encoder.stored, stored)):
+                        ctx.set(port, (its if c <= encoder.steps(body) else spoilt(its))[row])
             frames.append(bytes(got[n] for n in range(size)))
             for _ in range(gap):
                 await ctx.tick()
@@ -83,7 +85,7 @@ def packed(part, live, checksum=None):
         field = part.layout.fields[name]
         if isinstance(value, Checksum):
             value = value.seed if checksum is None else checksum
-        elif isinstance(value, Live | Static):
+        elif isinstance(value, Live | Static | Stored):
             value = Const(live[value.port], unsigned(8 * field.size)).value
             value -= (value >> 8 * field.size - 1 & field.signed) << 8 * field.size
         values[name] = value
@@ -131,7 +133,7 @@ def test_frame_encoder():
 def test_random_layouts(seed):
     print(f"seed {seed}")
     rng = random.Random(f"encoder {seed}")
-    widths, static = {}, set()
+    widths, kinds = {}, {}
 
     def random_part(layout):
         values = {}
@@ -147,9 +149,8 @@ def test_random_layouts(seed):
                 else:
                     port = f"port{len(widths)}"
                     widths[port] = 8 * field.size
-                    if rng.random() < 0.5:
-                        static.add(port)
-                values[field.name] = Static(port) if port in static else Live(port)
+                    kinds[port] = rng.choice((Live, Live, Static, Stored))
+                values[field.name] = kinds[port](port)
             elif field.null is None or choice < 0.9:
                 values[field.name] = rng.randint(*field.range)
         return Part(layout, values)
@@ -161,13 +162,13 @@ def test_random_layouts(seed):
         if 3 * LANES <= sum(part.size for part in headers[1:]) <= 60:
             break
         widths.clear()
-        static.clear()
+        kinds.clear()
     common = [random_part(random_layout(rng, "common", multiple=LANES))]    # rows that bodies share
     bodies = {f"body{n}": [*(common if rng.random() < 0.7 else ()),
                            *(random_part(random_layout(rng, f"part{n}")) for _ in range(rng.randint(0, 2)))]
               for n in range(rng.randint(2, 5))}
     used = {name: {value.port for part in (*headers, *parts) for value in part.values.values()
-                   if isinstance(value, Live | Static)} for name, parts in bodies.items()}
+                   if isinstance(value, Live | Static | Stored)} for name, parts in bodies.items()}
     rounds = [(name, {port: rng.choice((0, (1 << width) - 1, rng.getrandbits(width)))
                       for port, width in widths.items() if port in used[name]})
               for name in (*bodies, *rng.choices(list(bodies), k=3))]
@@ -197,7 +198,7 @@ def test_real_order_by_another_author():
     live = {"app_seq": header["sequenceNumber"], "last_processed": header["lastProcessedSeqNo"],
             "time_ns": header["sendTimeNs"], "price": round(order["price"] * 10**9)}
     live |= {value.port: 0 for part in templates.HEADERS for value in part.values.values()
-             if isinstance(value, Live | Static)}
+             if isinstance(value, Live | Static | Stored)}
     encoder = FrameEncoder(templates.HEADERS, {"order": (
         Part(templates.STARBASE_HEADER, {
             "protocolId": templates.STARBASE_PROTOCOL_ID, "flags": 0, "messageLength": header["messageLength"],
@@ -230,7 +231,8 @@ HEADERS = [Part(LAYOUT, {"a": 1, "b": 2}), Part(CHECKED, {"sum": Checksum(), "re
     ([Part(LAYOUT, {"a": None, "b": 2})], r"field a is required, got None"),
     ([Part(LAYOUT, {"a": Live("x"), "b": Live("x")})], r"Thing\.b is 32 bits wide, port 'x' has 16 bits"),
     ([Part(LAYOUT, {"a": Static("x"), "b": Static("x")})], r"Thing\.b is 32 bits wide, port 'x' has 16 bits"),
-    ([Part(LAYOUT, {"a": Live("x"), "b": Static("x")})], r"port 'x' is live here and static there"),
+    ([Part(LAYOUT, {"a": Live("x"), "b": Static("x")})], r"port 'x' is static here and live there"),
+    ([Part(LAYOUT, {"a": Stored("x"), "b": Live("x")})], r"port 'x' is live here and stored there"),
     ([Part(LAYOUT, {"a": Checksum(), "b": 2})], r"body body has a checksum, which only headers can have"),
 ])
 def test_refused_templates(parts, message):
@@ -278,11 +280,18 @@ def test_scaler():
             ctx.set(dut.start, 0)
             for name, value in values.items():
                 ctx.set(getattr(dut, name), value)
-            wanted = dict(zip(("bid_price", "ask_price", "bid_qty", "ask_qty"), expect(values), strict=True))
+            got, coming = [], None
             for cycle in range(1, max(dut.ready.values()) + 3):     # cycles since `start`
-                for name, value in wanted.items():
-                    assert cycle < dut.ready[name] or ctx.get(getattr(dut, name)) == value, (name, cycle, values)
+                if ctx.get(dut.valid):
+                    assert ctx.get(dut.which) == coming == len(got)
+                    got.append(ctx.get(dut.limb))
+                    if len(got) % LIMBS == 0:
+                        assert cycle == dut.ready[RESULTS[len(got) // LIMBS - 1]]
+                coming = ctx.get(dut.coming)
                 await ctx.tick()
+            results = [sum(limb << LIMB * n for n, limb in enumerate(got[at:at + LIMBS]))
+                       for at in range(0, len(got), LIMBS)]
+            assert tuple(results) == expect(values), values
 
     sim = Simulator(dut)
     sim.add_clock(8e-9)
