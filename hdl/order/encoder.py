@@ -153,9 +153,9 @@ class FrameEncoder(wiring.Component):
     template_row : Out
         Row of the template that is wanted. A register.
     template : In(32)
-        The row of the cycle before. It may come from the output of a block memory: one gate and a register follow.
+        The row of two cycles before.
     row : Out(32)
-        What was put together: while no frame is assembled, ``template`` of the cycle before, if ``stored`` is 0 then.
+        What was put together: while no frame is assembled, ``template`` of the cycle before, if ``stored`` is 0.
     stored : In(32)
         Bytes of stored values for the row that ``template`` is for, 0 elsewhere. From a register.
     busy : Out(1)
@@ -304,15 +304,18 @@ class FrameEncoder(wiring.Component):
         late = {row: step for row, step in again if row is not None}
         late |= {row: step for (row, _), step in zip(self._final, final[TO_SUM - 1:], strict=True)}
 
-        # The template's row comes with the live bytes.
+        # The template's row comes with the live bytes, and is asked for a cycle before they are selected: the first one
+        # while nothing is assembled.
         with m.If(self.start):
+            m.d.sync += self.template_row.eq(1)
+        with m.Elif(final[-2] | final[-1] | ~self.busy):
             m.d.sync += self.template_row.eq(0)
-        with m.Elif(head[-1]):
+        with m.Elif(head[-2]):
             with m.Switch(self.body):
                 for number, at in enumerate(self._body_at.values()):
                     with m.Case(number):
                         m.d.sync += self.template_row.eq(at)
-        with m.Elif(final[TO_SUM - 2]):
+        with m.Elif(final[TO_SUM - 3]):
             m.d.sync += self.template_row.eq(self._final_at_row)
         with m.Else():
             m.d.sync += self.template_row.eq(self.template_row + 1)

@@ -72,8 +72,9 @@ class StaticFields(wiring.Component):
     filled : Out(1)
         What was copied is complete. A register.
     template_row : In, template : Out(32), row : In(32)
-        See :class:`hdl.order.encoder.FrameEncoder`. What is copied takes the way through ``row``: no frame is assembled
-        while ``filled`` is 0, but for one that has begun before, in the first :data:`WAIT_CYCLES`.
+        See :class:`hdl.order.encoder.FrameEncoder`: ``template`` is the row of two cycles before. What is copied takes
+        the way through ``row``: no frame is assembled while ``filled`` is 0, but for one that has begun before, in the
+        first :data:`WAIT_CYCLES`.
     receive : Out(1), position : Out(6), byte : Out(8)
         Write a byte of the receiver's.
     load : Out
@@ -133,21 +134,22 @@ class StaticFields(wiring.Component):
         m.d.comb += [self.filled.eq(count[-1]), copying.eq(~self.filled & (high >= COPY_AT // 64)),
                      clearing.eq(~self.filled & (high < CLEAR_CYCLES // 64))]
 
-        # Phase 0: an entry of the list is asked for, and what the entry before was about is written. Phase 2: it is
-        # there, and its word is asked for. Odd phases are the host's, so that no word is read while it is written.
+        # Phase 0: an entry of the list is asked for. Phase 3: it is there, its word is asked for, and what the entry
+        # before was about, there since phase 2, is written. The other phases are the host's, so that no word is read
+        # while it is written.
         # Behind a copy there stands an entry that does nothing. Where another restart has cut one short it is done over
         # and over, with whatever is on `row`, until the copy comes and sets right what it did: nobody looks meanwhile.
         entry, now = Signal(self._layout), data.View(self._layout, self.row[:self._layout.size])
-        with m.If(copying & (phase == 2)):
+        with m.If(copying & (phase == 3)):
             m.d.sync += entry.eq(now)
-        done = ~self.filled & (phase == 0)
+        done = ~self.filled & (phase == 3)
         written_before = Signal()
         m.d.sync += written_before.eq(self.write)
-        of_host = (self.write | written_before) & (phase[0] | self.filled)
+        of_host = (self.write | written_before) & ((phase != 3) | self.filled)
+        m.d.sync += self.byte.eq(self.row.word_select(entry.byte, 8))
         m.d.comb += [
-            self.byte.eq(self.row.word_select(entry.byte, 8)),
             self.receive.eq(done & entry.received), self.position.eq(entry.place),
-            self.load.eq(Mux(done, entry.loads, 0)),
+            self.load.eq(Mux(~self.filled & (phase == 2), entry.loads, 0)),
         ]
 
         depth = 4 << ROW_BITS
@@ -163,11 +165,11 @@ class StaticFields(wiring.Component):
         write, read = memory.write_port(granularity=LANE_BITS), memory.read_port(domain="comb")
         fetched = Signal(LANES * LANE_BITS, reset_less=True)
         m.d.sync += fetched.eq(read.data)
-        m.d.comb += self.template.eq(Cat(fetched.word_select(lane, LANE_BITS)[:8] for lane in range(LANES)))
+        m.d.sync += self.template.eq(Cat(fetched.word_select(lane, LANE_BITS)[:8] for lane in range(LANES)))
         with m.If(~copying):
             m.d.comb += read.addr.eq(Cat(self.template_row, Const(0, ROW_BITS - len(self.template_row)),
                                          Const(TEMPLATE, 2)))
-        with m.Elif(phase[1]):
+        with m.Elif(phase == 3):
             m.d.comb += read.addr.eq(Cat(now.word, Const(WORDS, 2)))
         with m.Else():
             m.d.comb += read.addr.eq(Cat(count[2:2 + ROW_BITS], Const(PROGRAM, 2)))
@@ -178,7 +180,7 @@ class StaticFields(wiring.Component):
         for lane in range(LANES):
             word = Mux(clearing, 0, self.data.word_select(lane, 8))
             m.d.comb += [
-                write.en[lane].eq((done & entry.lanes[lane]) | of_host | (clearing & phase[0])),
+                write.en[lane].eq((done & entry.lanes[lane]) | of_host | (clearing & (phase == 1))),
                 write.data.word_select(lane, LANE_BITS).eq(Mux(done, self.byte, word)),
             ]
         return m

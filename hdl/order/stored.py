@@ -16,8 +16,7 @@ ROWS = 16       # of LUT memory
 class StoredRows(wiring.Component):
     """Takes the scaler's limbs and gives them by rows of the encoder's template, each byte in its lane.
 
-    **Latency**: a limb of cycle ``c`` is there for a ``row`` of ``c + 1`` or later; ``o`` is the row of the cycle
-    before.
+    **Latency**: a limb of cycle ``c`` is there for a ``row`` of ``c`` or later; ``o`` is the row of two cycles before.
 
     Parameters
     ----------
@@ -31,7 +30,7 @@ class StoredRows(wiring.Component):
     valid : In(1), limb : In(16), coming : In(4)
         As :class:`hdl.order.scale.QuoteScaler` has them.
     row : In, en : In(1)
-        Row of the template. ``en``: one of a frame; ``o`` is 0 behind others.
+        Row of the template. ``en``, in the cycle after: it is one of a frame; ``o`` is 0 behind others.
     o : Out(32)
         Its bytes; 0 where the row has others.
     """
@@ -54,7 +53,8 @@ class StoredRows(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes = []
+        lanes, asked = [], Signal.like(self.row)
+        m.d.sync += asked.eq(self.row)
         for lane in range(LANES):
             # For each limb: whether one of its bytes goes here, which one, and to which row.
             its = [next(((1, bit != 0, place.row % ROWS) for (which, bit), place in self.at.items()
@@ -68,9 +68,9 @@ class StoredRows(wiring.Component):
             write, read = memory.write_port(), memory.read_port(domain="comb")
             m.d.comb += [
                 write.addr.eq(at), write.data.eq(Mux(upper, self.limb[8:], self.limb[:8])),
-                write.en.eq(self.valid & takes), read.addr.eq(self.row),
+                write.en.eq(self.valid & takes), read.addr.eq(asked),
             ]
             lanes.append(read.data)
-        inside = self.en & (self.row >= self.first) & (self.row <= self.last)
+        inside = self.en & (asked >= self.first) & (asked <= self.last)
         m.d.sync += self.o.eq(Mux(inside, Cat(lanes), 0))
         return m

@@ -105,9 +105,11 @@ class QuoteEngine(wiring.Component):
         # is given up in that very cycle.
         second = Signal()
         m.d.sync += second.eq(at[3])
-        with_entry = Mux(second, ask_product, entry) + Mux(second, bid_product, bid)
-        m.d.sync += [ref.eq(total >> _SCALE_BITS) for ref, total in zip(
-            self.refs, (bid_product + ask, with_entry, entry + ask), strict=True)]
+        with_entry = Mux(second, ask_product, entry), Mux(second, bid_product, bid)
+        for ref, (a, b) in zip(self.refs, ((bid_product, ask), with_entry, (entry, ask)), strict=True):
+            # In halves, the upper one for either carry of the lower one: in one piece it takes half a cycle.
+            low, high_a, high_b = a[:32] + b[:32], a >> 32, b >> 32
+            m.d.sync += ref.eq(Cat(low[_SCALE_BITS:32], Mux(low[32], high_a - ~high_b, high_a + high_b)))
         m.d.comb += self.bound_notional.eq(ask_product)
 
         # Rounding away from the market.

@@ -51,7 +51,7 @@ def play(encoder, rounds, *, gap=0):
             await ctx.tick()
             ctx.set(encoder.start, 0)
             ctx.set(encoder.body, list(encoder.sizes).index(body))
-            got = {}
+            got, asked = {}, 0
             for c in range(1, max(lead + size + PLAY_LATENCY, encoder.steps(body)) + 1):    # cycles since `start`
                 for port, field in ports.items():
                     value, mask = live.get(port, 0), (1 << field.width) - 1
@@ -62,7 +62,7 @@ def play(encoder, rounds, *, gap=0):
                     ctx.set(encoder.position, (n - encoder.header_size) % 256)
                 if 0 <= n - PLAY_LATENCY < size:
                     got[n - PLAY_LATENCY] = ctx.get(encoder.byte)
-                row = ctx.get(encoder.template_row)
+                row, asked = asked, ctx.get(encoder.template_row)
                 await ctx.tick()
                 if row < len(rows):
                     for port, its in ((encoder.template, rows), (encoder.stored, stored)):
