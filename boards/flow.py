@@ -138,7 +138,7 @@ class Annealing:
         How many times the result is routed for ``trial_rounds`` rounds, to see where wires are short, and annealed once
         more, from the temperature ``again`` on.
     router : str
-        Of the result. router1 gives the shorter delays; on a full chip only router2 comes to an end.
+        Of the result. router1 gives the shorter delays; where wires are too short, only router2 may come to an end.
     target_mhz : float
         What to anneal for, if that is more than has to be reached.
     """

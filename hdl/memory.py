@@ -5,12 +5,15 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["BLOCK", "BlockMemory", "told_of"]
+__all__ = ["BLOCK", "LANES", "LANE_BITS", "BlockMemory", "told_of"]
 
 #: Attributes of a memory in blocks. What it reads in the cycle in which the same word is written must never be used, so
 #: that synthesis need not care for it. Read it with a port of domain ``comb`` into a register without reset, which
 #: becomes the output of the block; as that is slow, it goes into another register at once.
 BLOCK = {"ram_style": "block", "no_rw_check": 1}
+
+#: Lanes of a block of the widest words, each with a write enable of its own, and bits of a lane.
+LANES, LANE_BITS = 4, 9
 
 #: Words of a block by their width; the widest first.
 _WORDS = {36: 512, 18: 1024, 9: 2048, 4: 4096, 2: 8192, 1: 16384}

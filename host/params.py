@@ -176,7 +176,7 @@ def values(instrument, feed_exponent):
                                  tick)
     out["px_max_ticks"] = _param("px_max_ticks", "max_price", i.max_price, floor(Fraction(i.max_price) / tick), "ticks",
                                  tick)
-    most = (1 << regmap.TICK_BITS - 1) - 1      # of the feed's own ticks
+    most = regmap.TICK_LIMIT - 1      # of the feed's own ticks
     for key in ("min_price", "max_price"):
         if abs(Fraction(getattr(i, key))) > most * Fraction(i.feed_tick):
             raise ParameterError(key, plain(getattr(i, key)), f"lies beyond +-{most} ticks of the feed of "

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out, Signature
 from hdl.control import registers
 from hdl.control.params import PARAM_ROW, TURNS
 from hdl.control.registers import BY_NAME, MAP_HASH, PARAM_BY_NAME, PARAMS, REGISTERS
-from hdl.memory import BLOCK
+from hdl.memory import BLOCK, LANE_BITS, LANES
 
 __all__ = ["READ_LATENCY", "RegisterBank", "RegisterBus"]
 
@@ -47,9 +47,6 @@ LIVE = ("time_ns", "quote_id")
 
 #: Bits of the address of a word in its row, and of one among registers and SecurityIDs.
 WORD_BITS, WORDS_BITS = (registers.ROW_WORDS - 1).bit_length(), 9
-
-#: Lanes of a memory with 36 bits, each with its own write enable.
-LANES, LANE_BITS = 4, 9
 
 #: Where counters lie in the memory of words, and the cycles of a round in which each of them has its turn. Reads and
 #: writes, of which the link makes at most one in 13 or 4 cycles, make the round longer, to 90 cycles at most. A counter

@@ -27,6 +27,8 @@ LATENCY_BITS = 16
 ROW_WORDS = 32
 #: Bits of a price in ticks, signed: 8,388,607 ticks are 4,194,303.50 at a tick of 0.50. Bits of a quantity in lots.
 TICK_BITS, LOT_BITS = 24, 24
+#: Prices in ticks lie below this, and not below its negative.
+TICK_LIMIT = 1 << TICK_BITS - 1
 #: What a Decision record of a mass cancel says instead of an instrument; its outcome tells it from instrument 255.
 MASS_CANCEL_INSTRUMENT = 0xFF
 GLOBAL_BASE, SECURITY_ID_BASE, HISTOGRAM_BASE, PARAM_BASE = 0x0000, 0x1000, 0x2000, 0x8000

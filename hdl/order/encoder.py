@@ -25,8 +25,8 @@ TO_SUM = TO_ROW + 4
 
 
 @dataclass(frozen=True)
-class Live:
-    """Value of a field that comes from ``encoder.fields.<port>`` each time a frame is assembled.
+class _Value:
+    """Value of a field that is none in the layout: ``port`` tells which.
 
     Several layout fields may name one port; they must have the same width.
     """
@@ -34,24 +34,16 @@ class Live:
     port: str
 
 
-@dataclass(frozen=True)
-class Static:
-    """Value of a field that is written into the template, and stays as it is for many frames.
-
-    Several layout fields may name one port; they must have the same width.
-    """
-
-    port: str
+class Live(_Value):
+    """Value of a field that comes from ``encoder.fields.<port>`` each time a frame is assembled."""
 
 
-@dataclass(frozen=True)
-class Stored:
-    """Value of a field that comes from outside by rows, as the template does, and may be another one in every frame.
+class Static(_Value):
+    """Value of a field that is written into the template, and stays as it is for many frames."""
 
-    Several layout fields may name one port; they must have the same width.
-    """
 
-    port: str
+class Stored(_Value):
+    """Value of a field that comes from outside by rows, as the template does, and may be another one in every frame."""
 
 
 @dataclass(frozen=True)
@@ -421,7 +413,7 @@ def _place(part, ports):
             raise LayoutError(f"{owner}.{field.name} is required and has no value")
         if isinstance(value, Checksum):
             late, value = field.offset, value.seed
-        if isinstance(value, Live | Static | Stored):
+        if isinstance(value, _Value):
             kind, width = type(value), 8 * field.size
             for other, its in ports.items():
                 if other is not kind and value.port in its:

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.layout import net
 from hdl.mac.stream import RxBytes
-from hdl.memory import BLOCK
+from hdl.memory import BLOCK, LANE_BITS, LANES
 from hdl.order.statics import Expected
 
 __all__ = ["EXPECTED", "Segment", "SegmentReceiver"]
@@ -89,8 +89,7 @@ _MARKS = {
     "decide": [range(DECIDE, DECIDE + 1)],
 }
 assert max(base + field.end for base, field, *_ in _CHECKS) + BEHIND <= DECIDE
-# Lanes of the memory, each with its own write enable: nothing but the byte that is expected is ever written.
-LANE_BITS, LANES = 9, 4
+# Nothing but the byte that is expected is ever written: it has a lane to itself.
 _ROW = data.StructLayout({"expected": 8, "_": LANE_BITS - 8, "counts": 8, "destination": 1, **dict.fromkeys(_MARKS, 1)})
 
 

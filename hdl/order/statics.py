@@ -8,7 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.registers import BY_NAME
-from hdl.memory import BLOCK
+from hdl.memory import BLOCK, LANE_BITS
 from hdl.order.encoder import LANES
 
 __all__ = ["COPY_CYCLES", "FILL_CYCLES", "WAIT_CYCLES", "WORD_BITS", "Expected", "StaticFields"]
@@ -18,7 +18,6 @@ WAIT_CYCLES = 64        #: in which a frame that has been started may still read
 COPY_CYCLES = 320       #: four for each byte or word that is copied
 FILL_CYCLES = WAIT_CYCLES + COPY_CYCLES     #: from ``restart`` to the last cycle without ``filled``
 
-LANE_BITS = 9           # a lane of a block memory, with its own write enable; bytes use eight
 CLEAR_CYCLES = 512      # four for each word
 # The count begins with the sweep; it is 1 in its top bit when all is done.
 COPY_AT, DONE_AT = 2 * CLEAR_CYCLES - COPY_CYCLES, 2 * CLEAR_CYCLES

@@ -7,6 +7,7 @@ from hdl.control.registers import (
     HISTOGRAM_BASE,
     HISTOGRAM_BINS,
     TICK_BITS,
+    TICK_LIMIT,
     param_address,
     security_id_address,
 )
@@ -25,14 +26,13 @@ _PEER = Connection(_LOCAL.peer_mac, _LOCAL.local_mac, _LOCAL.peer_ip, _LOCAL.loc
 _BURST = 20_000     # cycles; the quotes that fit into one are far fewer than the peer's window holds
 _SEQ = 1000         # first sequence number of ours, and of the peer's
 _WINDOW = 65_535
-_LIMIT = 1 << TICK_BITS - 1     # of prices in ticks
 
 #: Every gate in force, and wide enough for any market: what is measured is the way, not what stops on it.
 _ROW = {
     "sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 1 << 23, "half_spread_sub": 300, "skew_q8": 20 * 256,
-    "skew_max_sub": 2560, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -_LIMIT,
-    "px_max_ticks": _LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 10,
-    "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 7, "px_notional_ticks": _LIMIT - 1,
+    "skew_max_sub": 2560, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -TICK_LIMIT,
+    "px_max_ticks": TICK_LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 10,
+    "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 7, "px_notional_ticks": TICK_LIMIT - 1,
     "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 1 << 30, "lot_mult": 10,
     "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000,
 }

@@ -3,7 +3,7 @@
 import random
 
 from hdl.control import registers
-from hdl.control.registers import BY_NAME, TICK_BITS, param_address, security_id_address
+from hdl.control.registers import BY_NAME, TICK_BITS, TICK_LIMIT, param_address, security_id_address
 from hdl.layout import net, sbe
 from host import link
 from sim.board.board import VirtualBoard
@@ -14,7 +14,6 @@ from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B
 STARBASE = sbe.load("starbase_orders")
 LOCAL = {"local_mac": 0x020000000001, "local_ip": 0x0A000001, "local_port": 40000}
 PEER = {"peer_mac": 0x020000000002, "peer_ip": 0x0A000002, "peer_port": 4210}
-LIMIT = 1 << TICK_BITS - 1  # of prices in ticks
 _BOARDS = {}
 
 
@@ -110,11 +109,11 @@ class CoreBench:
                 "sym_en": 1, "bid_en": 1, "ask_en": 1, "feed_tick_shift": shift, "feed_tick_odd": odd,
                 "feed_tick_inv": pow(odd, -1, 1 << TICK_BITS), "ref_scale": 1 << 23, "half_spread_sub": 300 + 40 * n,
                 "skew_q8": 20 * 256, "skew_max_sub": 2560, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1,
-                "px_min_ticks": -LIMIT, "px_max_ticks": LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100,
+                "px_min_ticks": -TICK_LIMIT, "px_max_ticks": TICK_LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100,
                 "max_lots": 10, "max_notional_lo": 0xFFFFFFFF, "max_long_lots": 1 << 20, "max_short_lots": 1 << 20,
                 "stale_cycles": stale, "lot_mult": 10, "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000,
                 "instrument_id_lo": 1000 + n,
-                "px_notional_ticks": LIMIT - 1}
+                "px_notional_ticks": TICK_LIMIT - 1}
             self.row(n, **values | overrides)
         self.write("commit", 1)
         return self.settle()

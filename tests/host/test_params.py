@@ -13,7 +13,7 @@ from host import config, params
 
 from .conftest import FIRST_LIGHT
 
-WIDEST = (1 << regmap.TICK_BITS - 1) - 1    # ticks
+WIDEST = regmap.TICK_LIMIT - 1    # ticks
 
 
 @given(st.integers(1, 1 << 40), st.integers(-WIDEST - 1, WIDEST))

@@ -8,7 +8,7 @@ from amaranth.back import verilog
 from amaranth.sim import Simulator
 
 from hdl.book.by_level import UPDATE_CYCLES, BookByLevel
-from hdl.control.registers import TICK_BITS
+from hdl.control.registers import TICK_LIMIT
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, Book
 
 SEED = 7
@@ -153,7 +153,7 @@ def test_random_entries(instruments, depth, steps):
             level = rng.randrange(1, depth + 1)
             assert action in ACTIONS
             seen.add((action, level))
-            px = rng.randrange(-1 << TICK_BITS - 1, 1 << TICK_BITS - 1)
+            px = rng.randrange(-TICK_LIMIT, TICK_LIMIT)
             await b.update(kind, action, level, px, rng.getrandbits(31),
                            rng.random() < .9, rng.random() < .005, UPDATE_CYCLES + rng.choice((0, 0, 1, 7)))
             if n % (steps // 6) == steps // 6 - 1:

@@ -4,11 +4,10 @@ import random
 
 from amaranth.sim import Simulator
 
-from hdl.control.registers import TICK_BITS
+from hdl.control.registers import TICK_BITS, TICK_LIMIT
 from hdl.feed.ticks import SHIFT_BITS, TickConverter
 
 SEED = 3
-LIMIT = 1 << TICK_BITS - 1  # of prices in ticks
 
 
 def split(tick):
@@ -24,8 +23,8 @@ def test_exact_division():
     for tick in (1, 2, 5000000, 100000000, 10000000, 1000, 50000000, 5000000000, 25000000, 3, 10**13, 2**15, 3 << 15,
                  0xFFFFFFFF):
         for _ in range(40):
-            ticks = rng.choice((0, 1, -1, LIMIT - 1, -LIMIT, LIMIT, rng.randrange(-LIMIT, LIMIT),
-                                rng.randrange(0, 200000)))
+            ticks = rng.choice((0, 1, -1, TICK_LIMIT - 1, -TICK_LIMIT, TICK_LIMIT,
+                                rng.randrange(-TICK_LIMIT, TICK_LIMIT), rng.randrange(0, 200000)))
             px = ticks * tick + rng.choice((0, 0, 0, 1, tick // 2))
             if -2**63 <= px < 2**63:
                 cases.append((tick, px))
@@ -42,7 +41,7 @@ def test_exact_division():
             ctx.set(dut.shift, shift)
             ctx.set(dut.odd, odd)
             ctx.set(dut.inverse, pow(odd, -1, 1 << TICK_BITS) if odd else 0)
-            right = tick != 0 and px % tick == 0 and -LIMIT <= px // tick < LIMIT
+            right = tick != 0 and px % tick == 0 and -TICK_LIMIT <= px // tick < TICK_LIMIT
             await ctx.tick().repeat(TickConverter.LATENCY)
             for _ in range(TickConverter.PROOF - TickConverter.LATENCY + rng.randrange(2)):
                 if right:       # the price stands before it is proved, and stays
@@ -75,7 +74,7 @@ def test_every_shift():
                 px ^= 1 << spoilt if wrong else 0
                 ctx.set(dut.px, px)
                 await ctx.tick().repeat(TickConverter.PROOF)
-                right = px % (1 << shift) == 0 and -LIMIT <= px >> shift < LIMIT
+                right = px % (1 << shift) == 0 and -TICK_LIMIT <= px >> shift < TICK_LIMIT
                 assert right or wrong
                 assert bool(ctx.get(dut.ok)) == right, (shift, spoilt)
                 if right:

@@ -8,7 +8,7 @@ from amaranth.back import verilog
 from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
-from hdl.control.registers import TICK_BITS
+from hdl.control.registers import TICK_LIMIT
 from hdl.gate.exposure import Exposure
 
 SEED = 64
@@ -280,7 +280,7 @@ def test_random():
         return rng.choice((0, 1, rng.getrandbits(24)))
 
     def px():
-        return rng.randrange(-1 << TICK_BITS - 1, 1 << TICK_BITS - 1)
+        return rng.randrange(-TICK_LIMIT, TICK_LIMIT)
 
     async def test(b):
         quote_id = 0

@@ -5,14 +5,14 @@ import random
 from amaranth.back import verilog
 from amaranth.sim import Simulator
 
-from hdl.control.registers import ACTIVE, PARAM_BY_NAME, TICK_BITS
+from hdl.control.registers import ACTIVE, PARAM_BY_NAME, TICK_LIMIT
 from hdl.gate.limits import Limits
 from sim.golden import gate as golden
 from sim.golden.gate import Context
 from sim.golden.quote import Params, State
 
 SEED = 72
-TICKS = -(1 << TICK_BITS - 1), (1 << TICK_BITS - 1) - 1
+TICKS = -TICK_LIMIT, TICK_LIMIT - 1
 GREATEST_CAP = (1 << PARAM_BY_NAME["max_long_lots"].width) - 1
 WIDEST = (1 << PARAM_BY_NAME["px_notional_ticks"].width) - 1
 ALLOWS = Context(state=ACTIVE, deadman_ok=True, killed=False, session_up=True, session_tokens=9, session_burst=9,

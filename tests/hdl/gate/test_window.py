@@ -9,12 +9,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 from amaranth.sim import Simulator
 
-from hdl.control.registers import TICK_BITS
+from hdl.control.registers import TICK_LIMIT
 from hdl.gate.window import Window
 from tests.hdl.gate import proof
 
 SEED = 71
-LIMIT = 1 << TICK_BITS - 1  # of prices in ticks
 SIDES = "bid", "ask"
 INPUTS = ("low", "high", *(f"{side}_{what}" for side in SIDES for what in ("px", "lots", "most")))
 
@@ -79,7 +78,7 @@ class Obligations(wiring.Component):
             "raised": (bid_lots != 0) & (bid > bid_px), "lowered": (ask_lots != 0) & (ask < ask_px),
             "fewer lots": (bid_lots != 0) & (bid_lots < lots), "none allowed": (lots != 0) & (bid_most == 0),
             "empty window": empty & (lots != 0) & window.clamped, "one price": (low == high) & (bid_lots != 0),
-            "the whole range": (low == -LIMIT) & (high == LIMIT - 1) & (bid == low) & (ask == high)
+            "the whole range": (low == -TICK_LIMIT) & (high == TICK_LIMIT - 1) & (bid == low) & (ask == high)
             & (bid_lots != 0) & (ask_lots == (1 << 24) - 1),
             "window below zero": (high < 0) & (bid_lots != 0) & window.clamped,
             "around zero": (low < 0) & (high > 0) & (bid == 0) & (bid_lots != 0),
@@ -138,7 +137,8 @@ def test_random():
     seen = set()
 
     def price():
-        return rng.choice((rng.randrange(-5, 6), rng.randrange(-5, 6), rng.randrange(-LIMIT, LIMIT), -LIMIT, LIMIT - 1))
+        return rng.choice((rng.randrange(-5, 6), rng.randrange(-5, 6), rng.randrange(-TICK_LIMIT, TICK_LIMIT),
+                           -TICK_LIMIT, TICK_LIMIT - 1))
 
     def lots():
         return rng.choice((0, 1, rng.randrange(10), rng.randrange(10), (1 << 24) - 1, rng.getrandbits(24)))

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from amaranth.back import verilog
 
-from hdl.control.registers import TICK_BITS
+from hdl.control.registers import TICK_LIMIT
 from hdl.layout import net
 from hdl.order import timing
 from hdl.order.port import (
@@ -39,7 +39,6 @@ from tests.hdl.order.bench import (
 )
 from tests.hdl.order.test_receive import classify
 
-LIMIT = 1 << TICK_BITS - 1     # of prices in ticks
 SEQ, ACK, APP = CONFIG["init_snd_nxt"], CONFIG["init_rcv_nxt"], CONFIG["init_app_seq"]
 
 
@@ -285,10 +284,10 @@ def test_random_quotes(seed):
     fires, cycle = {}, READY
     config = {**CONFIG, "mmp_group": rng.getrandbits(64), "smp_id": rng.getrandbits(64),
               "quote_flags": rng.getrandbits(8), "order_flags": rng.getrandbits(16)}
-    corner = [0, 1, -1, LIMIT - 1, -LIMIT, 0x10000, -0x10000]
+    corner = [0, 1, -1, TICK_LIMIT - 1, -TICK_LIMIT, 0x10000, -0x10000]
     quotes = []
     for n in range(12):
-        ticks = [rng.choice([*corner, rng.randrange(-LIMIT, LIMIT)]) for _ in range(2)]
+        ticks = [rng.choice([*corner, rng.randrange(-TICK_LIMIT, TICK_LIMIT)]) for _ in range(2)]
         lots = [rng.choice((0, 1, (1 << 24) - 1, rng.getrandbits(24))) for _ in range(2)]
         quotes.append({
             "bid_ticks": ticks[0], "ask_ticks": ticks[1], "bid_lots": lots[0], "ask_lots": lots[1],

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, connect
 from amaranth.sim import Simulator
 
 from hdl.control.params import PARAM_ROW
-from hdl.control.registers import ACTIVE, PARAMS, REDUCING, TICK_BITS
+from hdl.control.registers import ACTIVE, PARAMS, REDUCING, TICK_BITS, TICK_LIMIT
 from hdl.gate.gate import Gate
 from hdl.gate.hypotheses import Hypotheses
 from hdl.gate.limits import Limits
@@ -21,7 +21,7 @@ from sim.golden.gate import Context
 
 SEED = 11
 I32 = -(1 << 31), (1 << 31) - 1
-TICKS = -(1 << TICK_BITS - 1), (1 << TICK_BITS - 1) - 1
+TICKS = -TICK_LIMIT, TICK_LIMIT - 1
 U32 = 0xFFFF_FFFF
 
 

@@ -3,7 +3,7 @@
 import random
 
 from hdl.control import registers as map_
-from hdl.control.registers import ARM_MAGIC, BY_NAME, PARAM_BY_NAME, TICK_BITS
+from hdl.control.registers import ARM_MAGIC, BY_NAME, PARAM_BY_NAME, TICK_BITS, TICK_LIMIT
 from hdl.layout import net
 from host import link
 from sim.board import VirtualBoard
@@ -15,16 +15,15 @@ from sim.golden.session import Connection, tcp_frame
 from sim.lockstep import HOST_LINK, expects
 from sim.market.schedule import wire_bytes
 
-LIMIT = 1 << TICK_BITS - 1  # of prices in ticks
 LOCAL = {"local_mac": 0x02_00_00_00_00_01, "peer_mac": 0x02_00_00_00_00_02, "local_ip": 0x0A000001,
          "peer_ip": 0x0A000002, "local_port": 40000, "peer_port": 9000}
 PEER = Connection(LOCAL["peer_mac"], LOCAL["local_mac"], LOCAL["peer_ip"], LOCAL["local_ip"], LOCAL["peer_port"],
                   LOCAL["local_port"])
 FRAME_HEADER = link.SCHEMA.composites["FrameHeader"]
 LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 400, "skew_q8": 256 * 8,
-          "skew_max_sub": 3000, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -LIMIT,
-          "px_max_ticks": LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100,
-          "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "px_notional_ticks": LIMIT - 1,
+          "skew_max_sub": 3000, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -TICK_LIMIT,
+          "px_max_ticks": TICK_LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100,
+          "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "px_notional_ticks": TICK_LIMIT - 1,
           "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 200_000, "lot_mult": 1000,
           "lot_exp": -3, "tick_e9_lo": 500_000_000}
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdl.control.registers import TICK_BITS
+from hdl.control.registers import TICK_BITS, TICK_LIMIT
 from hdl.layout import sbe
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, UNKNOWN, Book, price_ticks
 
@@ -109,7 +109,7 @@ def test_ticks_are_exact_or_refused(mantissa, shift, half):
     for value in (mantissa, (mantissa >> 30) * (odd << shift) if abs(mantissa >> 30) * (odd << shift) < 1 << 63 else 0):
         ticks, exact = price_ticks(value, shift, odd, pow(odd, -1, 1 << TICK_BITS))
         quotient, rest = divmod(value, odd << shift)
-        assert exact == (rest == 0 and -(1 << TICK_BITS - 1) <= quotient < 1 << TICK_BITS - 1)
+        assert exact == (rest == 0 and -TICK_LIMIT <= quotient < TICK_LIMIT)
         if exact:
             assert ticks == quotient
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from hdl.control import registers as map_
-from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALTED, TICK_BITS
+from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALTED, TICK_BITS, TICK_LIMIT
 from hdl.layout import net
 from sim.golden.feed import WireFrame
 from sim.golden.model import GoldenModel
@@ -14,14 +14,13 @@ from sim.golden.session import Connection, tcp_frame
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, Instrument, MarketGenerator, generate
 from sim.market.schedule import schedule, wire_bytes
 
-LIMIT = 1 << TICK_BITS - 1  # of prices in ticks
 LOCAL = {"local_mac": 0x020000000001, "peer_mac": 0x020000000002, "local_ip": 0x0A000001, "peer_ip": 0x0A000002,
          "local_port": 40000, "peer_port": 9000}
 PEER = Connection(LOCAL["peer_mac"], LOCAL["local_mac"], LOCAL["peer_ip"], LOCAL["local_ip"], 9000, 40000)
 LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 400, "quote_lots": 5,
-          "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -LIMIT, "px_max_ticks": LIMIT - 1,
+          "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -TICK_LIMIT, "px_max_ticks": TICK_LIMIT - 1,
           "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100, "max_notional_hi": 1,
-          "px_notional_ticks": LIMIT - 1, "max_long_lots": 1 << 30, "max_short_lots": 1 << 30,
+          "px_notional_ticks": TICK_LIMIT - 1, "max_long_lots": 1 << 30, "max_short_lots": 1 << 30,
           "stale_cycles": 10_000_000, "lot_mult": 1, "tick_e9_lo": 500_000_000}
 SETTINGS = {"session_burst": 60_000, "session_interval": 100, "symbol_burst": 255, "symbol_interval": 100,
             "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "init_peer_window": 65_000, "window": 60_000}

@@ -4,12 +4,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hdl.control.registers import ACTIVE, DISARMED, HALTED, PARAMS, REDUCING, TICK_BITS
+from hdl.control.registers import ACTIVE, DISARMED, HALTED, PARAMS, REDUCING, TICK_LIMIT
 from sim.golden import gate as g
 from sim.golden.gate import Context
 from sim.golden.quote import DROPPED, HELD, PULLED, SENT, Params, State, candidate, evaluate
 
-LIMIT = 1 << TICK_BITS - 1  # of prices in ticks
 BID, ASK = (True, 10_000, 5), (True, 10_002, 5)
 OPEN = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 512, "quote_lots": 5,
         "toward_ticks": 2, "away_ticks": 4, "px_min_ticks": 1, "px_max_ticks": 1 << 20, "q_min_lots": 1,
@@ -47,7 +46,7 @@ row = st.fixed_dictionaries({
     "skew_q8": st.integers(0, (1 << 24) - 1), "skew_max_sub": st.integers(0, (1 << 31) - 1),
     "target_lots": st.integers(-(1 << 31), (1 << 31) - 1)})
 i32 = st.integers(-(1 << 31), (1 << 31) - 1)
-ticks = st.integers(-LIMIT, LIMIT - 1)
+ticks = st.integers(-TICK_LIMIT, TICK_LIMIT - 1)
 
 
 @given(row, ticks, ticks, i32)
@@ -81,12 +80,12 @@ def test_skew_is_clamped(values, bid, ask, position):
 
 def test_prices_that_do_not_fit_a_word_are_blocked():
     """Whatever the limits: there is no limit that such a price could keep."""
-    huge = LIMIT - 1
-    widest = params(ref_scale=(1 << 32) - 1, px_min_ticks=-LIMIT, px_max_ticks=huge, px_notional_ticks=huge,
+    huge = TICK_LIMIT - 1
+    widest = params(ref_scale=(1 << 32) - 1, px_min_ticks=-TICK_LIMIT, px_max_ticks=huge, px_notional_ticks=huge,
                     max_notional_lo=0xFFFF_FFFF, max_notional_hi=0xFFFF)
-    for bid, ask in ((huge - 1, huge), (-LIMIT, -LIMIT + 1)):
+    for bid, ask in ((huge - 1, huge), (-TICK_LIMIT, -TICK_LIMIT + 1)):
         d = decide(widest, bid=(True, bid, 5), ask=(True, ask, 5))
-        assert not -LIMIT <= d.candidate.bid_ticks <= huge
+        assert not -TICK_LIMIT <= d.candidate.bid_ticks <= huge
         assert d.reasons == g.G5 | g.G10
 
 
@@ -190,19 +189,19 @@ def test_the_hosts_bound_makes_the_notional_exact(lots, notional, price):
     """px_notional_ticks = floor(max_notional / quote_lots): a price passes if its notional does."""
     bound = notional // lots
     p = params(quote_lots=lots, q_hard_lots=lots, max_lots=lots, max_long_lots=lots, max_short_lots=lots,
-               px_min_ticks=-LIMIT, px_max_ticks=LIMIT - 1, max_notional_lo=notional, px_notional_ticks=bound)
+               px_min_ticks=-TICK_LIMIT, px_max_ticks=TICK_LIMIT - 1, max_notional_lo=notional, px_notional_ticks=bound)
     for px in (price, bound, bound + 1, -bound, -bound - 1):
         bid, ask = g.gate(p, State(pos_valid=True), (px, px), True, context())
         assert (bid | ask) & ~g.G10 == 0
         assert (bid == 0) == (bound > 0 and abs(px) * lots <= notional)
 
 
-@given(ticks, ticks, st.integers(0, LIMIT - 1), ticks)
+@given(ticks, ticks, st.integers(0, TICK_LIMIT - 1), ticks)
 def test_window_is_what_passes(low, high, bound, px):
     p = params(px_min_ticks=low, px_max_ticks=high, px_notional_ticks=bound, quote_lots=1, max_notional_hi=1)
     least, most = g.window(p)
     for price in (px, low, high, bound, -bound, 0, 1, -1, least, most, least - 1, most + 1):
-        if -LIMIT <= price < LIMIT:
+        if -TICK_LIMIT <= price < TICK_LIMIT:
             bid, _ = g.gate(p, State(pos_valid=True), (price, price), True, context())
             assert (least <= price <= most and bound > 0) == (not bid & (g.G5 | g.G10))
 
