@@ -9,7 +9,8 @@
 //  - wires: half the perimeter of the box around each net, times what a wire costs there. The cost of a place rises
 //    with the wires that are expected to pass it beyond what it can carry (as in negotiated routing), so that the
 //    design spreads where wires are short of room, and nowhere else;
-//  - time: the delay of each connection, weighted by how much depends on it.
+//  - time: the delay of each connection, weighted by how much depends on it, and at a high price beyond what the ways
+//    through it can bear.
 //
 // Only additions, multiplications, divisions and comparisons of doubles are used, and an own random generator: the same
 // design gives the same result with every compiler and C library.
@@ -110,6 +111,14 @@ bool happens(double minus_log) {    // with probability exp(-minus_log)
 // ------------------------------------------------------------------ time
 
 std::vector<float> wire_ns, importance; // of pins that are driven
+std::vector<float> bearable;            // ns at which the longest way through the pin would just be in time
+double beyond;                          // price of time beyond that, the most important connection's being 1
+
+// What the time to a pin costs. Without a bound on each connection one that does not matter could be drawn out, in a
+// single move, until it matters most.
+double time_price(int p, float ns) {
+    return importance[p] * double(ns) + beyond * std::max(0.0, double(ns) - bearable[p]);
+}
 std::vector<int> order;                 // pins, each behind all that it depends on
 int domains;
 
@@ -144,12 +153,13 @@ void find_order() {
 
 // Longest way between registers, in ns. Sets the importance of every connection by the longest way through it, in parts
 // of the longest of all or of the goal: mostly a high power of it, and a lower one, so that no cell is free to go
-// anywhere as long as it does not matter, until it does.
+// anywhere as long as it does not matter. And sets what it can bear.
 double time_ways(int sharpness) {
     constexpr float NEVER = 1e9f;
     std::vector<float> arrives(pins.size()), needed(pins.size());
     double worst_of_all = 0;
     std::fill(importance.begin(), importance.end(), 0.0f);
+    std::fill(bearable.begin(), bearable.end(), NEVER);
     for (int domain = 0; domain < domains; domain++) {
         double worst = 0;
         std::fill(arrives.begin(), arrives.end(), -1.0f);
@@ -184,6 +194,7 @@ double time_ways(int sharpness) {
             needed[p] = by;
             if (pin.drives || pin.direct || arrives[p] < 0 || by > NEVER / 2)
                 continue;
+            bearable[p] = std::min(bearable[p], float(wire_ns[p] + by - arrives[p] - limit + goal_ns));
             const double ratio = std::min(1.0, std::max(0.0, 1.0 - double(by - arrives[p]) / limit));
             constexpr int MILD = 6;
             double value = 1, mild = 1;
@@ -515,7 +526,7 @@ Change weigh() {
         if (ns != wire_ns[p]) {
             new_wire_ns[p] = ns;
             changed_pins.push_back(p);
-            change.time += importance[p] * double(ns - wire_ns[p]);
+            change.time += time_price(p, ns) - time_price(p, wire_ns[p]);
         }
     };
     for (const Move &move : moves) {
@@ -577,7 +588,7 @@ double recount() {
         if (pins[p].drives || pins[p].direct || nets[pins[p].net].driver < 0)
             continue;
         wire_ns[p] = wire_between(cells[pins[nets[pins[p].net].driver].cell], cells[pins[p].cell]);
-        time_cost += importance[p] * wire_ns[p];
+        time_cost += time_price(p, wire_ns[p]);
     }
     return spans;
 }
@@ -792,7 +803,7 @@ Schedule read(const char *name) {
     room = number(), wires_a_pin = number();
     random_state = uint64_t(whole()) * 2654435769u + 88172645463325252ull;
     Schedule schedule;
-    schedule.hot = number(), schedule.cool = number(), schedule.time_share = number();
+    schedule.hot = number(), schedule.cool = number(), schedule.time_share = number(), beyond = number();
     schedule.steep = number(), schedule.learned = number(), schedule.trials = whole();
     schedule.sharp = whole(), schedule.sharpest = whole();
 
@@ -875,7 +886,7 @@ int main(int argc, char **argv) {
     new_boxes = boxes;
     box_lost.resize(nets.size());
     wire_ns.assign(pins.size(), 0);
-    new_wire_ns = importance = wire_ns;
+    new_wire_ns = importance = bearable = wire_ns;
     cluster_seen.assign(clusters.size(), 0);
     net_seen.assign(nets.size(), 0);
     pin_seen.assign(pins.size(), 0);

@@ -39,6 +39,7 @@ class Schedule:
     ----------
     hot, cool : first temperature, in what a cluster of cells costs on average, and its decay a round.
     time_share : of the cost, the rest is for wires.
+    beyond : price of time that a way does not have, in that of the longest way's time.
     steep, learned : how the price of a place rises with the demand beyond its room, now and for ever.
     trials : a cluster and round.
     sharpness : power to which the length of a way counts, in the first round and from some round on; one more a round.
@@ -48,6 +49,7 @@ class Schedule:
     hot: float = 0.3
     cool: float = 0.95
     time_share: float = 0.4
+    beyond: float = 8.0
     steep: float = 3.0
     learned: float = 0.3
     trials: int = 60
@@ -290,8 +292,8 @@ def write_design(placed, path, *, target_mhz, seed=1, schedule=Schedule(), scarc
     lines = [
         (width, height, len(cells), len(pins), len(design.nets), len(ways), clusters, len(columns), len(rows)),
         (1000 / target_mhz, *wires, schedule.room, schedule.wires_a_pin, seed),
-        (schedule.hot, schedule.cool, schedule.time_share, schedule.steep, schedule.learned, schedule.trials,
-         *schedule.sharpness),
+        (schedule.hot, schedule.cool, schedule.time_share, schedule.beyond, schedule.steep, schedule.learned,
+         schedule.trials, *schedule.sharpness),
         columns, rows, *cells, *pins, *ways, (len(scarce),), *scarce]
     Path(path).write_text("".join(f"{' '.join(map(str, line))}\n" for line in lines))
 

@@ -28,7 +28,7 @@ BOARD = Board(
     baud=1_000_000,
     loader=("-c", "ft232"),
     instruments=16,
-    annealing=Annealing(Schedule(hot=0.5)),
+    annealing=Annealing(Schedule(hot=0.5), target_mhz=145.0),
     card={
         # The PHYs' receive clock is in step with the data edges: data are delayed by 2 ns instead.
         "rx_delay_taps": 80,

@@ -98,6 +98,7 @@ class Core(wiring.Component):
             path.rx_next_is.eq(verify.next_is),
             order.time_ns.eq(time_ns),
             order.fire.eq(path.fire), order.kind.eq(path.kind), order.hot_busy.eq(path.hot_busy),
+            order.hot_wants.eq(path.hot_wants),
             path.quote_id.eq(order.quote_id),
             path.ready.eq(order.ready), path.session_up.eq(order.status.session_up),
             path.session_lost.eq(order.session_lost),

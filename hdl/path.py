@@ -118,8 +118,8 @@ class TickPath(wiring.Component):
     flip : out(1) the parameter banks flip at the end of this cycle. ``bank`` : in(1) the active one.
     session_up, session_lost, session_enabled : in(1) from the order session; ``session_enabled`` strobes when a
         connection is handed over: nothing is live on it.
-    fire : out(1), kind : out(1), quote : out(Quote), ready : in(1), hot_busy : out(1) to the order port. ``fire`` asks
-        for a frame, which starts if the port is ``ready``.
+    fire : out(1), kind : out(1), quote : out(Quote), ready : in(1), hot_busy, hot_wants : out(1) to the order port.
+        ``fire`` asks for a frame, which starts if the port is ``ready``.
     record : out(DecisionRecord), record_valid : out(1) a decision was taken; of its cycles the low 9 bits stand, its
         ``quoteId`` is on ``quote_id``, and what has no meaning for this decision is anything, as
         :class:`hdl.control.telemetry.Telemetry` wants it. mass_cancel : out(1) one starts.
@@ -143,7 +143,7 @@ class TickPath(wiring.Component):
             "counters": Out(PathCounters), "drops": Out(32), "row_address": Out(8), "row_choose": Out(1),
             "row": In(PARAM_ROW),
             "flip": Out(1), "bank": In(1), "session_up": In(1), "session_lost": In(1), "session_enabled": In(1),
-            "fire": Out(1), "kind": Out(1), "quote": Out(Quote), "ready": In(1), "hot_busy": Out(1),
+            "fire": Out(1), "kind": Out(1), "quote": Out(Quote), "ready": In(1), "hot_busy": Out(1), "hot_wants": Out(1),
             "record": Out(DecisionRecord), "record_valid": Out(1), "mass_cancel": Out(1),
             "quote_id": In(64), "direct_quote": Out(1),
             "state_changed": Out(1), "arm_refused": Out(1), "gap": Out(1), "gap_size": Out(32),
@@ -263,7 +263,7 @@ class TickPath(wiring.Component):
             # Not in a cycle in which another decision is told: one record a cycle.
             cancels.eq(hold & buckets.cancel_ok & ~scheduler.leave), mass_cancel.eq(cancels & self.ready),
             self.fire.eq(quotes | cancels), self.kind.eq(Mux(hold, KIND_MASS_CANCEL, KIND_QUOTE)),
-            self.hot_busy.eq(scheduler.busy | (hold & self.ready & buckets.cancel_ok)),
+            self.hot_busy.eq(scheduler.busy), self.hot_wants.eq(scheduler.wants | (hold & buckets.cancel_ok)),
             scheduler.trigger.eq(trigger),
         ]
 

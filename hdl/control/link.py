@@ -386,6 +386,7 @@ class Link(wiring.Component):
              self.telemetry.valid, self.telemetry.data, self.telemetry.last),
         )
         speaks = Signal(len(sources))
+        pays = Signal(len(sources))     # out its bytes: that is `speaks` while they leave
 
         def spoken(values):
             """Of the one whose turn it is."""
@@ -404,9 +405,8 @@ class Link(wiring.Component):
         m.d.comb += advance.eq(~held)
         with m.If(valid & ~held & covered):
             m.d.sync += crc.eq(crc16_step(crc, byte))
-        moves = Signal(len(sources))
-        for turn, signal in zip(moves, (reply_next, sent_next, self.host_rx.ready, self.telemetry.ready), strict=True):
-            m.d.comb += signal.eq(turn)
+        m.d.comb += Cat(reply_next, sent_next, self.host_rx.ready, self.telemetry.ready).eq(
+            Mux(advance, pays & Cat(1, ~stale.any(), 1, 1), 0))
         m.d.comb += [reply_done.eq(reply_next & (left == 1)), sent_done.eq(sent_next & (left == 1))]
 
         def say(value, then):
@@ -434,13 +434,15 @@ class Link(wiring.Component):
                 say(spoken(Const(v, 16)[:8] if isinstance(v, int) else v[:8] for v in lengths), "length high")
             with m.State("length high"):
                 say(spoken(Const(v, 16)[8:] if isinstance(v, int) else v[8:] for v in lengths), "payload")
+                with m.If(advance):
+                    m.d.sync += pays.eq(speaks)
             with m.State("payload"):
-                m.d.comb += moves.eq(Mux(advance, speaks & Cat(1, ~stale.any(), 1, 1), 0))
                 with m.If(advance):
                     m.d.sync += [byte.eq(spoken(bytes_)), valid.eq(spoken(valids))]
                     with m.If(spoken(valids)):
                         m.d.sync += left.eq(left - 1)
                     with m.If(spoken(Cat(v).all() for v in zip(valids, lasts, strict=True))):
+                        m.d.sync += pays.eq(0)
                         m.next = "last"
             with m.State("last"):
                 with m.If(advance):

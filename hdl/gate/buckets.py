@@ -1,6 +1,6 @@
 """G14: token buckets of the session and of every instrument."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -79,25 +79,25 @@ class TokenBuckets(wiring.Component):
         session_tick = ticker("session", self.session_interval, self.restart_session)
         symbol_tick = ticker("symbol", self.symbol_interval, self.restart_symbol)
 
-        # The session's bucket. What it will hold is compared before it is known: at most one comes or goes.
+        # The session's bucket. That a token goes is told late, from far away: what there will be, and all comparisons
+        # with it, are formed for each of the three cases, of which that only chooses.
         size, kept_and_one, is_some = Signal(16), Signal(15), Signal()
         m.d.sync += [size.eq(self.session_burst), kept_and_one.eq(self.session_burst[2:] + 1),
                      is_some.eq(self.session_burst != 0)]
         kept, tokens = size[2:], self.tokens
-        spends, rises, falls, whole = Signal(), Signal(), Signal(), Signal()
-        enough = Signal()       # will be in it, for a new quote
-        m.d.comb += [
-            spends.eq(self.spend_session & self.cancel_ok), rises.eq(session_tick & ~spends),
-            falls.eq(spends & ~session_tick),
-            # `a < b`, or `a <= b` if one more comes: with a bit below.
-            whole.eq(self.fill | (Cat(Const(0, 1), size) < Cat(rises, tokens))),
-        ]
+        spends, enough = Signal(), Signal()     # enough: will be in it, for a new quote
+        m.d.comb += spends.eq(self.spend_session & self.cancel_ok)
+        rest = Mux(spends, tokens + Mux(session_tick, 0, -1), tokens + session_tick)
+        # More than `size` if nothing changes, and if one comes.
+        over, over_by_one = size < tokens, size <= tokens
+        whole = self.fill | Mux(session_tick & ~spends, over_by_one, over)
         m.d.sync += [
-            tokens.eq(Mux(whole, size, tokens + Mux(falls, -1, rises))),
-            self.cancel_ok.eq(Mux(whole, is_some, rises | Mux(falls, tokens[1:].any(), self.cancel_ok))),
+            tokens.eq(Mux(whole, size, rest)),
+            self.cancel_ok.eq(Mux(whole, is_some, session_tick | Mux(spends, tokens[1:].any(), self.cancel_ok))),
         ]
-        m.d.comb += enough.eq(Mux(whole, is_some,
-                                  Mux(falls, kept_and_one < tokens, Cat(Const(0, 1), kept) < Cat(rises, tokens))))
+        same = kept < tokens
+        m.d.comb += enough.eq(Mux(whole, is_some, Mux(session_tick, Mux(spends, same, kept <= tokens),
+                                                      Mux(spends, kept_and_one < tokens, same))))
 
         # An instrument's bucket is what it held when its last token was spent, and all that was given since: that is
         # worked out when the next one is spent. Until the first one it is as full as all were made.

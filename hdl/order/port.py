@@ -96,8 +96,8 @@ class OrderPort(wiring.Component):
     of its frame is on ``txd`` in ``T + 1``, always. The frame then runs to its end without a gap and with right
     checksums, whatever happens meanwhile: products, messages and checksums are finished in the shadow of preamble and
     headers, and so the quote need not stand before ``T`` + :data:`hdl.order.timing.QUOTE_AT`. When the port is idle
-    and neither ``fire`` nor ``hot_busy`` is 1, a pending acknowledgement starts, else the host's packet, in the order
-    in which the host gave them; a message waits for the session's window and holds up what is behind it. A message
+    and the decision stage neither has nor wants something, a pending acknowledgement starts, else the host's packet,
+    in the order in which the host gave them; a message waits for the session's window and holds up what is behind it. A message
     that finds the session down is dropped. When none of these can start, a frame of the host link does.
 
     **Receive.** As :class:`SegmentReceiver` and :class:`TcpSession` say. Accepted payload and slow-path frames go to
@@ -126,8 +126,9 @@ class OrderPort(wiring.Component):
         ``quote.quote_id`` as the frame under way has it, from the cycle after ``fire`` to the frame's end.
     ready : Out(1)
         ``fire`` is legal: the port is idle, the session is up and the peer's window has room. A register.
-    hot_busy : In(1)
-        The decision stage has or is about to have something: nothing else may start.
+    hot_busy, hot_wants : In(1)
+        The decision stage has or is about to have something: nothing else may start. For ``hot_wants`` that holds only
+        while ``ready``: else the decision stage could not start anything either.
     time_ns : In(64)
         Wall time; a message carries the value of its ``T``.
     config : In(SessionConfig), status : Out(SessionStatus)
@@ -161,6 +162,7 @@ class OrderPort(wiring.Component):
             "quote_id": Out(64),
             "ready": Out(1),
             "hot_busy": In(1),
+            "hot_wants": In(1),
             "time_ns": In(64),
             "config": In(SessionConfig),
             "status": Out(SessionStatus),
@@ -287,7 +289,7 @@ class OrderPort(wiring.Component):
         m.submodules.stored = stored = StoredRows(encoder.stored_places, len(encoder.rows))
         m.d.comb += [self.txd.eq(mac.txd), self.tx_en.eq(mac.tx_en), self.tx_er.eq(mac.tx_er)]
 
-        # Who may start. All here comes from registers but `fire` and `hot_busy`, which arrive late in their cycle. They
+        # Who may start. All here comes from registers but `fire`, `hot_busy` and `hot_wants`, which arrive late. They
         # reach the transmitter's two registers, `ready` and `fired`; what else a start does, it does a cycle later.
         fired = Signal()
         other = Signal()                # a frame without `fire` would start
@@ -296,7 +298,7 @@ class OrderPort(wiring.Component):
         sendable = (host.kind == FRAME_TX) | (status.session_up & session.host_room)
         m.d.comb += [
             other.eq(mac.idle & (session.ack_pending | (host.available & sendable) | self.link_tx.available)),
-            start.eq((self.fire & self.ready) | (other & ~self.hot_busy)),
+            start.eq(Mux(self.ready, self.fire | (other & ~self.hot_wants & ~self.hot_busy), other & ~self.hot_busy)),
             mac.start.eq(start),
             session.host_length.eq(host.length),
             self.counters.order_tx_frames.eq(mac.frames),

@@ -4,6 +4,7 @@ from amaranth.hdl import Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
 
+from hdl.count import count
 from hdl.order.receive import Segment
 
 __all__ = ["LOADS", "SessionStatus", "TcpSession"]
@@ -167,7 +168,8 @@ class TcpSession(wiring.Component):
         with m.If(wanted & ~ack_unsent & ~ack_old):
             m.d.sync += [status.snd_una.eq(segment.ack), peer_window.eq(segment.window)]
         with m.If(self.sent):
-            m.d.sync += [status.snd_nxt.eq(status.snd_nxt + self.sent_length), status.app_seq.eq(status.app_seq + 1)]
+            m.d.sync += status.snd_nxt.eq(status.snd_nxt + self.sent_length)
+        count(m, status.app_seq, self.sent)
 
         with m.If(self.lost):
             m.d.sync += [status.session_up.eq(0), self.ack_pending.eq(0), asked_before.eq(0)]

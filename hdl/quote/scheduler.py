@@ -78,8 +78,9 @@ class Scheduler(wiring.Component):
     cycle. ``weigh`` : out(1) the gate weighs what was decided, ``direct`` : out(1) on a trigger byte. ``window`` :
     out(1) the cycle after; with it ``deferred`` : in(1) try again when the port is ready, or ``wait_tokens`` : in(1)
     try again when tokens arrive, or at once if some have since the decision. ``leave`` : out(1) two cycles after
-    ``window``. ``decided`` : out(8) the instrument of ``weigh``, ``window`` and ``leave``. ``busy`` : out(1) claimed,
-    under way, or pending while the port is ready: slower senders hold back. ``of_decided`` : out(instruments) the bit
+    ``window``. ``decided`` : out(8) the instrument of ``weigh``, ``window`` and ``leave``. ``busy`` : out(1) claimed
+    or under way, ``wants`` : out(1) pending and only waiting for the port: slower senders hold back, for ``wants`` while
+    the port is ready. ``of_decided`` : out(instruments) the bit
     of ``decided``, ``of_current`` : out(instruments) that of ``current`` in the cycle before.
 
     Rules. A background evaluation is squashed by a claim and by ``invalidate``; it stays pending. One starts only when
@@ -104,7 +105,7 @@ class Scheduler(wiring.Component):
             "at": Out(EVALUATION_CYCLES),
             "claimed": Out(1), "fouled": Out(1), "mid_event": Out(1), "is_stale": Out(1), "due": Out(1),
             "weigh": Out(1), "direct": Out(1), "deferred": In(1), "wait_tokens": In(1),
-            "window": Out(1), "leave": Out(1), "decided": Out(8), "busy": Out(1),
+            "window": Out(1), "leave": Out(1), "decided": Out(8), "busy": Out(1), "wants": Out(1),
             "of_decided": Out(instruments), "of_current": Out(instruments)})
 
     def elaborate(self, platform):
@@ -149,7 +150,7 @@ class Scheduler(wiring.Component):
             fetch.eq(settling & idle & ~self.settle & ~self.restart & ~self.clearing),
             start.eq(is_eligible & quiet & ~settling & ~committing & self.ready & ~self.hold),
             self.flip.eq(committing & idle & ~self.identified & ~settling),
-            self.busy.eq(~idle | (any_eligible & self.ready & ~self.hold)),
+            self.busy.eq(~idle), self.wants.eq(any_eligible & ~self.hold),
         ]
         m.d.sync += rest.eq((rest << 1) | idle)
         with m.If(self.settle):
@@ -165,7 +166,7 @@ class Scheduler(wiring.Component):
         flying = Signal()   # a background evaluation that has not decided, whatever claims the mode
         started = Signal()
         weighing, squash, loaded, ripe, settled = Signal(), Signal(), Signal(), Signal(), Signal()
-        steps, was_identified = Signal.like(self.at), Signal()
+        steps, anew = Signal.like(self.at), Signal()
         m.d.comb += [
             weighing.eq(content & (step == DECISION_CYCLES)),
             squash.eq(flying & (claim | self.invalidate)),
@@ -206,10 +207,8 @@ class Scheduler(wiring.Component):
             m.d.sync += [mode.eq(Mode.CLAIMED), step.eq(1)]
             m.d.comb += following.eq(self.index)
         # Nothing of what was under way counts any more. `identified` comes late: it does not reach the steps.
-        m.d.sync += was_identified.eq(self.identified)
-        m.d.comb += self.at.eq(Mux(was_identified, 0, steps))
-        with m.If(start):
-            m.d.sync += steps.eq(0)
+        m.d.sync += anew.eq(start | self.identified)
+        m.d.comb += self.at.eq(Mux(anew, 0, steps))
         with m.If(start | self.identified):
             m.d.sync += self.fouled.eq(0)
         with m.Elif(self.disturbed):

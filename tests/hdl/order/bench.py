@@ -92,14 +92,14 @@ class Log:
         return [cycle - 1 for cycle, _ in self.frames]
 
 
-def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), config=None, writes=None, enable=(UP,), disable=(),
+def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), hot_wants=(), config=None, writes=None, enable=(UP,), disable=(),
         host_ready=lambda cycle: True, rx_depth=4096):
     """Run a script on an :class:`OrderPort`.
 
     fires : {cycle: (kind, quote)}, or {cycle: ("ready", kind, quote)}, which waits for the first ready cycle
     rx : [(cycle of the first preamble byte on the pins, frame with FCS)]
     host : [(first cycle, kind, bytes)], in order
-    hot_busy : cycles in which it is 1
+    hot_busy, hot_wants : cycles in which they are 1
     config : changes to CONFIG from reset; writes : {cycle: changes}, a word every WORD_EVERY cycles from then on
     enable, disable : cycles of writes to `session_enable`
     host_ready : function (cycle) -> bool, the host takes a byte
@@ -162,6 +162,7 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), config=None, writes=
             drive("enable", dut.config.session_enable, cycle in enable or cycle in disable)
             drive("value", dut.config.session_enable_value, cycle in enable)
             drive("hot_busy", dut.hot_busy, cycle in hot_busy)
+            drive("hot_wants", dut.hot_wants, cycle in hot_wants)
             drive("rx_dv", dut.rx_dv, cycle in pins)
             drive("rxd", dut.rxd, pins.get(cycle, 0))
             ready = ctx.get(dut.ready)

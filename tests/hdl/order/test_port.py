@@ -142,7 +142,7 @@ class Model:
 
     def run(self, cycles):
         script = self.script
-        fires, hot_busy = script.get("fires", {}), script.get("hot_busy", ())
+        fires, hot_busy, hot_wants = script.get("fires", {}), script.get("hot_busy", ()), script.get("hot_wants", ())
         # Whose the frame is, is settled with its byte 48, one after the TCP flags, if the connection was ours from its
         # first byte on.
         begins = {start + 8 + 1: frame for start, frame in script.get("rx", ())}
@@ -178,7 +178,7 @@ class Model:
                 kind, quote = fire
                 make = quote_message if kind == KIND_QUOTE else cancel_message
                 start = ("fire", make(quote, app_seq=self.app, start=cycle))
-            elif idle and fire is None and cycle not in hot_busy:
+            elif idle and fire is None and cycle not in hot_busy and not (ready and cycle in hot_wants):
                 if self.pending:
                     start = ("ack", b"")
                 elif offered and held[0] == FRAME_TX:
@@ -402,6 +402,17 @@ def test_hot_busy_holds_everything_but_fire():
         assert [what for _, what, *_ in model.frames] == ["ack", "frame"]
     log, _ = compare(300, rx=[(10, frame)], hot_busy=set(range(300)), fires={start + 20: (KIND_MASS_CANCEL, QUOTE)})
     assert log.starts() == [start + 20]
+
+
+def test_hot_wants_holds_others_only_where_it_could_start():
+    """Not while the peer's window has no room for a quote: the acknowledgement that may open it must leave."""
+    frame = peer_segment(payload=b"hello!!")
+    start = eof_cycle(10, frame) + timing.RX_EOF_TO_ACK_START
+    log, _ = compare(300, rx=[(10, frame)], hot_wants=set(range(start + 7)))
+    assert log.starts() == [start + 7]
+    narrow = peer_segment(payload=b"hello!!", window=QUOTE_SIZE - 1)
+    log, _ = compare(300, rx=[(10, narrow)], hot_wants=set(range(300)))
+    assert log.starts() == [start + 3]      # as soon as it is seen that there is none
 
 
 def test_host_packets():

@@ -23,7 +23,7 @@ STROBES = {"identified", "entry", "trigger", "foreign", "applied", "publish", "a
            "settle", "commit", "restart", "evaluate_all", "stale_limit_write", "mass_cancel", "refill", "deferred",
            "wait_tokens", "disturbed"}
 OUTPUTS = ("current", "load", "at", "claimed", "fouled", "mid_event", "is_stale", "due", "weigh", "direct",
-           "window", "leave", "decided", "busy", "settle_now", "flip")
+           "window", "leave", "decided", "busy", "wants", "settle_now", "flip")
 #: Cycles without anything under way before a background evaluation starts, the one of the start included.
 QUIET = 3
 #: From the SecurityID of an entry to the byte that decides.
@@ -59,6 +59,7 @@ class Bench:
             self.hold(**inputs)
             self.strobes = STROBES & inputs.keys()
             seen = self.trace[self.cycle] = {name: self.ctx.get(getattr(self.dut, name)) for name in OUTPUTS}
+            seen["holds"] = seen["busy"] or (seen["wants"] and self.ctx.get(self.dut.ready))     # slower senders
             if seen["due"]:
                 self.decided.append((self.cycle, seen["current"], False))
             if inputs.get("trigger"):
@@ -166,7 +167,7 @@ def test_trigger_byte_decides_in_its_own_cycle():
         # The benches hold what the entry has just made of the rows.
         check_evaluation(b, at + 1, 2, loads=False)
         check_aftermath(b, at + WEIGH_DIRECT, 2, 1)
-        busy = [c for c in b.trace if c > identified - 1 and b.trace[c]["busy"]]
+        busy = [c for c in b.trace if c > identified - 1 and b.trace[c]["holds"]]
         assert busy == list(range(identified + 1, at + AFTER_DIRECT))
     simulate(test)
 
@@ -179,7 +180,7 @@ def test_background_evaluation():
         check_evaluation(b, start + LOAD_CYCLES - 1, 3)
         check_aftermath(b, start + DECISION_CYCLES + WEIGH_BACKGROUND, 3, 0)
         assert not any(b.trace[c]["direct"] or b.trace[c]["claimed"] for c in range(start, b.cycle))
-        busy = [c for c in range(start - 1, b.cycle) if b.trace[c]["busy"]]
+        busy = [c for c in range(start - 1, b.cycle) if b.trace[c]["holds"]]
         assert busy == list(range(start - 1, start + DECISION_CYCLES + AFTER_BACKGROUND))
     simulate(test)
 
@@ -228,10 +229,10 @@ def test_claim_ends(end, after):
         await b.step(after)
         assert (await b.step(**{end: 1}))["claimed"]
         seen = await b.step()
-        assert (seen["claimed"], seen["busy"]) == (0, 0)
+        assert (seen["claimed"], seen["holds"]) == (0, 0)
         await b.step(60)
         assert b.decided == []
-        assert not b.trace[b.cycle - 1]["busy"]
+        assert not b.trace[b.cycle - 1]["holds"]
     simulate(test)
 
 
@@ -389,9 +390,9 @@ def test_background_waits_for_the_order_side(blocked_by):
         await b.step(40)
         assert b.decided == []
         seen = await b.step()
-        assert not seen["busy"], "slower senders may go meanwhile"
+        assert not seen["holds"], "slower senders may go meanwhile"
         c = b.cycle
-        assert (await b.step(ready=1, hold=0))["busy"]
+        assert (await b.step(ready=1, hold=0))["holds"]
         await b.step(30)
         assert b.decided == [(b.turn(c, 1) + DECISION_CYCLES, 1, False)]
     simulate(test)
