@@ -2,10 +2,14 @@
 """Annealing: what a tile allows, checked with rules written a second time, and nothing changed but places."""
 
 import copy
+import dataclasses
 import json
+import random
 import re
 import subprocess
+from functools import reduce
 from itertools import pairwise
+from operator import xor
 
 import pytest
 from amaranth.back import rtlil
@@ -44,11 +48,21 @@ def _module():
     return rtlil.convert(m, name="top", ports=[data, address, enable, reset, out])
 
 
-@pytest.fixture(scope="module")
-def placed(tmp_path_factory):
+def _tangle():
+    """Registers each of which depends on four others, near or far: nothing but wires decides how fast they are."""
+    rng, m = random.Random(5), Module()
+    inputs, out = Signal(8, name="inputs"), Signal(8, name="out")
+    bits = [Signal(name=f"bit_{n}") for n in range(1500)]
+    for n, bit in enumerate(bits):
+        near = [bits[(n + rng.randrange(1, 20)) % len(bits)] for _ in range(3)]
+        m.d.sync += bit.eq(reduce(xor, near) & (rng.choice(bits) | inputs[n % 8]))
+    m.d.sync += out.eq(Cat(bits[:8]))
+    return rtlil.convert(m, name="top", ports=[inputs, out])
+
+
+def _placed(text, directory):
     """A file with a small design as nextpnr has placed it."""
-    directory = tmp_path_factory.mktemp("placed")
-    netlist, _ = flow.synthesise(_module(), directory)
+    netlist, _ = flow.synthesise(text, directory)
     done = subprocess.run(
         [flow.find_tool("nextpnr-ecp5"), *flow.DEVICES["25F"].arguments, "--json", netlist.name, "--no-route",
          "--write", "placed.json", "--placer", "static", "--lpf-allow-unconstrained", "--freq", "125",
@@ -58,9 +72,14 @@ def placed(tmp_path_factory):
     return directory / "placed.json"
 
 
-def _annealed(placed, directory, name="annealed.json", **options):
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory):
+    return _placed(_module(), tmp_path_factory.mktemp("placed"))
+
+
+def _annealed(placed, directory, name="annealed.json", *, target_mhz=125.0, schedule=SCHEDULE, **options):
     result, log = directory / name, directory / "log"
-    anneal.anneal(placed, result, target_mhz=125.0, schedule=SCHEDULE, log=log, **options)
+    anneal.anneal(placed, result, target_mhz=target_mhz, schedule=schedule, log=log, **options)
     return json.loads(result.read_text()), log.read_text()
 
 
@@ -162,6 +181,20 @@ def test_a_seed_gives_a_placement(placed, tmp_path):
     assert first == again
     assert first != other
     _check_rules(other)
+
+
+def test_time_that_is_not_there_is_dear(tmp_path):
+    """The longest ways of several seeds, against a goal that is just out of reach."""
+    placed = _placed(_tangle(), tmp_path)
+
+    def longest(beyond):
+        schedule = dataclasses.replace(SCHEDULE, beyond=beyond)
+        logs = [_annealed(placed, tmp_path, target_mhz=320.0, schedule=schedule, seed=seed)[1] for seed in range(1, 5)]
+        return sum(float(re.search(r"kept: way (\S+)", log)[1]) for log in logs)
+
+    dear, free = longest(anneal.Schedule.beyond), longest(0.0)
+    print(f"{dear:.2f} ns, {free:.2f} ns")
+    assert dear < 0.99 * free
 
 
 def test_scarce_places_are_left(placed, tmp_path):
