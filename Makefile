@@ -9,7 +9,7 @@ WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check lock run test sim waves verilog lint bench docs bitstream flash clean
+.PHONY: help setup check lock run test sim formal waves verilog lint bench docs bitstream flash clean
 
 comma := ,
 
@@ -54,6 +54,9 @@ test: setup  ## every test: unit, cocotb, host, end to end
 sim: setup  ## only the tests that simulate the gateware (components, virtual board, cocotb)
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile tests/hdl tests/sim tests/core $(ARGS)
 
+formal: setup  ## prove what docs/proofs.md says of the gate: out/proofs.json (ARGS="dead_man" for one)
+	@$(BIN)/python -m tests.proof $(ARGS)
+
 verilog: setup  ## write the core as Verilog: build/core.v
 	@$(BIN)/python -m sim.board verilog --output build/core.v $(ARGS)
 
@@ -67,9 +70,10 @@ bench: setup  ## latency in every case, asserted, and simulation speed: out/benc
 waves: setup  ## out/core.vcd: the signals of the core while a market data packet becomes a quote
 	@$(BIN)/python -m sim.waves --output out/core.vcd $(ARGS)
 
-docs: setup  ## write what is generated: registers, link, and the tables of boards, latency and README (after make bench)
+docs: setup  ## write what is generated: registers, link, and the tables of boards, latency, proofs, README (make bench, formal)
 	@$(BIN)/python -m hdl.control.document
 	@$(BIN)/python -m boards.document
+	@$(BIN)/python -m tests.proof.document
 	@$(BIN)/python -m sim.bench.document
 
 bitstream: setup  ## make bitstream BOARD=...: a bitstream in build/boards/, its figures in out/boards/; timing checked

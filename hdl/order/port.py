@@ -97,8 +97,8 @@ class OrderPort(wiring.Component):
     checksums, whatever happens meanwhile: products, messages and checksums are finished in the shadow of preamble and
     headers, and so the quote need not stand before ``T`` + :data:`hdl.order.timing.QUOTE_AT`. When the port is idle
     and the decision stage neither has nor wants something, a pending acknowledgement starts, else the host's packet,
-    in the order in which the host gave them; a message waits for the session's window and holds up what is behind it. A message
-    that finds the session down is dropped. When none of these can start, a frame of the host link does.
+    in the order in which the host gave them; a message waits for the session's window and holds up what is behind it.
+    A message that finds the session down is dropped. When none of these can start, a frame of the host link does.
 
     **Receive.** As :class:`SegmentReceiver` and :class:`TcpSession` say. Accepted payload and slow-path frames go to
     the host through one buffer, in order of arrival; what finds it full is dropped, a segment unacknowledged.

@@ -79,9 +79,9 @@ class Scheduler(wiring.Component):
     out(1) the cycle after; with it ``deferred`` : in(1) try again when the port is ready, or ``wait_tokens`` : in(1)
     try again when tokens arrive, or at once if some have since the decision. ``leave`` : out(1) two cycles after
     ``window``. ``decided`` : out(8) the instrument of ``weigh``, ``window`` and ``leave``. ``busy`` : out(1) claimed
-    or under way, ``wants`` : out(1) pending and only waiting for the port: slower senders hold back, for ``wants`` while
-    the port is ready. ``of_decided`` : out(instruments) the bit
-    of ``decided``, ``of_current`` : out(instruments) that of ``current`` in the cycle before.
+    or under way, ``wants`` : out(1) pending and only waiting for the port: slower senders hold back, for ``wants``
+    while the port is ready. ``of_decided`` : out(instruments) the bit of ``decided``, ``of_current`` :
+    out(instruments) that of ``current`` in the cycle before.
 
     Rules. A background evaluation is squashed by a claim and by ``invalidate``; it stays pending. One starts only when
     nothing has been under way for three cycles, no host action waits, the port is ready and no mass cancel is

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """G3, G5, G9, G10, G11: the limits that do not wait for a price, and the window of prices that they approve."""
 
 from amaranth.hdl import Assert, Assume, Cover, Mux, Signal, signed
@@ -95,8 +96,8 @@ PROOFS = (
     Proof(
         "limits_as_defined",
         "The verdict on G3, G5 (quantity), G9, G10 and G11 is that of their definitions in plain integers; worst-case "
-        "exposure, everything that was sent and is not settled, what is live or its replacement and the position, never "
-        "passes the cap on a side that is allowed; the window of prices is that of G5's band and G10's bound.",
+        "exposure, everything that was sent and is not settled, what is live or its replacement and the position, "
+        "never passes the cap on a side that is allowed; the window of prices is that of G5's band and G10's bound.",
         Limits, _static, depth=9, cover_depth=9,
         assumes="Parameters stand from the cycle of their turn on, positions and live quotes from the beginning of an "
                 "evaluation on, as the benches keep them. The product price times quantity is right in cycle 5."),

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """What a proof is made of: a component, its inputs free, and what must hold of it."""
 
 from collections.abc import Callable
@@ -46,6 +47,16 @@ class Proof:
 
     def obligations(self):
         return Obligations(self.component(), self.claims)
+
+    @property
+    def component_name(self):
+        """Of the component's class."""
+        return type(self.component()).__name__
+
+    @property
+    def file(self):
+        """Where the claims stand, below the root."""
+        return f"{self.claims.__module__.replace('.', '/')}.py"
 
 
 class Obligations(Elaboratable):

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """G0, G1 and G22: the trading state, the kill latch and the dead-man, alone and on the way of a quote."""
 
 from amaranth.hdl import Assert, Assume, Cover, Signal
@@ -111,7 +112,7 @@ def _quotes(m, path, parts):
         starts.eq(path.fire & path.ready & (path.kind == KIND_QUOTE)),
         Assert(~starts | (state.state == ACTIVE) | (state.state == REDUCING)),      # G0
         Assert(~starts | state.heartbeat_ok),                                       # G1
-        Assert(~starts | buckets.cancel_ok),                                        # G14: a token of the session at least
+        Assert(~starts | buckets.cancel_ok),                                        # G14: the session has a token
         Assert(~starts | (~killed & ~control.kill_pin & (state.state != HALTED))),  # G22
         Cover(starts & (state.state == ACTIVE)), Cover(starts & (state.state == REDUCING)),
         Cover(killed & path.fire & path.ready),     # a cancel leaves all the same
@@ -127,8 +128,8 @@ PROOFS = (
         assumes="The word of a command stands from the cycle before its strobe on, as the register bank makes it."),
     Proof(
         "reset_blocks",
-        "Nothing trades before it was armed, with a session and a feed; REDUCING comes from ACTIVE alone, and ACTIVE from "
-        "DISARMED by arming alone (G0).",
+        "Nothing trades before it was armed, with a session and a feed; REDUCING comes from ACTIVE alone, and ACTIVE "
+        "from DISARMED by arming alone (G0).",
         TradingState, _reset, depth=3, cover_depth=8),
     Proof(
         "dead_man",
@@ -137,8 +138,8 @@ PROOFS = (
         TradingState, _deadman, depth=3, cover_depth=16),
     Proof(
         "quote_needs_state",
-        "No quote starts unless the state is ACTIVE or REDUCING, the host alive, a token of the session there; none from "
-        "the cycle after a kill was written on, and none in the very cycle in which the pin says so, until the halt is "
-        "cleared (G0, G1, G14, G22).",
+        "No quote starts unless the state is ACTIVE or REDUCING, the host alive, a token of the session there; none "
+        "from the cycle after a kill was written on, and none in the very cycle in which the pin says so, until the "
+        "halt is cleared (G0, G1, G14, G22).",
         lambda: TickPath(2), _quotes, depth=3, cover_depth=12, cut=_MARKET),
 )

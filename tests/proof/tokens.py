@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """G14: the token buckets."""
 
 from amaranth.hdl import Assert, Cover
@@ -31,7 +32,8 @@ def _session(m, buckets, _):
 PROOFS = (
     Proof(
         "session_tokens",
-        "The session's bucket never holds more than its size nor less than nothing, gains at most one token a cycle but by "
-        "arming, and loses one by a frame; a quote finds more in it than the quarter that is kept for cancels (G14).",
+        "The session's bucket never holds more than its size nor less than nothing, gains at most one token a cycle "
+        "but by arming, and loses one by a frame; a quote finds more in it than the quarter that is kept for cancels "
+        "(G14).",
         lambda: TokenBuckets(2), _session, depth=4, cover_depth=20),
 )

@@ -92,8 +92,8 @@ class Log:
         return [cycle - 1 for cycle, _ in self.frames]
 
 
-def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), hot_wants=(), config=None, writes=None, enable=(UP,), disable=(),
-        host_ready=lambda cycle: True, rx_depth=4096):
+def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), hot_wants=(), config=None, writes=None, enable=(UP,),
+        disable=(), host_ready=lambda cycle: True, rx_depth=4096):
     """Run a script on an :class:`OrderPort`.
 
     fires : {cycle: (kind, quote)}, or {cycle: ("ready", kind, quote)}, which waits for the first ready cycle
