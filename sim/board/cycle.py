@@ -211,12 +211,12 @@ class _Parser:
                 items = []
                 while self.lines[self.at] != "endcase":
                     label = _LABELS.fullmatch(self.lines[self.at])
-                    if not label or "?" in label[1]:
+                    if not label:
                         self._refuse()
                     self.at += 1
                     items.append((label[1].strip(), self._block()))
                 self.at += 1
-                out.append(_test(match[1].strip(), items))
+                out += _case(match[1].strip(), items)
             else:
                 out.append(self._assignment())
 
@@ -237,6 +237,27 @@ class _Parser:
         else:
             then = [self._assignment()]
         return _test(condition.strip(), [("then", then), ("else", otherwise)])
+
+
+def _case(expression: str, items) -> list[Statement]:
+    """A choice by value. Where labels leave bits open, more than one may apply, and the first one counts: then tests one
+    behind the other, so that all choices there are exclude one another."""
+    if not any("?" in label for label, _ in items):
+        return [_test(expression, items)]
+    out: list[Statement] = []
+    for labels, block in reversed(items):
+        if labels == "default":
+            out = block
+            continue
+        conditions = []
+        for label in labels.split(", "):
+            width, digits = label.split("'b")
+            bits, value = digits.replace("_", ""), digits.replace("_", "").replace("?", "0")
+            mask = "".join("0" if bit == "?" else "1" for bit in bits)
+            conditions.append(f"({expression} & {width}'b{mask}) == {width}'b{value}")
+        condition = conditions[0] if len(conditions) == 1 else " || ".join(f"({c})" for c in conditions)
+        out = [_test(condition, [("then", block), ("else", out)])]
+    return out
 
 
 def _test(expression: str, choices) -> Statement:

@@ -1,11 +1,12 @@
-"""``python -m tests.proof.document``: ``docs/proofs.md`` from what the last ``make formal`` found."""
+"""``python -m tests.proof.document``: ``docs/proofs.md`` and the README's table from what ``make formal`` found."""
 
 import json
 
+from boards.document import fill
 from tests.proof import PROOFS
 from tests.proof.__main__ import RESULTS, ROOT
 
-PAGE = ROOT / "docs" / "proofs.md"
+PAGE, README = ROOT / "docs" / "proofs.md", ROOT / "README.md"
 HEAD = """\
 # Proofs
 
@@ -22,9 +23,9 @@ def text(found):
     parts = [HEAD]
     for proof in PROOFS:
         entry = found[proof.name]
-        lines = [f"## {proof.name}", "", proof.claim, "",
-                 f"- **{entry['status']}** by {entry['method']} over {entry['depth']} cycles; covers {entry['cover']} "
-                 f"within {entry['cover_depth']} cycles; `{proof.component_name}`, `{proof.file}`."]
+        lines = [f"## {proof.title} ({proof.gates})", "", proof.claim, "",
+                 f"- `{proof.name}`: **{entry['status']}** by {entry['method']} over {entry['depth']} cycles; covers "
+                 f"{entry['cover']} within {entry['cover_depth']} cycles; `{proof.component_name}`, `{proof.file}`."]
         if entry["bounded_because"]:
             lines.append(f"- Bounded: {entry['bounded_because']}")
         if entry["assumes"]:
@@ -36,7 +37,26 @@ def text(found):
     return "\n".join(parts)
 
 
-if __name__ == "__main__":
+def table(found):
+    """What was proved, in Markdown, for the README."""
+    rows = ["| property | gates | status | how | of what can happen |", "|---|---|---|---|---|"]
+    for proof in PROOFS:
+        entry = found[proof.name]
+        how = f"{entry['method']}, {entry['depth']} cycles"
+        rows.append(f"| {proof.title} | {proof.gates} | {entry['status']} | {how} | {entry['cover']} |")
+    return "\n".join(rows)
+
+
+def main():
+    """Write both."""
     if not RESULTS.exists():
         raise SystemExit(f"{RESULTS} is missing: run make formal first")
-    PAGE.write_text(text(json.loads(RESULTS.read_text())))
+    found = json.loads(RESULTS.read_text())
+    if missing := [proof.name for proof in PROOFS if proof.name not in found]:
+        raise SystemExit(f"{RESULTS} lacks {', '.join(missing)}: run make formal, without names")
+    PAGE.write_text(text(found))
+    README.write_text(fill(README.read_text(), "proofs", table(found)))
+
+
+if __name__ == "__main__":
+    main()

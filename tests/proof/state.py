@@ -121,25 +121,29 @@ def _quotes(m, path, parts):
 
 PROOFS = (
     Proof(
-        "kill_latch",
+        "kill_latch", "A halt ends at the host's word alone",
+        "G0, G22",
         "The state leaves HALTED only at the host's word with the nonce of this halt, which no halt before it had, and "
-        "only to DISARMED; after a kill by register or pin it is HALTED until then; causes stay told (G0, G22).",
+        "only to DISARMED; after a kill by register or pin it is HALTED until then; causes stay told.",
         TradingState, _latch, depth=4, cover_depth=20,
         assumes="The word of a command stands from the cycle before its strobe on, as the register bank makes it."),
     Proof(
-        "reset_blocks",
+        "reset_blocks", "Nothing trades before it is armed",
+        "G0",
         "Nothing trades before it was armed, with a session and a feed; REDUCING comes from ACTIVE alone, and ACTIVE "
-        "from DISARMED by arming alone (G0).",
+        "from DISARMED by arming alone.",
         TradingState, _reset, depth=3, cover_depth=8),
     Proof(
-        "dead_man",
+        "dead_man", "No heartbeat counts longer than the limit",
+        "G1",
         "The host counts as alive for deadman_cycles after a heartbeat at most, and only after one that was the last "
-        "value plus one; with no limit it never does; in the cycle after it does not, trading has ended (G1).",
+        "value plus one; with no limit it never does; in the cycle after it does not, trading has ended.",
         TradingState, _deadman, depth=3, cover_depth=16),
     Proof(
-        "quote_needs_state",
+        "quote_needs_state", "No quote starts without state, heartbeat, token, or after a kill",
+        "G0, G1, G14, G22",
         "No quote starts unless the state is ACTIVE or REDUCING, the host alive, a token of the session there; none "
         "from the cycle after a kill was written on, and none in the very cycle in which the pin says so, until the "
-        "halt is cleared (G0, G1, G14, G22).",
+        "halt is cleared.",
         lambda: TickPath(2), _quotes, depth=3, cover_depth=12, cut=_MARKET),
 )

@@ -48,7 +48,7 @@ def _claims(least=0, most=5, reached=5):
     return claims
 
 
-STAYS = Proof("stays", "It stays at 5.", Counter, _claims(), depth=1, cover_depth=8)
+STAYS = Proof("stays", "It stays", "G5", "It stays at 5.", Counter, _claims(), depth=1, cover_depth=8)
 
 
 @pytest.mark.parametrize(("changes", "status", "cover"), [

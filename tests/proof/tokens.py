@@ -31,9 +31,10 @@ def _session(m, buckets, _):
 
 PROOFS = (
     Proof(
-        "session_tokens",
+        "session_tokens", "Tokens neither run over nor below zero",
+        "G14",
         "The session's bucket never holds more than its size nor less than nothing, gains at most one token a cycle "
-        "but by arming, and loses one by a frame; a quote finds more in it than the quarter that is kept for cancels "
-        "(G14).",
+        "but by arming, and loses one by a frame; a quote finds more in it than the quarter that is kept for "
+        "cancels.",
         lambda: TokenBuckets(2), _session, depth=4, cover_depth=20),
 )

@@ -67,7 +67,8 @@ def _window(m, window, _):
 
 PROOFS = (
     Proof(
-        "window_contains",
+        "window_contains", "What leaves lies in the approved window",
+        "G5, G9, G10, G11",
         "Whatever comes into the window, the price that leaves lies between its bounds and the quantity does not "
         "exceed the greatest that was approved; nothing is changed that lies in it, and what is changed becomes the "
         "nearest that does; an empty window lets nothing leave.",
