@@ -9,7 +9,7 @@ def count(m, value, when, load=0, loaded=0):
     """Adds one to ``value`` with ``when``, or sets it to ``loaded`` with ``load``, from the next cycle on.
 
     In two halves, side by side: that the lower one is full is known a cycle ahead. So ``when`` must not come in two
-    cycles running; with and behind ``load`` it may. Who sets ``value`` in another way lets a cycle pass before ``when``.
+    cycles running; with and behind ``load`` it may. Who sets ``value`` otherwise lets a cycle pass before ``when``.
     """
     loaded = Value.cast(loaded)
     half = len(value) // 2

@@ -240,8 +240,8 @@ class _Parser:
 
 
 def _case(expression: str, items) -> list[Statement]:
-    """A choice by value. Where labels leave bits open, more than one may apply, and the first one counts: then tests one
-    behind the other, so that all choices there are exclude one another."""
+    """A choice by value. Where labels leave bits open, more than one may apply, and the first one counts: then tests
+    one behind the other, so that all choices there are exclude one another."""
     if not any("?" in label for label, _ in items):
         return [_test(expression, items)]
     out: list[Statement] = []

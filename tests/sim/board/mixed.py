@@ -56,6 +56,19 @@ class Mixed(wiring.Component):
                     m.d.sync += phase.eq(0)
             with m.Default():
                 m.d.sync += [phase.eq(0), seen.eq(seen + 1)]
+        # Choices whose labels leave bits open, one of them with a part that never applies.
+        first, wild = state(8, "first"), state(8, "wild")
+        with m.If(0):
+            m.d.sync += first.eq(255)
+        with m.Elif(valid):
+            m.d.sync += first.eq(first + byte)
+        with m.Switch(byte[:4]):
+            with m.Case("1--0", "01-0"):
+                m.d.sync += wild.eq(wild + 1)
+            with m.Case("---1"):
+                m.d.sync += wild.eq(wild ^ byte)
+            with m.Default():
+                m.d.sync += wild.eq(seen)
         strobes = state(8, "strobes")
         with m.If(strobe):
             m.d.sync += strobes.eq(strobes + 1)
