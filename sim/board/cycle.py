@@ -249,15 +249,18 @@ def _case(expression: str, items) -> list[Statement]:
         if labels == "default":
             out = block
             continue
-        conditions = []
-        for label in labels.split(", "):
-            width, digits = label.split("'b")
-            bits, value = digits.replace("_", ""), digits.replace("_", "").replace("?", "0")
-            mask = "".join("0" if bit == "?" else "1" for bit in bits)
-            conditions.append(f"({expression} & {width}'b{mask}) == {width}'b{value}")
-        condition = conditions[0] if len(conditions) == 1 else " || ".join(f"({c})" for c in conditions)
+        condition = " || ".join(f"({_applies(expression, label)})" for label in labels.split(", "))
         out = [_test(condition, [("then", block), ("else", out)])]
     return out
+
+
+def _applies(expression: str, label: str) -> str:
+    """The condition under which a label of a choice applies. One that leaves bits open is binary, others may not be."""
+    if "?" not in label:
+        return f"{expression} == {label}"
+    width, bits = label.replace("_", "").split("'b")
+    mask = "".join("0" if bit == "?" else "1" for bit in bits)
+    return f"({expression} & {width}'b{mask}) == {width}'b{bits.replace('?', '0')}"
 
 
 def _test(expression: str, choices) -> Statement:

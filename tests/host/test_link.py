@@ -85,20 +85,20 @@ def damage_costs_only_what_it_hits(seed):
     stream, spans = lossy_line(seed)
     decoder = link.Decoder()
     got = [payload for _, payload in decoder.feed(stream)] + [payload for _, payload in decoder.abandon()]
-    sent = {payload for *_, payload, _ in spans}
+    received, sent = set(got), {payload for *_, payload, _ in spans}
     good = [payload for *_, payload, untouched in spans if untouched]
     # What reads as a packet without having been one: a damaged packet lacks its last byte, that byte was a start
     # byte, and the next packet's stands in its place (0.05 a run); or 16 bits of checksum agree by chance.
     false = [(at, at + len(packet)) for p in got if p not in sent
              for packet in [link.encode("SessionRx", p)] for at in [stream.find(packet)]]
-    false += [(start, end + 1) for start, end, payload, untouched in spans if not untouched and payload in set(got)
+    false += [(start, end + 1) for start, end, payload, untouched in spans if not untouched and payload in received
               and stream[start:end + 1] == link.encode("SessionRx", payload)]
-    received = set(got)
     missing = [(start, end) for start, end, payload, untouched in spans if untouched and payload not in received]
     for start, end in missing:
         assert any(first < end and start < last for first, last in false), f"undamaged, but lost: {stream[start:end]}"
     assert len(missing) <= len(false) <= 5
-    assert [p for p in got if p in set(good)] == [p for p in good if p in received]
+    untouched_ones = set(good)
+    assert [p for p in got if p in untouched_ones] == [p for p in good if p in received]
     damaged = len(spans) - len(good)
     assert damaged > 1000
     assert sum(decoder.errors.values()) > damaged // 2

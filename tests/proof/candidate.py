@@ -5,7 +5,7 @@ from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal
 
 from hdl.control.registers import ACTIVE, HALTED, REDUCING
 from hdl.gate.gate import Gate
-from tests.proof.obligation import Proof, before
+from tests.proof.obligation import Proof, before, stands
 
 #: Gates that are spoken of here, by what fails them: the limits (whatever the price), the price, the moment.
 _OF_LIMITS, _OF_PRICE, _OF_MOMENT = (3, 5, 9, 10, 11), (4, 5, 10), (0, 1, 22, 24)
@@ -21,10 +21,9 @@ def _candidate(m, gate, _):
                         *((f"{side}_{of}", getattr(getattr(gate, f"{side}_limits"), of))
                           for side in ("bid", "ask") for of in gate.bid_limits.signature.members),
                         *((side, getattr(gate, side)) for side in ("bid", "ask"))):
-        m.d.comb += Assume(~(gate.en | taken) | (value == before(m, value, name)))
+        stands(m, value, name, gate.en | taken)
     book_ok = before(m, gate.book_ok, "book_ok")
     state_ok = (moment.state == ACTIVE) | (moment.state == REDUCING)
-    moment_ok = state_ok & moment.heartbeat_ok & ~moment.kill_pin & (moment.state != HALTED)
     bound = p.px_notional_ticks
 
     reasons, wants, changes, replaced_any = [], [], [], []
@@ -46,7 +45,7 @@ def _candidate(m, gate, _):
         expected, passes = named(32, "expected"), named(1, "passes")
         m.d.comb += [
             expected.eq(Cat(fails.get(g, 0) | (limits.fixed[g] if g in _OF_LIMITS else 0) for g in range(32))),
-            passes.eq((expected[:24] == 0) & moment_ok),
+            passes.eq(expected[:24] == 0),      # without a session nothing leaves anyway
             *(Assume(~limits.fixed[g]) for g in range(32) if g not in _OF_LIMITS),      # tests/proof/limits.py
         ]
         px, lots = getattr(gate, f"{name}_px"), getattr(gate, f"{name}_lots")

@@ -6,7 +6,7 @@ from amaranth.hdl import Assert, Assume, Cover, Mux, Signal, signed
 from hdl.control.params import TURNS
 from hdl.control.registers import PARAM_BY_NAME
 from hdl.gate.limits import Limits
-from tests.proof.obligation import Proof, before
+from tests.proof.obligation import Proof, before, stands
 
 _IDLE = 15
 
@@ -15,9 +15,8 @@ def evaluation(m, at):
     """Cycle of the evaluation that is under way, :data:`_IDLE` between them: one bit of ``at`` follows the other, and a
     new one may begin, or this one be given up, at any time."""
     step, upcoming = Signal(4, init=_IDLE), Signal(4)
-    starts = Signal()
-    m.d.comb += [starts.eq(at[0]), Assume((at == 0) | (at == 1) | ((step < 8) & (at == 1 << step)))]
-    with m.If(starts):
+    m.d.comb += Assume((at == 0) | (at == 1) | ((step < 8) & (at == 1 << step)))
+    with m.If(at[0]):
         m.d.comb += upcoming.eq(1)
     with m.Elif((at == 0) | (step >= 7)):
         m.d.comb += upcoming.eq(_IDLE)
@@ -31,20 +30,15 @@ def params_hold(m, params, step, until):
     """Parameters stand from the cycle of their turn on, to that of ``until``."""
     for turn, names in enumerate(TURNS):
         for name in names:
-            value = params[name]
-            was = before(m, value, name)
-            m.d.comb += Assume(~((step > turn) & (step <= until)) | (value == was))
+            stands(m, params[name], name, (step > turn) & (step <= until))
 
 
 def _static(m, limits, _):
     p, step = limits.params, evaluation(m, limits.at)
     params_hold(m, p, step, 6)
-    for name in ("bid_live", "ask_live", "position_known"):
-        value = getattr(limits, name)
-        m.d.comb += Assume(~((step > 0) & (step <= 6)) | (value == before(m, value, name)))
-    for name in ("live", "known"):
-        value = getattr(limits, name).as_value()
-        m.d.comb += Assume(~((step > 0) & (step <= 6)) | (value == before(m, value, name)))
+    for name, value in (("bid_live", limits.bid_live), ("ask_live", limits.ask_live), ("live", limits.live.as_value()),
+                        ("position_known", limits.position_known), ("known", limits.known.as_value())):
+        stands(m, value, name, (step > 0) & (step <= 6))
     bound = before(m, limits.bound_notional, "bound")       # in cycle 6 that of cycle 5
     done = Signal()
     m.d.comb += done.eq((step == 6) & (limits.at == 1 << 6))

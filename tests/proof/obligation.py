@@ -4,10 +4,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from amaranth.hdl import Elaboratable, Module, Signal
+from amaranth.hdl import Assume, Elaboratable, Module, Signal
 from amaranth.lib import wiring
 
-__all__ = ["Obligations", "Proof", "before"]
+__all__ = ["Obligations", "Proof", "before", "stands"]
 
 
 @dataclass(frozen=True)
@@ -89,3 +89,8 @@ def before(m, value, name, *, init=0):
     register = Signal(value.shape(), name=f"before_{name}", init=init)
     m.d.sync += register.eq(value)
     return register
+
+
+def stands(m, value, name, when):
+    """Taken for granted: where ``when`` is 1, ``value`` is as it was in the cycle before."""
+    m.d.comb += Assume(~when | (value == before(m, value, name)))

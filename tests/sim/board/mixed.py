@@ -67,6 +67,8 @@ class Mixed(wiring.Component):
                 m.d.sync += wild.eq(wild + 1)
             with m.Case("---1"):
                 m.d.sync += wild.eq(wild ^ byte)
+            with m.Case(2):
+                m.d.sync += wild.eq(~wild)
             with m.Default():
                 m.d.sync += wild.eq(seen)
         strobes = state(8, "strobes")
