@@ -11,6 +11,7 @@ from hdl.control.link import Link
 from hdl.control.probe import LatencyProbe
 from hdl.control.registers import BY_NAME, GATES, PARAM_BY_NAME
 from hdl.control.telemetry import Telemetry
+from hdl.gate.emission import Emission
 from hdl.layout import net, sbe
 from hdl.mac.rx import MacRx
 from hdl.mac.stream import RxBytes
@@ -68,6 +69,7 @@ class Core(wiring.Component):
         m.submodules.verify = verify = VerifyFirst(WATCHED)
         m.submodules.path = path = TickPath(self.instruments, self.depth)
         m.submodules.order = order = OrderPort()
+        m.submodules.emission = emission = Emission()
         m.submodules.bank = bank = RegisterBank(self.instruments)
         m.submodules.link = link = Link()
         m.submodules.telemetry = telemetry = Telemetry()
@@ -106,6 +108,8 @@ class Core(wiring.Component):
             order.rxd.eq(self.order_rxd), order.rx_dv.eq(self.order_rx_dv), order.rx_er.eq(self.order_rx_er),
             self.order_txd.eq(order.txd), self.order_tx_en.eq(order.tx_en), self.order_tx_er.eq(order.tx_er),
             probe.fire.eq(path.direct_quote), probe.tx_en.eq(order.tx_en),
+            emission.approved.eq(path.approved), emission.started.eq(order.hot_started), emission.txd.eq(order.txd),
+            emission.tx_en.eq(order.tx_en),
         ]
 
         # ------------------------------------------------------------------ control
@@ -117,9 +121,12 @@ class Core(wiring.Component):
             *(getattr(control, name).eq(getattr(bank.rw, name)) for name in (
                 "line_a_ip", "line_a_port", "line_b_ip", "line_b_port", "vlan", "deadman_cycles", "session_interval",
                 "session_burst", "symbol_interval", "symbol_burst", "pos_value", "pos_settled_bid", "pos_settled_ask",
-                "pos_quote_id", "quote_id")),
+                "pos_quote_id", "quote_id", "ref_value", "ref_local", "ref_basis", "ref_cycles", "live_most",
+                "duplicate_most", "duplicate_cycles")),
             *(getattr(control, name).eq(getattr(bank.write, name)) for name in (
-                "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit")),
+                "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit",
+                "release")),
+            control.ref_cycles_written.eq(bank.write.ref_cycles), control.mismatch.eq(emission.mismatch),
             control.session_interval_written.eq(bank.write.session_interval),
             control.symbol_interval_written.eq(bank.write.symbol_interval),
             control.quote_id_written.eq(bank.written.quote_id), control.kill_pin.eq(kill_pin),

@@ -1,23 +1,26 @@
 """From the bytes of the feed port to the decision: match, arbiter, walker, book, engine, gate, wired together."""
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
 from hdl.book.by_level import BookByLevel
 from hdl.compare import less
-from hdl.control.params import PARAM_ROW, Ticks
-from hdl.control.registers import REDUCING
+from hdl.control.params import PARAM_ROW, TICK_BITS, Ticks
+from hdl.control.registers import INSTRUMENT_BITS, MASS_CANCEL_INSTRUMENT, REDUCING
 from hdl.count import count
 from hdl.feed.arbiter import SequenceArbiter
 from hdl.feed.lookup import NARROWING, InstrumentLookup
 from hdl.feed.mdp3 import SCHEMA, Mdp3Walker
 from hdl.feed.ticks import TickConverter
 from hdl.gate.buckets import TokenBuckets
+from hdl.gate.duplicates import Duplicates
 from hdl.gate.exposure import Exposure, Position
 from hdl.gate.gate import Gate
+from hdl.gate.holds import HOLDING, Holds
 from hdl.gate.hypotheses import Hypotheses, Verdict
 from hdl.gate.limits import REASONS, Limits
+from hdl.gate.references import REFERENCE_BITS, References
 from hdl.gate.state import TradingState
 from hdl.gate.window import Window
 from hdl.layout import sbe
@@ -44,10 +47,12 @@ PathControl = Signature({
     **{name: Out(width) for name, width in (
         ("line_a_ip", 32), ("line_a_port", 16), ("line_b_ip", 32), ("line_b_port", 16), ("vlan", 18),
         ("deadman_cycles", 32), ("session_interval", 32), ("session_burst", 16), ("symbol_interval", 32),
-        ("symbol_burst", 8), ("pos_value", 32), ("pos_settled_bid", 32), ("pos_settled_ask", 32),
+        ("symbol_burst", 8), ("ref_value", REFERENCE_BITS), ("ref_local", REFERENCE_BITS), ("ref_basis", TICK_BITS),
+        ("ref_cycles", 32), ("live_most", 10), ("duplicate_most", 4), ("duplicate_cycles", 32), ("pos_value", 32), ("pos_settled_bid", 32), ("pos_settled_ask", 32),
         ("pos_quote_id", 32))},
     **{name: Out(1) for name in (
-        "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit",
+        "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit", "release",
+        "ref_cycles_written", "mismatch",
         "session_interval_written", "symbol_interval_written", "quote_id_written", "security_id_written",
         "stale_limit_written", "kill_pin", "feed_lost")},
     "data": Out(32), "quote_id": Out(64), "security_index": Out(8), "stale_limit_address": Out(16),
@@ -123,7 +128,8 @@ class TickPath(wiring.Component):
     record : out(DecisionRecord), record_valid : out(1) a decision was taken; of its cycles the low 9 bits stand, its
         ``quoteId`` is on ``quote_id``, and what has no meaning for this decision is anything, as
         :class:`hdl.control.telemetry.Telemetry` wants it. mass_cancel : out(1) one starts.
-    quote_id : in(64) from the order port: that of the frame that is under way.
+    quote_id : in(64) from the order port: that of the frame that is under way. approved : out(1) the gate let a frame
+        go in the cycle before.
     direct_quote : out(1) a quote caused by a trigger byte starts: it was on the pins in the cycle before.
     state_changed, arm_refused, gap, poisoned, channel_reset : out(1) events; ``gap_size`` : out(32) packets missing in
         this gap; ``last_seq`` : out(32) last accepted sequence number.
@@ -146,7 +152,7 @@ class TickPath(wiring.Component):
             "fire": Out(1), "kind": Out(1), "quote": Out(Quote), "ready": In(1),
             "hot_busy": Out(1), "hot_wants": Out(1),
             "record": Out(DecisionRecord), "record_valid": Out(1), "mass_cancel": Out(1),
-            "quote_id": In(64), "direct_quote": Out(1),
+            "quote_id": In(64), "direct_quote": Out(1), "approved": Out(1),
             "state_changed": Out(1), "arm_refused": Out(1), "gap": Out(1), "gap_size": Out(32),
             "poisoned": Out(1), "channel_reset": Out(1), "last_seq": Out(32)})
 
@@ -168,6 +174,9 @@ class TickPath(wiring.Component):
         m.submodules.state = state = TradingState()
         m.submodules.limits = limits = Limits()
         m.submodules.hypotheses = hypotheses = Hypotheses()
+        m.submodules.references = references = References(n)
+        m.submodules.holds = holds = Holds(n)
+        m.submodules.duplicates = duplicates = Duplicates()
         m.submodules.gate = gate = Gate()
         m.submodules.window = window = Window()
         at = scheduler.at
@@ -311,8 +320,9 @@ class TickPath(wiring.Component):
         # The host may write the next position while this one waits for a gap in the feed.
         settle_words, settle_position, settle_quote_id = Signal(32), Signal(Position), Signal(32)
         exists = Signal()   # the word stands from the cycle before its strobe on
+        referred = Signal()     # ... or about its price
         m.d.sync += exists.eq(control.data[:8] < n)
-        m.d.comb += settle.eq(control.pos_commit & exists)
+        m.d.comb += [settle.eq(control.pos_commit & exists), referred.eq(control.ref_commit & exists)]
         with m.If(settle):
             m.d.sync += [
                 settle_words.eq(control.data), settle_quote_id.eq(control.pos_quote_id),
@@ -325,6 +335,8 @@ class TickPath(wiring.Component):
             return Mux(level.known, level.px, 0)
 
         lots = Signal(signed(32))   # 0 where unknown
+        duplicates_off = Signal()
+        m.d.sync += duplicates_off.eq((control.duplicate_most == 0) | (control.duplicate_cycles == 0))
         m.d.comb += [
             lots.eq(Mux(exposure.position_known, exposure.known.lots, 0)),
             exposure.address.eq(scheduler.current), exposure.of_address.eq(scheduler.of_current),
@@ -339,6 +351,18 @@ class TickPath(wiring.Component):
             hypotheses.at.eq(at), hypotheses.params.eq(self.row), hypotheses.refs.eq(engine.refs),
             hypotheses.skew.eq(engine.skew), hypotheses.low.eq(limits.low), hypotheses.high.eq(limits.high),
             hypotheses.reducing.eq(state.state == REDUCING), buckets.index.eq(scheduler.current),
+            hypotheses.rooms.eq(engine.rooms), hypotheses.edge.eq(engine.edge),
+            hypotheses.leans_up.eq(engine.leans_up), hypotheses.mid_low.eq(references.mid_low),
+            hypotheses.mid_high.eq(references.mid_high),
+            references.address.eq(scheduler.current), references.load.eq(scheduler.load), references.at.eq(at),
+            references.bands.eq(self.row.bands), references.commit.eq(referred), references.index.eq(control.data[:8]),
+            references.reference.value.eq(control.ref_value), references.reference.local.eq(control.ref_local),
+            references.reference.basis.eq(control.ref_basis), references.cycles.eq(control.ref_cycles),
+            references.cycles_written.eq(control.ref_cycles_written),
+            limits.collar_low.eq(references.low), limits.collar_high.eq(references.high),
+            limits.reference_ok.eq(references.ok), limits.held.eq(holds.held), limits.live_most.eq(control.live_most),
+            limits.live_sides.eq(exposure.live_sides), limits.duplicates_off.eq(duplicates_off),
+            holds.address.eq(scheduler.current), holds.load.eq(scheduler.load),
         ]
         connect(m, hypotheses.bid, limits.bid)
         connect(m, hypotheses.ask, limits.ask)
@@ -356,7 +380,7 @@ class TickPath(wiring.Component):
 
         # ------------------------------------------------------------------ the moment of a decision
         # It is kept for what follows in the shadow of the frame's headers.
-        moment, next_quote_id = gate.moment, self.status.next_quote_id
+        moment, next_number = gate.moment, Signal(64 - INSTRUMENT_BITS)
         trigger_at, line_b, last_seq = Signal(64), Signal(), Signal(32)
         on_pins = Signal(64)    # when the byte that is on `rx` was on the pins
         m.d.sync += on_pins.eq(self.cycle)
@@ -382,13 +406,16 @@ class TickPath(wiring.Component):
             m.d.sync += moment.cycle.eq(on_pins)
         started = Signal()
         m.d.sync += started.eq(self.fire & self.ready)
-        count(m, next_quote_id, started, control.quote_id_written, control.quote_id)
+        count(m, next_number, started, control.quote_id_written, control.quote_id >> INSTRUMENT_BITS)
+        m.d.comb += self.status.next_quote_id.eq(next_number << INSTRUMENT_BITS)
 
         # ------------------------------------------------------------------ what the frame says, in its shadow
         m.d.comb += [
             gate.en.eq(at[7]), gate.bid.eq(engine.bid), gate.ask.eq(engine.ask), gate.params.eq(self.row),
             gate.book_ok.eq(book_ok[SAME]), gate.bid_moved.eq(hypotheses.bid_moved),
-            gate.ask_moved.eq(hypotheses.ask_moved),
+            gate.ask_moved.eq(hypotheses.ask_moved), gate.bid_takes.eq(hypotheses.bid_takes),
+            gate.ask_takes.eq(hypotheses.ask_takes), gate.far.eq(hypotheses.far),
+            gate.collar_low.eq(references.low), gate.collar_high.eq(references.high),
         ]
         connect(m, gate.bid_limits, limits.bid)
         connect(m, gate.ask_limits, limits.ask)
@@ -417,7 +444,8 @@ class TickPath(wiring.Component):
             exposure.prepare.eq(scheduler.weigh),
             self.quote.bid_ticks.eq(window.bid_ticks), self.quote.ask_ticks.eq(window.ask_ticks),
             self.quote.bid_lots.eq(window.bid_quantity), self.quote.ask_lots.eq(window.ask_quantity),
-            self.quote.quote_id.eq(next_quote_id),
+            self.quote.quote_id.eq(Cat(Mux(hold, Const(MASS_CANCEL_INSTRUMENT, INSTRUMENT_BITS), scheduler.current),
+                                       next_number)),
         ]
         with m.If(scheduler.weigh & moment.fired):
             m.d.sync += [
@@ -428,6 +456,7 @@ class TickPath(wiring.Component):
 
         # ------------------------------------------------------------------ what is live, and what is spent
         in_flight = Signal()    # a quote is leaving that the exposure does not show yet
+        of_held = Signal(n)     # the bit of the instrument whose holds change
         leaves_now = Signal()
         m.d.comb += [
             leaves_now.eq(scheduler.leave & in_flight),
@@ -444,9 +473,32 @@ class TickPath(wiring.Component):
             exposure.forget_positions.eq(cleared),
             buckets.spend_session.eq(started), buckets.spend_symbol.eq(leaves_now & record.is_new),
             buckets.spender.eq(scheduler.decided), buckets.of_spender.eq(scheduler.of_decided), buckets.fill.eq(armed),
-            # Verdicts are made of what the exposure showed: when that changes they are worth nothing.
-            scheduler.disturbed.eq(mass_cancel | leaves_now | state.reduced | cleared | self.session_enabled),
+            duplicates.emit.eq(leaves_now), duplicates.instrument.eq(scheduler.decided),
+            duplicates.bid_px.eq(window.bid_ticks), duplicates.ask_px.eq(window.ask_ticks),
+            duplicates.bid_lots.eq(window.bid_quantity), duplicates.ask_lots.eq(window.ask_quantity),
+            duplicates.now.eq(self.cycle[:32]), duplicates.most.eq(control.duplicate_most),
+            duplicates.cycles.eq(control.duplicate_cycles),
+            # Verdicts are made of what all these showed: when that changes they are worth nothing.
+            scheduler.disturbed.eq(mass_cancel | leaves_now | state.reduced | cleared | self.session_enabled
+                                   | references.disturbed | holds.disturbed),
+            scheduler.revisit.eq(references.changed | Mux(holds.changed, of_held, 0)),
         ]
+        # Who is held, and who not any more; every other cycle at most. The host's word comes last.
+        post, repeats, releases, released, rests = holds.post, Signal(), Signal(), Signal(8), Signal()
+        m.d.comb += [
+            post.valid.eq((repeats | releases) & ~rests & ~holds.clearing),
+            post.instrument.eq(Mux(repeats, duplicates.repeater, released)),
+            post.gate.eq(Mux(repeats, 1 << HOLDING.index(15), ~0)), post.bid.eq(repeats), post.ask.eq(repeats),
+        ]
+        m.d.sync += [rests.eq(post.valid), of_held.eq(1 << post.instrument)]
+        with m.If(duplicates.repeated):
+            m.d.sync += repeats.eq(1)
+        with m.Elif(post.valid):
+            m.d.sync += repeats.eq(0)
+        with m.If(control.release & exists):
+            m.d.sync += [releases.eq(1), released.eq(control.data[:8])]
+        with m.Elif(post.valid & ~repeats):
+            m.d.sync += releases.eq(0)
         with m.If(fired):
             m.d.sync += in_flight.eq(1)
         with m.If(scheduler.leave | self.session_enabled):  # a new session knows nothing of the old one's quote
@@ -458,7 +510,7 @@ class TickPath(wiring.Component):
         m.d.comb += [
             *(getattr(state, name).eq(getattr(control, name)) for name in (
                 "arm", "disarm", "reduce", "kill", "clear_halt", "data", "heartbeat", "deadman_cycles", "kill_pin",
-                "feed_lost")),
+                "feed_lost", "mismatch")),
             state.session_up.eq(self.session_up), state.session_lost.eq(self.session_lost),
             *(getattr(buckets, name).eq(getattr(control, name)) for name in (
                 "session_interval", "session_burst", "symbol_interval", "symbol_burst")),
@@ -488,7 +540,8 @@ class TickPath(wiring.Component):
             out.outcome.eq(Mux(sent, Mux(record.is_new, OUTCOME["SENT"], OUTCOME["PULLED"]),
                                Mux(record.reasons == 0, OUTCOME["HELD"], OUTCOME["DROPPED"]))),
             out.flags.eq(Cat(flags[name] for name in sorted(flags, key=FLAG.get))),
-            out.instrument.eq(scheduler.decided), out.state.eq(moment.state), out.reasons.eq(record.reasons),
+            out.instrument.eq(scheduler.decided), out.state.eq(moment.state),
+            out.reasons.eq(record.reasons | Mux(window.met, 1 << 8, 0)),
             out.fireCycle.eq(moment.cycle), out.triggerCycle.eq(trigger_at), out.feedSeq.eq(last_seq),
             out.bestBidTicks.eq(sampled[0]), out.bestAskTicks.eq(sampled[1]),
             out.bidTicks.eq(window.bid_ticks), out.askTicks.eq(window.ask_ticks),
@@ -497,8 +550,8 @@ class TickPath(wiring.Component):
             out.positionLots.eq(record.lots),
         ]
         m.d.comb += [
-            self.drops.eq(Mux(self.record_valid, record.reasons, 0)),
-            self.direct_quote.eq(fired & primed),
+            self.drops.eq(Mux(self.record_valid, out.reasons, 0)),
+            self.direct_quote.eq(fired & primed), self.approved.eq(started),
             self.state_changed.eq(state.changed), self.arm_refused.eq(state.arm_refused), self.gap.eq(arbiter.gap),
             self.gap_size.eq(arbiter.ahead), self.last_seq.eq(arbiter.last_seq),
             self.poisoned.eq(walker.poisoned), self.channel_reset.eq(walker.reset_channel),

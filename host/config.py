@@ -182,7 +182,9 @@ class Risk(_Section):
 
     ``deadman_ms``: quotes are pulled if the host is silent for longer. Token buckets: messages a second, and how many
     may come at once; a quarter of the session's bucket is kept for cancels. ``max_rejects_per_s``: refusals by the
-    venue within a second that disarm.
+    venue within a second that disarm. ``reference_ms``: greatest age of a reference price. ``max_live_sides``: of all
+    instruments together. ``duplicate_most``: so many equal quotes of an instrument among the last 8 of all within
+    ``duplicate_ms`` hold it until it is released.
     """
 
     deadman_ms: Positive
@@ -191,15 +193,25 @@ class Risk(_Section):
     symbol_rate_per_s: Positive
     symbol_burst: Annotated[int, Field(ge=1)]
     max_rejects_per_s: Annotated[int, Field(ge=1)] = 20
+    reference_ms: Positive
+    max_live_sides: Annotated[int, Field(ge=1, le=1023)]
+    duplicate_most: Annotated[int, Field(ge=1, le=8)]
+    duplicate_ms: Positive
 
 
 class Host(_Section):
-    """The daemon itself. ``heartbeat_ms``: how often the dead-man is fed. ``metrics_port``: 0 = none, on localhost."""
+    """The daemon itself. ``heartbeat_ms``: how often the dead-man is fed. ``metrics_port``: 0 = none, on localhost.
+
+    ``references``: where reference prices come from: ``"external"``, from ``t2q reference`` alone, or ``"feed"``, the
+    feed's own mid, smoothed over ``reference_tau_ms``: no independent witness, but a slow one.
+    """
 
     heartbeat_ms: Positive = Decimal(20)
     control_socket: str = "out/t2q.sock"
     journal: str = "out/journal.jsonl"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    references: Literal["external", "feed"] = "external"
+    reference_tau_ms: Positive = Decimal(1000)
 
 
 class Instrument(_Section):
@@ -207,6 +219,8 @@ class Instrument(_Section):
 
     Prices and quantities are in the quoted instrument's own units; ``toward_ticks``, ``away_ticks`` and the skew in its
     ticks. ``half_spread_bps`` is taken of ``reference_price``. ``max_notional`` is price times quantity of one order.
+    ``collar_bps``: how far a price may be from the reference; ``pull_bps``: how far the feed's mid may be from the
+    price at the quoted venue and the basis.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -237,6 +251,8 @@ class Instrument(_Section):
     max_long: NotNegative
     max_short: NotNegative
     stale_ms: Positive
+    collar_bps: Positive
+    pull_bps: Positive
 
     @property
     def initial_lots(self):

@@ -30,6 +30,7 @@ from . import link, params
 from .bank import ParameterBank
 from .device import DeviceError
 from .positions import PositionError, Positions
+from .references import References
 from .registers import Registers, check_map
 from .session import Session, SessionError, State
 from .slowpath import SlowPath, SlowPathError, mac_text
@@ -40,6 +41,7 @@ READ_TIMEOUT_NS = 2 * SECOND
 SILENCE_NS = 200 * MILLISECOND  #: after which half a packet on the link is given up
 _ORDERS = sbe.load("starbase_orders")
 _BID_COUNTED, _ASK_COUNTED = (1 << link.SCHEMA.sets["DecisionFlags"][n] for n in ("bidCounted", "askCounted"))
+_BOTH_KNOWN = sum(1 << link.SCHEMA.sets["DecisionFlags"][n] for n in ("bidKnown", "askKnown"))
 _NO_REASON = -(1 << 7)  # null of an int8 enumeration: the side was not refused
 _FATAL_EVENTS = ("SESSION_LOST", "TELEMETRY_OVERFLOW")
 
@@ -115,6 +117,7 @@ class Daemon:
         self._isn = secrets.randbits(32) if isn is None else isn
         self.positions = Positions([(i.instrument_id, *params.lot_words(i.lot), i.initial_lots)
                                     for i in config.instruments])
+        self.references = References(config)
         self.bank = None
         self.slowpath = self.session = None
         self.phase, self.error = "starting", ""
@@ -163,7 +166,7 @@ class Daemon:
 
     def next_deadline_ns(self):
         """Time at which :meth:`pump` should be called even if nothing comes."""
-        due = [self._beat_ns, self._watch_ns]
+        due = [self._beat_ns, self._watch_ns, self.references.next_deadline_ns() if self._handed_over else None]
         if self.slowpath:
             due.append(self.slowpath.next_deadline_ns())
         if self.session:
@@ -220,6 +223,8 @@ class Daemon:
                 self.device.send_frame(frame)
         if self._handed_over:
             self._tell_positions()
+            for words in self.references.updates(self.now_ns):
+                self.registers.burst("ref_value", words)
 
     def _tell_positions(self, everything=False):
         for update in self.positions.updates(everything):
@@ -257,6 +262,8 @@ class Daemon:
                 self.reasons[name] += 1
         if d.instrument < len(self.config.instruments):
             self.last_decision[d.instrument] = d
+            if d.flags & _BOTH_KNOWN == _BOTH_KNOWN:
+                self.references.observe(d.instrument, d.best_bid_ticks, d.best_ask_ticks, self.now_ns)
         if outcome in ("SENT", "PULLED"):
             bid, ask = (d.bid_ticks, d.bid_lots), (d.ask_ticks, d.ask_lots)
             self._journal("quote", id=d.quote_id, instrument=d.instrument, outcome=outcome, bid=bid, ask=ask)
@@ -483,6 +490,7 @@ class Daemon:
         if not await self._read("session_up"):
             raise DaemonError("the card did not take over the connection")
         self._tell_positions(everything=True)
+        self.references.begin(self.now_ns)
         self._journal("session", app_seq=app_seq)
 
     # -- what is looked at --------------------------------------------------------------------------------------
@@ -571,6 +579,29 @@ class Daemon:
         self.registers.write("kill", 1)
         await self._until(lambda: self.state == regmap.HALTED, "the card does not halt")
         return {"state": "HALTED", "halt_cause": self._causes()}
+
+    async def reference(self, instrument, price, local=None, basis=0):
+        """A reference price of an instrument (its name), as somebody has just seen it; ``local`` at the quoted venue,
+        ``basis`` of the feed above that, all in the instrument's units."""
+        n = self._instrument(instrument)
+        if self.references.follows_feed:
+            raise DaemonError('references follow the feed; set host.references = "external" to give them')
+        self.references.tell(n, price, local, basis, self.now_ns)
+        self._journal("reference", instrument=n, price=str(price), local=str(local), basis=str(basis))
+        return {"instrument": instrument, "price": str(price)}
+
+    async def release(self, instrument):
+        """Let go of an instrument (its name) that a gate holds (G15)."""
+        n = self._instrument(instrument)
+        self._journal("command", what="release", instrument=n)
+        self.registers.write("release", n)
+        return {"instrument": instrument, "released": True}
+
+    def _instrument(self, name):
+        names = [i.name for i in self.config.instruments]
+        if name not in names:
+            raise DaemonError(f"instrument {name!r} is not configured; there are {', '.join(names)}")
+        return names.index(name)
 
     async def limits(self, config=None):
         """With a configuration: make its limits and rows active. Returns the active rows in words of the map."""

@@ -94,6 +94,15 @@ def _fit(key, given, word, width, unit, signed=False, per_word=None):
                          f"{'at most' if word > high else 'at least'} {limit} {unit}{human}")
 
 
+def _band(key, bps):
+    """A band in 1/2^16 of what it is around, rounded down."""
+    share = floor(Fraction(bps) / 10_000 * (1 << regmap.BAND_BITS))
+    if not 0 < share < 1 << regmap.BAND_BITS:
+        least, most = (Fraction(n * 10_000, 1 << regmap.BAND_BITS) for n in (1, (1 << regmap.BAND_BITS) - 1))
+        raise ParameterError(key, plain(bps), f"must be {plain(least)} to {plain(most)} bps")
+    return share
+
+
 def _param(name, key, given, word, unit, per_word=None):
     p = regmap.PARAM_BY_NAME[name]
     return _fit(key, given, word, p.width, unit, p.signed, per_word)
@@ -214,6 +223,8 @@ def values(instrument, feed_exponent):
     widest = (1 << regmap.PARAM_BY_NAME["px_notional_ticks"].width) - 1
     out["px_notional_ticks"] = min(notional // out["quote_lots"], widest) if out["quote_lots"] else 0
 
+    out["bands"] = _band("collar_bps", i.collar_bps) | _band("pull_bps", i.pull_bps) << regmap.BAND_BITS
+
     out["stale_cycles"] = _param("stale_cycles", "stale_ms", i.stale_ms, cycles(i.stale_ms), "cycles",
                                  Fraction(1000, CLOCK_HZ))
     if not out["stale_cycles"]:
@@ -245,7 +256,7 @@ def row(instrument, feed_exponent):
 
 
 def risk_words(risk):
-    """Register values of a :class:`host.config.Risk`: dead-man and token buckets."""
+    """Register values of a :class:`host.config.Risk`: what is limited over all instruments."""
     def interval(name, key):
         rate = getattr(risk, key)
         if rate <= 0:
@@ -260,6 +271,17 @@ def risk_words(risk):
         "symbol_interval": interval("symbol_interval", "symbol_rate_per_s"),
         "symbol_burst": _global("symbol_burst", "symbol_burst", risk.symbol_burst, risk.symbol_burst, "tokens", 1),
     }
+    out |= {
+        "live_most": _global("live_most", "max_live_sides", risk.max_live_sides, risk.max_live_sides, "sides", 1),
+        "duplicate_most": _global("duplicate_most", "duplicate_most", risk.duplicate_most, risk.duplicate_most,
+                                  "quotes", 1),
+        **{name: _global(name, key, getattr(risk, key), cycles(getattr(risk, key)), "cycles", Fraction(1000, CLOCK_HZ))
+           for name, key in (("ref_cycles", "reference_ms"), ("duplicate_cycles", "duplicate_ms"))},
+    }
+    for name, key in (("ref_cycles", "reference_ms"), ("duplicate_cycles", "duplicate_ms")):
+        if out[name] < 2:
+            raise ParameterError(key, plain(getattr(risk, key)), "must be at least two cycles, 0.000016 (less would "
+                                 "block every quote)")
     if not out["deadman_cycles"]:
         raise ParameterError("deadman_ms", plain(risk.deadman_ms), "must be above 0 (0 would block every quote)")
     return out

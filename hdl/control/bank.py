@@ -349,7 +349,7 @@ class RegisterBank(wiring.Component):
         is_global = address[8:] == registers.GLOBAL_BASE >> 8
         m.d.sync += [
             asked_param.eq(address[15] & (address[WORD_BITS:15] < self.instruments)),
-            asked_word.eq((is_global & ~address[7]) | (address[8:] == registers.SECURITY_ID_BASE >> 8)),
+            asked_word.eq(is_global | (address[8:] == registers.SECURITY_ID_BASE >> 8)),
             asked_histogram.eq(address[6:] == registers.HISTOGRAM_BASE >> 6),
         ]
         with m.If(passed[1]):
@@ -404,7 +404,7 @@ class RegisterBank(wiring.Component):
         counters = sorted((register for register in REGISTERS if register.access == "count"),
                           key=lambda register: -_short_bits(register.name))
         assert all(register.width == 32 for register in counters)
-        assert max(register.address for register in REGISTERS) < COUNTERS_AT
+        assert max(register.address for register in REGISTERS if register.access != "count") < COUNTERS_AT
         index_width = (ROUND - 1).bit_length()
         assert len(counters) <= ROUND == 1 << index_width <= 256 - COUNTERS_AT
         events = Signal(len(counters))      # of the cycle before

@@ -7,6 +7,8 @@ from .registers import LOT_BITS, PARAMS, ROW_WORDS, TICK_BITS
 
 #: A price in ticks, of the feed or of the venue.
 Ticks = signed(TICK_BITS)
+#: Fraction bits of a quote subtick.
+SUBTICK_BITS = 8
 #: Bits of the greatest price in ticks times the greatest quantity of a quote in lots.
 NOTIONAL_BITS = TICK_BITS - 1 + LOT_BITS
 
@@ -18,7 +20,7 @@ PARAM_ROW = data.FlexibleLayout(32 * ROW_WORDS, {
 #: which an evaluation needs them.
 TURNS = (
     ("sym_en", "bid_en", "ask_en", "feed_tick_shift", "ref_scale", "skew_q8", "target_lots", "px_min_ticks",
-     "px_max_ticks", "px_notional_ticks"),
+     "px_max_ticks", "px_notional_ticks", "bands"),
     ("feed_tick_inv", "toward_ticks", "away_ticks", "skew_max_sub", "half_spread_sub", "quote_lots", "q_min_lots"),
     ("feed_tick_odd", "max_lots", "max_long_lots", "max_short_lots", "stale_cycles", "max_notional_lo",
      "max_notional_hi"),

@@ -6,7 +6,8 @@ documentation page. Addresses are 16-bit word addresses, words are 32 bits.
 ======================  ===========================================================================================
 address                 what
 ======================  ===========================================================================================
-``0x0000``..``0x0FFF``  global registers, in the order of :data:`REGISTERS`
+``0x0000``..``0x007F``  global registers but counters, in the order of :data:`REGISTERS`
+``0x0080``..``0x00FF``  counters, likewise
 ``0x1000``..``0x10FF``  :data:`SECURITY_ID` of instrument *n* at ``0x1000 + n`` (writable while DISARMED only)
 ``0x2000``..``0x203F``  latency histogram, one bin per cycle
 ``0x8000``..``0xFFFF``  parameter rows, SHADOW bank: word *w* of instrument *n* at ``0x8000 + 32 n + w``
@@ -31,14 +32,18 @@ TICK_BITS, LOT_BITS = 24, 24
 TICK_LIMIT = 1 << TICK_BITS - 1
 #: What a Decision record of a mass cancel says instead of an instrument; its outcome tells it from instrument 255.
 MASS_CANCEL_INSTRUMENT = 0xFF
-GLOBAL_BASE, SECURITY_ID_BASE, HISTOGRAM_BASE, PARAM_BASE = 0x0000, 0x1000, 0x2000, 0x8000
+GLOBAL_BASE, COUNTER_BASE, SECURITY_ID_BASE, HISTOGRAM_BASE, PARAM_BASE = 0x0000, 0x0080, 0x1000, 0x2000, 0x8000
+#: A quote's id has the number of its instrument in so many low bits.
+INSTRUMENT_BITS = 8
+#: Fraction bits of a band around a reference: a band of 1 % is ``floor(0.01 * 2^16)``.
+BAND_BITS = 16
 
 #: Values of ``STATE``.
 DISARMED, ACTIVE, REDUCING, HALTED = range(4)
 STATES = ("DISARMED", "ACTIVE", "REDUCING", "HALTED")
 
 #: Bits of ``HALT_CAUSE``.
-HALT_CAUSES = {"kill_register": 0, "kill_pin": 1, "deadman": 2, "session_lost": 3, "feed_lost": 4}
+HALT_CAUSES = {"kill_register": 0, "kill_pin": 1, "deadman": 2, "session_lost": 3, "feed_lost": 4, "emission": 5}
 
 #: Gates by bit of the reason bitmap (the gates' customary names, G0 to G22), with what each one says when it blocks.
 GATES = {
@@ -47,12 +52,18 @@ GATES = {
     3: ("G3", "permission", "instrument or side not enabled"),
     4: ("G4", "data", "book unknown, crossed, in mid-event or stale, or no stale limit set"),
     5: ("G5", "sanity", "price or quantity outside its hard band, zero or unrepresentable"),
+    6: ("G6", "collar", "price outside the band around the reference, or no reference, or it is too old"),
+    7: ("G7", "post only", "price would reach the other side of the book: it would take"),
+    8: ("G8", "self trade", "both sides of what would leave meet: it leaves as nothing on either side"),
     9: ("G9", "max quantity", "quantity above max_lots"),
     10: ("G10", "max notional", "price times quantity above max_notional, or the price bound does not ensure it"),
     11: ("G11", "position", "position, open and in-flight quantity would pass max_long or max_short, or unknown"),
+    13: ("G13", "open load", "more sides would be live than live_most"),
     14: ("G14", "rate", "session or instrument token bucket empty"),
+    15: ("G15", "duplicate", "the instrument said the same too often: held until the host releases it"),
     22: ("G22", "kill", "kill latch set"),
     24: ("S0", "session", "order session not established"),
+    26: ("G6c", "basis", "the feed's mid is too far from the quoted venue's price and the basis"),
 }
 GATE_COUNTERS = tuple(GATES)
 
@@ -84,6 +95,13 @@ class Register:
 def _build():
     registers = []
 
+    free = {"count": COUNTER_BASE}
+
+    def place(access):
+        space = "count" if access == "count" else ""
+        free[space] = free.get(space, GLOBAL_BASE) + 1
+        return free[space] - 1
+
     def section(name, *rows):
         for row in rows:
             reg_name, access, doc, *rest = row
@@ -91,9 +109,9 @@ def _build():
             if width == 64:
                 for half in ("lo", "hi"):
                     registers.append(Register(f"{reg_name}_{half}", access, f"{doc} ({half} 32 bits)", 32, 0, name,
-                                              len(registers)))
+                                              place(access)))
             else:
-                registers.append(Register(reg_name, access, doc, width, 0, name, len(registers)))
+                registers.append(Register(reg_name, access, doc, width, 0, name, place(access)))
 
     section("identity",
             ("map_hash", "ro", "First 32 bits of the content hash of this map; the daemon refuses another one"),
@@ -108,7 +126,8 @@ def _build():
             ("clear_halt", "wo", "Write the value of halt_nonce: HALTED -> DISARMED; positions must be written anew"),
             ("state", "ro", "0 DISARMED, 1 ACTIVE, 2 REDUCING, 3 HALTED", 2),
             ("halt_cause", "ro",
-             "Causes of the halt: 0 kill register, 1 kill pin, 2 dead-man, 3 session lost, 4 feed lost", 8),
+             "Causes of the halt: 0 kill register, 1 kill pin, 2 dead-man, 3 session lost, 4 feed lost, 5 emission "
+             "(G21)", 8),
             ("halt_nonce", "ro", "Number of the halt; clear_halt must repeat it", 32),
             ("heartbeat", "rw", "Host dead-man: counts only if the value written differs by +1 from the last one"),
             ("deadman_cycles", "rw", "G1 limit in cycles; 0 blocks"),
@@ -153,13 +172,26 @@ def _build():
             ("symbol_interval", "rw", "G14: cycles per token of every instrument's bucket; 0 = never refilled"),
             ("symbol_burst", "rw", "G14: size of every instrument's bucket; a new size empties them", 8),
             ("session_tokens", "ro", "Tokens in the session bucket", 16),
-            ("quote_id", "rw", "Next quote id (hi sets both)", 64),
+            ("quote_id", "rw", "Id of the next quote (hi sets both); bits 7..0 will be its instrument, 255 of a mass "
+                               "cancel", 64),
             ("pos_value", "rw", "Position in lots, signed; used by pos_commit"),
             ("pos_settled_bid", "rw", "Settled bid lots; open_bid = sent_bid_total - settled (mod 2^32)"),
             ("pos_settled_ask", "rw", "Settled ask lots"),
             ("pos_quote_id", "rw", "Low 32 bits of the quote id that a clear refers to"),
             ("pos_commit", "wo", "Bits 7..0 instrument, 8 clear bid, 9 clear ask: applies the four words at once, in "
                                  "the next gap between book entries; a second write before that replaces the first"),
+            ("ref_value", "rw", "G6: independent reference in quote ticks; used by ref_commit", TICK_BITS - 1),
+            ("ref_local", "rw", "G6c: price at the quoted venue in quote ticks; likewise", TICK_BITS - 1),
+            ("ref_basis", "rw", "G6c: what the feed is above the quoted venue, in quote ticks, signed; likewise",
+             TICK_BITS),
+            ("ref_commit", "wo", "Bits 7..0 instrument: the three words are its references from now on"),
+            ("ref_cycles", "rw", "G6, G6c: greatest age of references in cycles; 0 blocks. They expire when they are "
+                                 "between half as old and so old"),
+            ("live_most", "rw", "G13: greatest number of live sides of all instruments; 0 blocks", 10),
+            ("duplicate_most", "rw", "G15: so many equal quotes of an instrument among the last 8 of all, each sent "
+                                     "within duplicate_cycles of the one before; 0 blocks", 4),
+            ("duplicate_cycles", "rw", "G15: what is older than so many cycles counts no more; 0 blocks"),
+            ("release", "wo", "Bits 7..0 instrument: it is not held any more (G15)"),
             ("quotes_sent", "count", "Frames with at least one new or changed side"),
             ("quotes_pulled", "count", "Frames that only take sides away"),
             ("mass_cancels", "count", "MassQuoteCancel frames"),
@@ -273,6 +305,8 @@ def _params():
         ("instrument_id_hi", 32, False, "Quoted instrument's id at the venue, high word"),
         ("px_notional_ticks", TICK_BITS - 1, False,
          "G10: greatest absolute price in quote ticks; times quote_lots it must not exceed max_notional; 0 blocks"),
+        ("bands", 32, False, "Greatest distances in 1/65536: bits 15..0 G6 of a price from its reference, 31..16 G6c of "
+                             "the feed's mid from the local price and the basis"),
     )
     return tuple(Param(name, word, width, signed, doc) for word, (name, width, signed, doc) in enumerate(rows))
 
@@ -299,7 +333,7 @@ def as_dict():
                        "section": r.section, "doc": r.doc} for r in REGISTERS],
         "params": [{"name": p.name, "word": p.word, "width": p.width, "signed": p.signed, "doc": p.doc}
                    for p in PARAMS],
-        "bases": {"global": GLOBAL_BASE, "security_id": SECURITY_ID_BASE, "histogram": HISTOGRAM_BASE,
+        "bases": {"global": GLOBAL_BASE, "counter": COUNTER_BASE, "security_id": SECURITY_ID_BASE, "histogram": HISTOGRAM_BASE,
                   "param": PARAM_BASE},
         "row_words": ROW_WORDS,
         "histogram_bins": HISTOGRAM_BINS,
@@ -330,7 +364,7 @@ def to_markdown():
            "Generated from `hdl/control/registers.py` by `make docs`. 16-bit word addresses, 32-bit words. "
            "`rw` holds a value, `ro` shows one, `wo` acts on a write, `count` is a saturating counter.", "",
            f"Content hash: `{content_hash()}`", "", "| addresses | what |", "|---|---|",
-           f"| from `0x{GLOBAL_BASE:04x}` | registers, see below |",
+           f"| from `0x{GLOBAL_BASE:04x}` | registers, see below; counters from `0x{COUNTER_BASE:04x}` |",
            f"| from `0x{SECURITY_ID_BASE:04x}` | SecurityID of the feed, one word an instrument; 0 = unused; writable "
            "while DISARMED |",
            f"| from `0x{HISTOGRAM_BASE:04x}` | latency histogram: {HISTOGRAM_BINS} counters, one for every number of "

@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.memory import told_of
+from hdl.ticker import ticker
 
 #: With eight bits of tokens one word of block RAM.
 _GIVEN_BITS = 28
@@ -59,25 +60,8 @@ class TokenBuckets(wiring.Component):
         m = Module()
         n = self.instruments
 
-        def ticker(name, interval, restart):
-            # Down to one; that little is left above the low bits is known a cycle ahead.
-            left, tick = Signal(32, name=f"{name}_left"), Signal(name=f"{name}_tick")
-            off, again = Signal(name=f"{name}_off", init=1), Signal(name=f"{name}_again")
-            ends, few = Signal(name=f"{name}_ends"), Signal(name=f"{name}_few")
-            m.d.sync += [off.eq(interval == 0), again.eq(restart)]
-            ending = Signal(name=f"{name}_ending")
-            m.d.sync += [ends.eq(ending), tick.eq(ending)]
-            is_few = interval[4:] == 0
-            with m.If(again | ends | off):
-                m.d.sync += [left.eq(interval), few.eq(is_few)]
-                m.d.comb += ending.eq(is_few & (interval[:4] == 1))
-            with m.Else():
-                m.d.sync += [left.eq(left - 1), few.eq(left[4:] == 0)]
-                m.d.comb += ending.eq(few & (left[:4] == 2))
-            return tick
-
-        session_tick = ticker("session", self.session_interval, self.restart_session)
-        symbol_tick = ticker("symbol", self.symbol_interval, self.restart_symbol)
+        session_tick = ticker(m, "session", self.session_interval, self.restart_session)
+        symbol_tick = ticker(m, "symbol", self.symbol_interval, self.restart_symbol)
 
         # The session's bucket. That a token goes is told late, from far away: what there will be, and all comparisons
         # with it, are formed for each of the three cases, of which that only chooses.

@@ -49,7 +49,7 @@ class Exposure(wiring.Component):
     settle : in(1) the host knows better about the instrument on the bench, which is still on ``address``:
         ``position`` : in(:class:`Position`); ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote
         was ``settled_quote_id`` : in(32), which stands, as the bench does, from the cycle before ``settle`` on. The
-        bench does not change.
+        bench does not change. Excludes ``emit``.
     prepare : in(1) a quote of the instrument on the bench leaves next: what was sent before is kept for ``emit``, which
         may come when the bench holds another instrument.
     emit : in(1) it leaves: ``instrument`` : in(8), ``of_instrument`` : in(instruments) its bit, ``bid_px``, ``ask_px``
@@ -63,7 +63,7 @@ class Exposure(wiring.Component):
     live : out(:class:`LiveQuote`), bid_live, ask_live : out(1) what is live. Before the first quote of a session only
         what was sent says anything: nothing was.
     known : out(:class:`Position`), position_known : out(1) what the host has said.
-    live_bids, live_asks : out(instruments) one bit each.
+    live_bids, live_asks : out(instruments) one bit each. ``live_sides`` : out(10) how many there are, two cycles later.
 
     After reset the rows are cleared, one a cycle; nothing may be emitted or settled before that.
     """
@@ -77,7 +77,8 @@ class Exposure(wiring.Component):
             "quote_id": In(32), "clear_all": In(1), "settle": In(1), "position": In(Position), "clear_bid": In(1),
             "clear_ask": In(1), "settled_quote_id": In(32), "forget_positions": In(1), "restart": In(1),
             "clearing": Out(1), "live": Out(LiveQuote), "bid_live": Out(1), "ask_live": Out(1), "known": Out(Position),
-            "position_known": Out(1), "live_bids": Out(instruments), "live_asks": Out(instruments)})
+            "position_known": Out(1), "live_bids": Out(instruments), "live_asks": Out(instruments),
+            "live_sides": Out(10)})
 
     def elaborate(self, platform):
         m = Module()
@@ -130,10 +131,21 @@ class Exposure(wiring.Component):
         is_meant = Signal()     # the quote on the bench
         m.d.sync += is_meant.eq(self.live.quote_id == self.settled_quote_id)
         gone = self.clear_all | self.restart
-        for bits, some, clear in ((bids, self.bid_some, self.clear_bid), (asks, self.ask_some, self.clear_ask)):
-            left = self.settle & is_meant & clear
+        # Which sides they are of is asked when they change, and counted a cycle later: at most one row does in a cycle.
+        of_changed, grows, shrinks, were_gone = Signal(n), Signal(2), Signal(2), Signal()
+        m.d.comb += of_changed.eq(Mux(self.emit, self.of_instrument, self.of_address))
+        m.d.sync += were_gone.eq(gone)
+        for side, (bits, some, clear) in enumerate((
+                (bids, self.bid_some, self.clear_bid), (asks, self.ask_some, self.clear_ask))):
+            left, was_live = self.settle & is_meant & clear, (bits & of_changed).any()
+            m.d.sync += [grows[side].eq(self.emit & some & ~was_live),
+                         shrinks[side].eq(Mux(self.emit, ~some, left) & was_live)]
             now = (bits & ~Mux(self.emit, self.of_instrument, 0)) | Mux(self.emit & some, self.of_instrument, 0)
             m.d.sync += bits.eq(now & ~Mux(left, self.of_address, 0) & ~gone.replicate(n))
+        change = Signal(signed(3))
+        m.d.sync += change.eq(grows[0] + grows[1] - shrinks[0] - shrinks[1])
+        were_gone_then = Signal()
+        m.d.sync += [were_gone_then.eq(were_gone), self.live_sides.eq(Mux(were_gone_then, 0, self.live_sides + change))]
         m.d.sync += known.eq((known | Mux(self.settle, self.of_address, 0))
                              & ~(self.forget_positions | self.restart).replicate(n))
         return m

@@ -42,7 +42,8 @@ class Gate(wiring.Component):
     Step 1: ``bid``, ``ask`` : in(Candidate) candidate in quote ticks, ``params`` : in(PARAM_ROW) and ``bid_limits``,
     ``ask_limits`` : in(LimitSide) stand from the cycle before ``en`` : in(1) until step 2 is over. With ``en``:
     ``book_ok`` : in(1); ``bid_moved``, ``ask_moved`` : in(1) the candidate, if the limits allow it, is as far from what
-    is live as replaces that.
+    is live as replaces that; ``bid_takes``, ``ask_takes`` : in(1) G7 fails; ``far`` : in(1) G6c does. ``collar_low``,
+    ``collar_high`` : in(Ticks) G6, stand as the parameters do.
 
     Step 2, from the cycle after on: ``moment`` : in(Moment); ``reasons`` : out(32) bit *g* is set if G*g* failed on any
     side; ``bid_ok``, ``ask_ok`` : out(1) the side passed; ``emit`` : out(1) a frame has to leave; ``is_new`` : out(1)
@@ -54,9 +55,10 @@ class Gate(wiring.Component):
         sides = {}
         for side in ("bid", "ask"):
             sides |= {side: In(Candidate), f"{side}_limits": In(LimitSide), f"{side}_moved": In(1),
-                      f"{side}_ok": Out(1), f"{side}_px": Out(Ticks), f"{side}_lots": Out(24)}
+                      f"{side}_takes": In(1), f"{side}_ok": Out(1), f"{side}_px": Out(Ticks), f"{side}_lots": Out(24)}
         super().__init__(sides | {
-            "en": In(1), "book_ok": In(1), "params": In(PARAM_ROW), "moment": In(Moment), "reasons": Out(REASONS),
+            "en": In(1), "book_ok": In(1), "far": In(1), "collar_low": In(Ticks), "collar_high": In(Ticks),
+            "params": In(PARAM_ROW), "moment": In(Moment), "reasons": Out(REASONS),
             "emit": Out(1), "is_new": Out(1), "rate_blocked": Out(1)})
 
     def elaborate(self, platform):
@@ -83,19 +85,22 @@ class Gate(wiring.Component):
             exact = getattr(self, name)
             px, last = exact[:Compared.width].as_signed(), Compared.width - 1
             below, above = named(1, "below"), named(1, "above")
-            under_min, over_max, under_bound, over_bound, zero = (
-                named(1, what) for what in ("under_min", "over_max", "under_bound", "over_bound", "zero"))
+            under_min, over_max, under_bound, over_bound, under_collar, over_collar, zero = (
+                named(1, what) for what in (
+                    "under_min", "over_max", "under_bound", "over_bound", "under_collar", "over_collar", "zero"))
             bound, forbidden = named(signed(TICK_BITS + 1), "bound"), named(1, "forbidden")
             m.d.comb += bound.eq(p.px_notional_ticks)
             m.d.sync += [
                 below.eq(exact[-1] & ~exact[last:].all()), above.eq(~exact[-1] & exact[last:].any()),
                 under_min.eq(less(px, p.px_min_ticks)), over_max.eq(less(p.px_max_ticks, px)),
                 under_bound.eq(~less(~px, bound)), over_bound.eq(less(bound, px)),    # ~px is -px - 1
+                under_collar.eq(less(px, self.collar_low)), over_collar.eq(less(self.collar_high, px)),
                 zero.eq(exact == 0), forbidden.eq((p.px_min_ticks >= 0) | (p.px_max_ticks <= 0)),
             ]
             fixed, fits, changed = named(REASONS, "fixed"), named(1, "fits"), named(1, "changed")
             on_price = {4: ~self.book_ok, 5: below | above | under_min | over_max | (zero & forbidden),
-                        10: below | above | under_bound | over_bound}
+                        6: below | above | under_collar | over_collar, 7: getattr(self, f"{name}_takes"),
+                        10: below | above | under_bound | over_bound, 26: self.far}
             reasons_now = Cat(limits.fixed[g] | on_price.get(g, 0) for g in range(REASONS))
             with m.If(self.en):
                 m.d.sync += [fixed.eq(reasons_now), fits.eq(reasons_now == 0),

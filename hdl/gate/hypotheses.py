@@ -5,9 +5,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.compare import less
-from hdl.control.params import PARAM_ROW, TICK_BITS, Ticks
+from hdl.control.params import PARAM_ROW, SUBTICK_BITS, TICK_BITS, Ticks
 from hdl.gate.limits import LimitSide
-from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, References
+from hdl.gate.references import Whole
+from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, References, Rooms
 
 #: Wide enough for the threshold of any limit, with any skew and half spread.
 Threshold = signed(TICK_BITS + 10)
@@ -25,11 +26,11 @@ class Hypotheses(wiring.Component):
     """Holds every hypothesis against every limit, before it is known which one comes true.
 
     A price is never formed: ``bid >= x`` is ``ref >= 256 x + skew + half_spread``, so that the limits are brought to
-    the reference once, and each reference is compared with all of them. A side is right if it passes G3, G4, G5, G9,
-    G10 and G11, and G0 of REDUCING; the rest of G0, G1, G14 and G22 can change at any time and are asked in the very
-    cycle in which a quote starts.
+    the reference once, and each reference is compared with all of them. A side is right if it passes G3 to G13 and
+    G15, and G0 of REDUCING; the rest of G0, G1, G14 and G22 can change at any time and are asked in the very cycle in
+    which a quote starts.
 
-    Every reference is held against eight thresholds. Two of them come a cycle before the others, so that two sets of
+    Every reference is held against ten thresholds. Two of them come a cycle before the others, so that two sets of
     comparators serve two references each. A reference that is wider than the thresholds can be belongs to a price that
     no limit allows.
 
@@ -37,20 +38,23 @@ class Hypotheses(wiring.Component):
     -------
     at : in(8) bit *t* is set in cycle *t* of an evaluation. ``params`` : in(PARAM_ROW), ``refs`` : in(References) and
         ``skew`` : in(32, signed) as :class:`hdl.quote.engine.QuoteEngine` gives them; ``bid``, ``ask`` : in(LimitSide),
-        ``low``, ``high`` : in(Ticks) as :class:`hdl.gate.limits.Limits` does.
+        ``low``, ``high`` : in(Ticks) as :class:`hdl.gate.limits.Limits` does. ``rooms`` : in(Rooms), ``edge`` :
+        in(33, signed), ``leans_up`` : in(1) as the engine gives them. ``mid_low``, ``mid_high`` : in(Whole) as
+        :class:`hdl.gate.references.References` does.
     book_ok : in(HYPOTHESES) G4 under each hypothesis, right in cycle 7. ``reducing`` : in(1).
     verdicts : out(array of :class:`Verdict`), combinational in cycle 7, from flip-flops, and in no other. ``pull_all``
         : out(1) something is live: what has to be done if the book has no best price. ``bid_moved``, ``ask_moved`` :
         out(1) under ``SAME`` the price of that side, if the limits allow it, is as far from what is live as replaces
-        that; from cycle 7 on.
+        that; from cycle 7 on, and with it ``bid_takes``, ``ask_takes`` : out(1) G7 fails, ``far`` : out(1) G6c does.
     """
 
     def __init__(self):
         super().__init__({
             "at": In(8), "params": In(PARAM_ROW), "refs": In(References), "skew": In(signed(32)), "bid": In(LimitSide),
-            "ask": In(LimitSide), "low": In(Ticks), "high": In(Ticks), "book_ok": In(HYPOTHESES),
+            "ask": In(LimitSide), "low": In(Ticks), "high": In(Ticks), "rooms": In(Rooms), "edge": In(signed(33)),
+            "leans_up": In(1), "mid_low": In(Whole), "mid_high": In(Whole), "book_ok": In(HYPOTHESES),
             "reducing": In(1), "verdicts": Out(data.ArrayLayout(Verdict, HYPOTHESES)), "pull_all": Out(1),
-            "bid_moved": Out(1), "ask_moved": Out(1)})
+            "bid_moved": Out(1), "ask_moved": Out(1), "bid_takes": Out(1), "ask_takes": Out(1), "far": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -78,30 +82,42 @@ class Hypotheses(wiring.Component):
             found[name] = limits, static, stirs, limit
 
         # What is found in cycle 5 is kept, what is found in cycle 6 is used at once.
-        inside, moved = ({h: {} for h in range(HYPOTHESES)} for _ in range(2))
-        for n, (early, late) in enumerate(REFERENCES):
+        of = {h: {} for h in range(HYPOTHESES)}     # what is found, by its name
+
+        def find(n, what, value):
+            now, kept = (Signal(name=f"{what}_{n}_{when}") for when in ("now", "kept"))
+            m.d.sync += now.eq(value)
+            with m.If(at[6]):
+                m.d.sync += kept.eq(now)
+            for h, its in zip(REFERENCES[n], (kept, now), strict=True):
+                if h is not None:
+                    of[h][what] = its
+
+        risky = {"bid": self.leans_up, "ask": ~self.leans_up}
+        for n in range(len(REFERENCES)):
             ref = self.refs[n]
             fits = (ref >> (Threshold.width - 1) == 0) | (ref >> (Threshold.width - 1) == -1)
             near = ref[:Threshold.width].as_signed()
+            whole = near >> SUBTICK_BITS
+            takes = ~less(self.edge, self.rooms[n])
+            far = ~fits | less(whole, self.mid_low) | ~less(whole, self.mid_high)
+            if SAME in REFERENCES[n]:
+                find(n, "far", far)
             for side, (_, _, _, (low, high, up, down)) in found.items():
-                now, kept = ({what: Signal(name=f"{side}_{what}_{n}_{when}") for what in ("inside", "moved")}
-                             for when in ("now", "kept"))
-                m.d.sync += [now["inside"].eq(fits & ~less(near, low) & less(near, high)),
-                             now["moved"].eq(~less(near, up) | less(near, down))]
-                with m.If(at[6]):
-                    m.d.sync += [kept[what].eq(now[what]) for what in now]
-                for h, its in ((early, kept), (late, now)):
-                    if h is not None:
-                        inside[h][side], moved[h][side] = its["inside"], its["moved"]
+                find(n, f"{side}_inside", ~far & ~less(near, low) & less(near, high) & ~(takes & risky[side]))
+                find(n, f"{side}_moved", ~less(near, up) | less(near, down))
+                if SAME in REFERENCES[n]:
+                    find(n, f"{side}_takes", takes & risky[side])
 
         for h in range(HYPOTHESES):
             # Two LUTs deep each: the trigger byte waits for these.
             want, pull = [], []
             for side, (limits, static, stirs, _) in found.items():
-                want.append(inside[h][side] & (stirs | (static & moved[h][side])))
-                pull.append(limits.live & ~(static & inside[h][side]))
+                want.append(of[h][f"{side}_inside"] & (stirs | (static & of[h][f"{side}_moved"])))
+                pull.append(limits.live & ~(static & of[h][f"{side}_inside"]))
             m.d.comb += [self.verdicts[h].want.eq(self.book_ok[h] & Cat(want).any()),
                          self.verdicts[h].pull.eq(Cat(pull).any() | (self.pull_all & ~self.book_ok[h]))]
-        m.d.comb += [self.pull_all.eq(self.bid.live | self.ask.live), self.bid_moved.eq(moved[SAME]["bid"]),
-                     self.ask_moved.eq(moved[SAME]["ask"])]
+        m.d.comb += [self.pull_all.eq(self.bid.live | self.ask.live),
+                     *(getattr(self, what).eq(of[SAME][what])
+                       for what in ("bid_moved", "ask_moved", "bid_takes", "ask_takes", "far"))]
         return m

@@ -5,8 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.compare import less
-from hdl.control.params import NOTIONAL_BITS, PARAM_ROW, TICK_BITS, Ticks
+from hdl.control.params import NOTIONAL_BITS, PARAM_ROW, SUBTICK_BITS, TICK_BITS, Ticks
 from hdl.gate.exposure import LiveQuote, Position
+from hdl.gate.holds import HOLDING, Held
 
 #: Width of the reason bitmap.
 REASONS = 32
@@ -15,7 +16,7 @@ REASONS = 32
 #:
 #: Members
 #: -------
-#: fixed : Out(REASONS) bit *g* is set if G*g* fails whatever the price (G3, G5, G9, G10, G11).
+#: fixed : Out(REASONS) bit *g* is set if G*g* fails whatever the price (G3, G5, G6, G6c, G9, G10, G11, G13, G15).
 #: reduces : Out(1) it takes the position towards zero and not beyond, even with all that is open.
 #: live : Out(1) something stands at the venue. ``live_px``, ``live_lots`` : what. These are not registered.
 #: resize : Out(1) it has to be replaced whatever the price: another quantity, or a price that the limits do not allow
@@ -30,11 +31,15 @@ LimitSide = Signature({
 class Limits(wiring.Component):
     """Works out what can be known of an instrument's limits before any price is.
 
-    G5's band and G10's bound make one window of prices, ``low`` to ``high``: every price in it passes both, whatever
-    the quantity that ``fixed`` allows, and no price outside of it passes. Zero is no price unless the band spans it.
+    G5's band, G10's bound and G6's collar make one window of prices, ``low`` to ``high``: every price in it passes all
+    three, whatever the quantity that ``fixed`` allows, and no price outside of it passes. Zero is no price unless the
+    band spans it.
 
     G10 divides nothing: the host says up to which price the notional holds (``px_notional_ticks``), and the fabric
     checks that this price times the quantity does not exceed ``max_notional``.
+
+    G8: a side that is kept may not be reached by the other one as it is replaced. Between two prices of one evaluation
+    lie at least both half spreads, rounded up; a side is replaced before it is that far from its own.
 
     Members
     -------
@@ -43,7 +48,9 @@ class Limits(wiring.Component):
         the next one: ``low``, ``high`` and the greatest quantities until its cycle 2. ``up`` and ``down`` stand from
         cycle 3 on as long as the inputs do.
     params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
-        position_known : in(1). ``bound_notional`` : in(NOTIONAL_BITS) right in cycle 5.
+        position_known : in(1). ``bound_notional`` : in(NOTIONAL_BITS) right in cycle 5. ``collar_low``, ``collar_high``
+        : in(Ticks) right in cycle 2, ``reference_ok`` : in(1) from cycle 3 on. ``held`` : in(Held) and ``live_sides`` :
+        in(10) likewise. ``live_most`` : in(10), ``duplicates_off`` : in(1) G15 has no limits.
     bid, ask : out(LimitSide). ``low``, ``high`` : out(Ticks). ``lots`` : out(24) the greatest quantity that G11
         has been asked for, one a side: ``bid_largest``, ``ask_largest``.
     """
@@ -52,6 +59,8 @@ class Limits(wiring.Component):
         super().__init__({
             "at": In(8), "params": In(PARAM_ROW), "live": In(LiveQuote), "bid_live": In(1), "ask_live": In(1),
             "known": In(Position), "position_known": In(1), "bound_notional": In(NOTIONAL_BITS),
+            "collar_low": In(Ticks), "collar_high": In(Ticks), "reference_ok": In(1), "held": In(Held),
+            "live_sides": In(10), "live_most": In(10), "duplicates_off": In(1),
             "bid": Out(LimitSide), "ask": Out(LimitSide), "low": Out(Ticks), "high": Out(Ticks),
             "bid_largest": Out(24), "ask_largest": Out(24)})
 
@@ -68,13 +77,22 @@ class Limits(wiring.Component):
         m.d.sync += [least.eq(p.px_min_ticks | (p.px_min_ticks == 0)),
                      most.eq(p.px_max_ticks | -(p.px_max_ticks == 0)), low_bound.eq(-bound),
                      bounds_low.eq(less(least, low_bound)), bounds_high.eq(less(bound, most))]
+        lowest, highest = Mux(bounds_low, low_bound, least), Mux(bounds_high, bound, most)
         with m.If(at[2]):
-            m.d.sync += [self.low.eq(Mux(bounds_low, low_bound, least)), self.high.eq(Mux(bounds_high, bound, most))]
+            m.d.sync += [self.low.eq(Mux(less(lowest, self.collar_low), self.collar_low, lowest)),
+                         self.high.eq(Mux(less(self.collar_high, highest), self.collar_high, highest))]
         # Quantities, spread and the notional: the same for both sides.
         band, quantity, notional = Signal(4), Signal(), Signal(2)
-        # The least moves that replace what is live; zero means any.
+        # The least moves that replace what is live; zero means any. A move away is one towards the other side.
         towards, away = Signal(TICK_BITS - 1), Signal(TICK_BITS - 1)
-        m.d.sync += [towards.eq(p.toward_ticks | (p.toward_ticks == 0)), away.eq(p.away_ticks | (p.away_ticks == 0))]
+        some_away = p.away_ticks | (p.away_ticks == 0)
+        apart = (p.half_spread_sub + ((1 << SUBTICK_BITS - 1) - 1)) >> SUBTICK_BITS - 1     # both half spreads
+        m.d.sync += [towards.eq(p.toward_ticks | (p.toward_ticks == 0)),
+                     away.eq(Mux(apart < some_away, apart, some_away))]
+        # What would be live: all that is, without what is of this instrument, and its sides again.
+        others, would_be, load = Signal(10), Signal(11), Signal()
+        m.d.sync += [others.eq(self.live_sides - (self.bid_live + self.ask_live)),
+                     would_be.eq(others + (p.bid_en + p.ask_en)), load.eq(self.live_most < would_be)]
         with m.If(at[3]):
             m.d.sync += [
                 band.eq(Cat(p.quote_lots < p.q_min_lots, p.q_hard_lots < p.quote_lots, p.quote_lots == 0,
@@ -84,10 +102,11 @@ class Limits(wiring.Component):
         with m.If(at[5]):
             m.d.sync += notional[0].eq(Cat(p.max_notional_lo, p.max_notional_hi) < self.bound_notional)
         for name, sign, upper, lower in (("bid", 1, towards, away), ("ask", -1, away, towards)):
-            self._side(m, name, sign, upper, lower, band.any(), quantity, notional.any())
+            self._side(m, name, sign, upper, lower, {
+                5: band.any(), 6: ~self.reference_ok, 9: quantity, 13: load, 26: ~self.reference_ok}, notional.any())
         return m
 
-    def _side(self, m, name, sign, upper, lower, band, quantity, notional):
+    def _side(self, m, name, sign, upper, lower, both, notional):
         p, at, out = self.params, self.at, getattr(self, name)
         live, live_px = getattr(self, f"{name}_live"), getattr(self.live, f"{name}_px")
         live_lots, sent = getattr(self.live, f"{name}_lots"), getattr(self.live, f"sent_{name}")
@@ -122,6 +141,8 @@ class Limits(wiring.Component):
         with m.If(at[5]):
             m.d.sync += [
                 out.resize.eq(~live | other_lots | outside.any()),
-                fixed[3].eq(~(p.sym_en & getattr(p, f"{name}_en"))), fixed[5].eq(band), fixed[9].eq(quantity),
-                fixed[11].eq(position_unknown | over),
+                fixed[3].eq(~(p.sym_en & getattr(p, f"{name}_en"))), fixed[11].eq(position_unknown | over),
+                *(fixed[gate].eq(fails) for gate, fails in both.items()),
+                *(fixed[gate].eq(getattr(self.held, name)[n] | (self.duplicates_off if gate == 15 else 0))
+                  for n, gate in enumerate(HOLDING)),
             ]

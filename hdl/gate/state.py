@@ -17,6 +17,7 @@ class TradingState(wiring.Component):
         before them on.
     heartbeat : in(1) the heartbeat register is being written with ``data``.
     deadman_cycles : in(32) G1 limit.
+    mismatch : in(1) strobe: G21 has found that what left is not what was approved.
     kill_pin : in(1) level. session_up : in(1). session_lost : in(1) strobe: the session is up in this cycle for the
         last time. feed_lost : in(1) level: the feed port's link or clock is gone.
     state : out(2), halt_cause : out(8), halt_nonce : out(32).
@@ -30,7 +31,7 @@ class TradingState(wiring.Component):
     cleared : out(1) strobe: a halt was cleared.
     changed : out(1) strobe: ``state`` has a new value in this cycle.
 
-    What halts: the kill register and the kill pin in every state; the dead-man, a lost session and a lost feed while
+    What halts: the kill register, the kill pin and ``mismatch`` in every state; the dead-man, a lost session and a lost feed while
     trading, so that a session that was logged out in DISARMED leaves nothing to be cleared. A halt adds its causes to
     those that are latched already, and ``clear_halt`` does nothing while the pin lasts, nor in the first cycle of a
     halt. Nothing is armed without a feed.
@@ -51,7 +52,7 @@ class TradingState(wiring.Component):
     def __init__(self):
         super().__init__({
             "arm": In(1), "disarm": In(1), "reduce": In(1), "kill": In(1), "clear_halt": In(1), "data": In(32),
-            "heartbeat": In(1), "deadman_cycles": In(32), "kill_pin": In(1), "session_up": In(1),
+            "heartbeat": In(1), "deadman_cycles": In(32), "mismatch": In(1), "kill_pin": In(1), "session_up": In(1),
             "session_lost": In(1), "feed_lost": In(1), "state": Out(2), "halt_cause": Out(8), "halt_nonce": Out(32),
             "trading": Out(1), "heartbeat_ok": Out(1), "silent": Out(1, init=1),
             "armed": Out(1), "reduced": Out(1), "arm_refused": Out(1),
@@ -89,6 +90,7 @@ class TradingState(wiring.Component):
             causes[HALT_CAUSES["deadman"]].eq(self.trading & ~self.heartbeat_ok),
             causes[HALT_CAUSES["session_lost"]].eq(self.trading & self.session_lost),
             causes[HALT_CAUSES["feed_lost"]].eq(self.trading & self.feed_lost),
+            causes[HALT_CAUSES["emission"]].eq(self.mismatch),
         ]
         # The nonce goes by the state, not by what changes it, which comes late. No two halts follow each other so
         # closely that the next one would not be there.

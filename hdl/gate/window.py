@@ -1,6 +1,6 @@
 """The last thing before the encoder: what leaves lies in the window that the gate has approved, or does not leave."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +14,7 @@ class Window(wiring.Component):
     The gate has decided before the first preamble byte; what the frame says is worked out in the shadow of its
     headers. Whatever comes out of that, a price below ``low`` leaves as ``low``, one above ``high`` as ``high``, and
     more lots than ``bid_most`` as so many. A window without a price in it (``low`` above ``high``) lets no lots
-    through.
+    through, and sides that would meet or cross leave with none, both of them (G8).
 
     Members
     -------
@@ -25,14 +25,15 @@ class Window(wiring.Component):
     bid_ticks, ask_ticks : out(Ticks), bid_quantity, ask_quantity : out(24) what leaves, from the second cycle
         after ``en`` on until the second one after the next. A side of 0 lots has price 0. ``bid_some``,
         ``ask_some`` : out(1) it has more.
-    clamped : out(1) strobe, in the second cycle after ``en``: something lay outside.
+    clamped : out(1) strobe, in the second cycle after ``en``: something lay outside. met : out(1) likewise: both sides
+        were quoted, and met.
 
     Proved for all inputs in ``tests/hdl/gate/test_window.py``.
     """
 
     def __init__(self):
         super().__init__({
-            "en": In(1), "low": In(Ticks), "high": In(Ticks), "clamped": Out(1),
+            "en": In(1), "low": In(Ticks), "high": In(Ticks), "clamped": Out(1), "met": Out(1),
             **{f"{side}_{what}": In(shape) for side in ("bid", "ask")
                for what, shape in (("px", Ticks), ("lots", 24), ("most", 24))},
             **{f"{side}_{what}": Out(shape) for side in ("bid", "ask")
@@ -42,6 +43,11 @@ class Window(wiring.Component):
         m = Module()
         compared, empty = Signal(), Signal()
         m.d.sync += [compared.eq(self.en), empty.eq(less(self.high, self.low))]
+        # Inside of the window the bid is below the ask if it is outside of it, unless both go to the same end.
+        apart, bid_low, ask_high, wide = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [apart.eq(less(self.bid_px, self.ask_px)), bid_low.eq(less(self.bid_px, self.high)),
+                     ask_high.eq(less(self.low, self.ask_px)), wide.eq(less(self.low, self.high))]
+        meet, both = Signal(), []
         outside = Signal(2)
         for n, side in enumerate(("bid", "ask")):
             px, lots, most = (getattr(self, f"{side}_{what}") for what in ("px", "lots", "most"))
@@ -50,12 +56,15 @@ class Window(wiring.Component):
             m.d.sync += [below.eq(less(px, self.low)), above.eq(less(self.high, px)), excess.eq(most < lots),
                          asked.eq(lots != 0), quoted.eq((lots != 0) & (most != 0))]
             m.d.comb += outside[n].eq(asked & (below | above | excess | empty))
+            both.append(quoted)
+            leaves = quoted & ~empty & ~meet
             with m.If(compared):
                 m.d.sync += [
                     getattr(self, f"{side}_ticks").eq(
-                        Mux(quoted & ~empty, Mux(below, self.low, Mux(above, self.high, px)), 0)),
-                    getattr(self, f"{side}_quantity").eq(Mux(quoted & ~empty, Mux(excess, most, lots), 0)),
-                    getattr(self, f"{side}_some").eq(quoted & ~empty),
+                        Mux(leaves, Mux(below, self.low, Mux(above, self.high, px)), 0)),
+                    getattr(self, f"{side}_quantity").eq(Mux(leaves, Mux(excess, most, lots), 0)),
+                    getattr(self, f"{side}_some").eq(leaves),
                 ]
-        m.d.sync += self.clamped.eq(compared & outside.any())
+        m.d.comb += meet.eq(Cat(both).all() & ~(apart & bid_low & ask_high & wide))
+        m.d.sync += [self.clamped.eq(compared & outside.any()), self.met.eq(compared & meet & ~empty)]
         return m

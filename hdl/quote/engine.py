@@ -5,10 +5,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.compare import less
-from hdl.control.params import NOTIONAL_BITS, PARAM_ROW, TICK_BITS, Ticks
+from hdl.control.params import NOTIONAL_BITS, PARAM_ROW, SUBTICK_BITS, TICK_BITS, Ticks
 
-#: Fraction bits of a quote subtick.
-SUBTICK_BITS = 8
 _SCALE_BITS = 16    # fraction bits of ref_scale beyond the subtick
 _SKEW_BITS = 8      # fraction bits of skew_q8
 
@@ -25,6 +23,8 @@ Candidate = signed(Reference.width + 1 - SUBTICK_BITS)
 #: second in cycle 6.
 REFERENCES = (SAME, BID_SECOND), (ASK_SECOND, ASK_PX), (None, BID_PX)
 References = data.ArrayLayout(Reference, len(REFERENCES))
+#: What lies between the bests, in 1/256 quote ticks: the difference of what a reference is the sum of.
+Rooms = data.ArrayLayout(Reference, len(REFERENCES))
 
 
 class QuoteEngine(wiring.Component):
@@ -36,6 +36,10 @@ class QuoteEngine(wiring.Component):
         skew   = clamp(floor((position - target) * skew_q8 / 2^8), +-skew_max)
         bid    = floor((ref - skew - half_spread) / 256)                  quote ticks
         ask    = ceil((ref - skew + half_spread) / 256)
+        room   = floor((best_ask - best_bid) * ref_scale / 2^16)          1/256 quote ticks
+
+    A bid stays below the best offer where ``room > -skew - half_spread``, an offer above the best bid where
+    ``room > skew - half_spread`` (G7, :attr:`edge`).
 
     Products are formed price by price, so that five references cost five products and five sums. One multiplier takes
     the bids and the skew in turn, a second one the offers and the bound on the notional; the entry's own price, which
@@ -48,7 +52,9 @@ class QuoteEngine(wiring.Component):
         cycle 0, the seconds in cycle 2 and in cycle 1, ``entry_px`` from cycle 3 on.
     position : in(32, signed) lots, holds still from cycle 0 to 6, and so do ``params`` : in(PARAM_ROW) from that of
         their turn on.
-    refs : out(References) as :data:`REFERENCES` says, in cycles 5 and 6 only. ``skew`` : out(32, signed) from cycle 4.
+    refs : out(References), rooms : out(Rooms) as :data:`REFERENCES` says, in cycles 5 and 6 only. ``skew`` : out(32,
+        signed) from cycle 4. ``edge`` : out(33, signed) from cycle 5: room of no more than this lets one side take:
+        the bid if ``leans_up`` : out(1), else the offer.
     bid, ask : out(Candidate) target prices under ``SAME``, from cycle 6.
     bound_notional : out(NOTIONAL_BITS) ``px_notional_ticks * quote_lots``, in cycle 5 only.
 
@@ -58,7 +64,7 @@ class QuoteEngine(wiring.Component):
     def __init__(self):
         super().__init__({
             "at": In(8), "best_bid": In(Ticks), "best_ask": In(Ticks), "second_bid": In(Ticks), "second_ask": In(Ticks),
-            "entry_px": In(Ticks), "position": In(signed(32)), "params": In(PARAM_ROW), "refs": Out(References),
+            "entry_px": In(Ticks), "position": In(signed(32)), "params": In(PARAM_ROW), "refs": Out(References), "rooms": Out(Rooms), "edge": Out(signed(33)), "leans_up": Out(1),
             "skew": Out(signed(32)), "bid": Out(Candidate), "ask": Out(Candidate),
             "bound_notional": Out(NOTIONAL_BITS)})
 
@@ -110,6 +116,12 @@ class QuoteEngine(wiring.Component):
             # In halves, the upper one for either carry of the lower one: in one piece it takes half a cycle.
             low, high_a, high_b = a[:32] + b[:32], a >> 32, b >> 32
             m.d.sync += ref.eq(Cat(low[_SCALE_BITS:32], Mux(low[32], high_a - ~high_b, high_a + high_b)))
+        for room, (b, a) in zip(self.rooms, ((bid_product, ask), with_entry[::-1], (entry, ask)), strict=True):
+            low, high_a, high_b = a[:32] - b[:32], a >> 32, b >> 32
+            m.d.sync += room.eq(Cat(low[_SCALE_BITS:32], Mux(low[32], high_a + ~high_b, high_a - high_b)))
+        # A skew to below the market endangers the offer, one to above it the bid.
+        m.d.sync += [self.leans_up.eq(self.skew[-1]),
+                     self.edge.eq(Mux(self.skew[-1], -self.skew, self.skew) - p.half_spread_sub)]
         m.d.comb += self.bound_notional.eq(ask_product)
 
         # Rounding away from the market.

@@ -67,6 +67,7 @@ class Scheduler(wiring.Component):
     Order side: ``ready`` : in(1) the port would take a frame. ``hold`` : in(1) a mass cancel is outstanding,
     ``mass_cancel`` : in(1) it leaves. ``trading`` : in(1). ``live`` : in(instruments) something is live. ``refill`` :
     in(1) tokens arrive. ``disturbed`` : in(1) what the gate goes by has changed behind the back of an evaluation.
+    ``revisit`` : in(instruments) one bit each: it is changing in this cycle for that instrument.
 
     Evaluation: ``current`` : out(8) the instrument, ``following`` : out(8) the one of the next cycle, ``choose`` :
     out(1) it is chosen in this one; its rows are to be taken onto the benches with ``load`` : out(1), those of the book
@@ -100,7 +101,7 @@ class Scheduler(wiring.Component):
             "commit": In(1), "flip": Out(1),
             "evaluate_all": In(1), "stale_limit_write": In(1), "stale_limit_address": In(16), "stale_limit": In(32),
             "bank": In(1), "mass_cancel": In(1), "ready": In(1), "hold": In(1), "trading": In(1),
-            "live": In(instruments), "refill": In(1), "disturbed": In(1),
+            "live": In(instruments), "refill": In(1), "disturbed": In(1), "revisit": In(instruments),
             "current": Out(8), "following": Out(8), "choose": Out(1), "may_load": Out(1), "load": Out(1),
             "at": Out(EVALUATION_CYCLES),
             "claimed": Out(1), "fouled": Out(1), "mid_event": Out(1), "is_stale": Out(1), "due": Out(1),
@@ -251,8 +252,9 @@ class Scheduler(wiring.Component):
                      repeats.eq(self.window & (self.deferred | (self.wait_tokens & comes))),
                      waits.eq(self.window & self.wait_tokens & ~comes)]
         # A decision went by what was live, so that a mass cancel in the same cycles leaves it pending.
-        cancelled, was_live, flipped = Signal(), Signal(n), Signal()
-        m.d.sync += [cancelled.eq(self.mass_cancel), was_live.eq(self.live), flipped.eq(self.flip)]
+        cancelled, was_live, flipped, revisit = Signal(), Signal(n), Signal(), Signal(n)
+        m.d.sync += [cancelled.eq(self.mass_cancel), was_live.eq(self.live), flipped.eq(self.flip),
+                     revisit.eq(self.revisit)]
         m.d.comb += [
             now_touched.eq(touched | Mux(self.applied, of_current, 0)),
             now_waiting.eq(waiting | Mux(waits, of_decided, 0)),
@@ -262,7 +264,7 @@ class Scheduler(wiring.Component):
         m.d.sync += [
             pending.eq((pending | Mux(self.publish, now_touched, 0) | Mux(self.accept, stale, 0)
                         | Mux(self.refill, now_waiting, 0) | (expired & self.live) | Mux(self.invalidate, self.live, 0)
-                        | Mux(self.settle_now, of_current, 0)) & ~done | again | Mux(cancelled, was_live, 0)
+                        | Mux(self.settle_now, of_current, 0)) & ~done | again | revisit | Mux(cancelled, was_live, 0)
                        | Mux(self.evaluate_all | flipped, all_, 0)),
             touched.eq(Mux(self.publish | self.invalidate, 0, now_touched & ~(expired & self.live))),
             stale.eq(Mux(self.accept, 0, stale | expired)),

@@ -28,11 +28,13 @@ _SEQ = 1000         # first sequence number of ours, and of the peer's
 _WINDOW = 65_535
 
 #: Every gate in force, and wide enough for any market: what is measured is the way, not what stops on it.
+#: A reference in ticks: with the widest bands every price from 16 ticks to twice as much is in its collar.
+_REFERENCE = 1_000_000
 _ROW = {
     "sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 1 << 23, "half_spread_sub": 300, "skew_q8": 20 * 256,
     "skew_max_sub": 2560, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -TICK_LIMIT,
     "px_max_ticks": TICK_LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 10,
-    "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 7, "px_notional_ticks": TICK_LIMIT - 1,
+    "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 7, "px_notional_ticks": TICK_LIMIT - 1, "bands": 0xFFFF_FFFF,
     "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 1 << 30, "lot_mult": 10,
     "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000,
 }
@@ -124,7 +126,8 @@ class Session:
         for name, value in {
                 "deadman_cycles": 0xFFFF_FFFF, "session_interval": 40, "session_burst": 4000, "symbol_interval": 40,
                 "symbol_burst": 200, "window": 8192, "order_flags": 0x13, "time_ns": 1_700_000_000_000_000_000,
-                "quote_id": 1 << 40, "mmp_group": 7, "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
+                "quote_id": 1 << 40, "mmp_group": 7, "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8,
+                "duplicate_cycles": 1, "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
                 "local_ip": _LOCAL.local_ip, "peer_ip": _LOCAL.peer_ip, "local_port": _LOCAL.local_port,
                 "peer_port": _LOCAL.peer_port}.items():
             self.write(name, value)
@@ -136,6 +139,7 @@ class Session:
                           "instrument_id_lo": 1000 + n}
             words = [row.get(p.name, 0) & 0xFFFF_FFFF for p in registers.PARAMS]
             self.lock.link_write(link.encode_write(param_address(n, registers.PARAMS[0].name), words))
+            self.lock.link_write(link.encode_write(BY_NAME["ref_value"].address, [_REFERENCE, _REFERENCE, 0, n]))
         self.write("commit", 1)
         for name, value in {"init_snd_nxt": self._ours, "init_rcv_nxt": self._theirs, "init_peer_window": _WINDOW,
                             "init_app_seq": 2, "session_enable": 1, "heartbeat": 1}.items():

@@ -7,12 +7,37 @@ bit on both.
 
 from dataclasses import dataclass
 
-from hdl.control.registers import ACTIVE, REDUCING
+from hdl.control.registers import ACTIVE, REDUCING, TICK_LIMIT
 
-__all__ = ["G0", "G1", "G3", "G4", "G5", "G9", "G10", "G11", "G14", "G22", "S0", "Context", "gate", "rate_blocked",
-           "window"]
+__all__ = ["G0", "G1", "G3", "G4", "G5", "G6", "G6C", "G7", "G8", "G9", "G10", "G11", "G13", "G14", "G15", "G22", "S0",
+           "Context", "Reference", "gate", "rate_blocked", "window"]
 
-G0, G1, G3, G4, G5, G9, G10, G11, G14, G22, S0 = (1 << bit for bit in (0, 1, 3, 4, 5, 9, 10, 11, 14, 22, 24))
+G0, G1, G3, G4, G5, G6, G7, G8, G9, G10, G11, G13, G14, G15, G22, S0, G6C = (
+    1 << bit for bit in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 22, 24, 26))
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the host knows of a price from elsewhere, in quote ticks: ``value``, ``local``, and the ``basis`` of the
+    feed above the latter."""
+
+    value: int = 0
+    local: int = 0
+    basis: int = 0
+
+    def usable(self, p):
+        """It says something, and so do the bands of the row."""
+        return all((self.value, self.local, p.bands & 0xFFFF, p.bands >> 16))
+
+    def collar(self, p):
+        """(lowest, highest) price that passes G6."""
+        distance = self.value * (p.bands & 0xFFFF) >> 16
+        return self.value - distance, min(self.value + distance, TICK_LIMIT - 1)
+
+    def mids(self, p):
+        """(lowest, first beyond the highest) mid of the feed in whole ticks that passes G6c."""
+        distance = self.local * (p.bands >> 16) >> 16
+        return self.local + self.basis - distance, self.local + self.basis + distance
 
 
 @dataclass(slots=True)
@@ -23,7 +48,9 @@ class Context:
 
     ``state``: as register ``state``. ``deadman_ok``: a heartbeat was seen and its time is not over. ``killed``: the
     kill latch or the pin. ``session_up``: the fabric owns an established session. ``session_tokens``,
-    ``session_burst``, ``symbol_tokens``: token buckets of G14.
+    ``session_burst``, ``symbol_tokens``: token buckets of G14. ``reference``: of the instrument, ``None`` if there is none or
+    it is too old. ``live_elsewhere``: live sides of other instruments, of at most ``live_most`` in all. ``held``: G15
+    holds the instrument, or has no limits.
     """
 
     state: int = 0
@@ -33,6 +60,10 @@ class Context:
     session_tokens: int = 0
     session_burst: int = 0
     symbol_tokens: int = 0
+    reference: Reference | None = None
+    live_elsewhere: int = 0
+    live_most: int = 0
+    held: bool = True
 
 
 def gate(p, s, candidate, book_ok, context):
@@ -42,7 +73,7 @@ def gate(p, s, candidate, book_ok, context):
     ----------
     p : parameter row (:class:`sim.golden.quote.Params`).
     s : instrument state (:class:`sim.golden.quote.State`).
-    candidate : (bid, ask) in quote ticks, of any size.
+    candidate : :class:`sim.golden.quote.Candidate`, prices of any size.
     book_ok : both bests known, not crossed, fresh, outside an event.
     context : :class:`Context`.
     """
@@ -68,14 +99,26 @@ def gate(p, s, candidate, book_ok, context):
         whole |= G11
     if p.px_notional_ticks == 0 or p.px_notional_ticks * q > p.max_notional_hi << 32 | p.max_notional_lo:
         whole |= G10
+    if context.live_elsewhere + p.bid_en + p.ask_en > context.live_most:
+        whole |= G13
+    if context.held:
+        whole |= G15
+    collar = range(0)
+    if context.reference is None or not context.reference.usable(p):
+        whole |= G6 | G6C
+    else:
+        lowest, highest = context.reference.collar(p)
+        collar = range(lowest, highest + 1)
+        least, beyond = context.reference.mids(p)
+        if not least <= candidate.mid < beyond:
+            whole |= G6C
     spans = p.px_min_ticks < 0 < p.px_max_ticks
     reducing = context.state == REDUCING
 
-    def side(enabled, ticks, held, other, kept, cap):
-        """``held``: position in the direction of the side; ``other``: lots of the side that may still fill; ``kept``:
-        lots
-        that are live and may be repeated instead of ``q``."""
-        reasons = whole
+    def side(enabled, ticks, takes, held, other, kept, cap):
+        """``takes``: it would trade at once; ``held``: position in the direction of the side; ``other``: lots of the
+        side that may still fill; ``kept``: lots that are live and may be repeated instead of ``q``."""
+        reasons = whole | (G7 if takes else 0) | (0 if ticks in collar else G6)
         lots = max(q, kept)
         if reducing and not (held < 0 and other + lots <= -held):
             reasons |= G0
@@ -89,17 +132,18 @@ def gate(p, s, candidate, book_ok, context):
             reasons |= G11
         return reasons
 
-    return (side(p.bid_en, candidate[0], s.position, s.open_bid,
+    return (side(p.bid_en, candidate.bid_ticks, candidate.bid_takes, s.position, s.open_bid,
                  s.live_bid_lots if s.live_bid else 0, p.max_long_lots),
-            side(p.ask_en, candidate[1], -s.position, s.open_ask,
+            side(p.ask_en, candidate.ask_ticks, candidate.ask_takes, -s.position, s.open_ask,
                  s.live_ask_lots if s.live_ask else 0, p.max_short_lots))
 
 
-def window(p):
-    """(lowest, highest) price that passes G5 and G10; there is none if the first is above the second."""
+def window(p, reference):
+    """(lowest, highest) price that passes G5, G6 and G10; there is none if the first is above the second."""
     lowest = p.px_min_ticks + (p.px_min_ticks == 0)
     highest = p.px_max_ticks - (p.px_max_ticks == 0)
-    return max(lowest, -p.px_notional_ticks), min(highest, p.px_notional_ticks)
+    low, high = (reference or Reference()).collar(p)
+    return max(lowest, -p.px_notional_ticks, low), min(highest, p.px_notional_ticks, high)
 
 
 def rate_blocked(context):

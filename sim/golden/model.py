@@ -21,10 +21,12 @@ from dataclasses import asdict, dataclass, field
 
 from hdl.control import registers as map_
 from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING
+from hdl.gate import duplicates
 from hdl.layout import net, sbe
 from sim.golden import feed, session
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
-from sim.golden.gate import Context
+from sim.golden.emission import Emission
+from sim.golden.gate import Context, Reference
 from sim.golden.port import OrderPort
 from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, SENT, Params, State, evaluate, wrap
 from sim.golden.timing import Timing
@@ -110,7 +112,8 @@ class _Strobes:
 
     accept = applied = arm = blind = cancelled = clear_halt = cleared = commit = disarm = enabled = entry = None
     everything = foreign = frame_end = gap = heartbeat = identified = kill = leave = lost = poisoned = None
-    pos_commit = publish = publish_entry = reduce = reset = started = stopped = triggered = weighed = None
+    pos_commit = post = publish = publish_entry = reduce = ref_commit = ref_cycles = release = repeated = reset = revisit = None
+    started = stopped = triggered = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
@@ -228,12 +231,19 @@ class GoldenModel:
         self.states = [State() for _ in range(instruments)]
         self._live = 0
         self._hold = False
-        self._quote_id = 0
+        self._quote_number = 0
         self._settle_words = None   # as the last pos_commit found them
         self.state, self.halt_cause, self.halt_nonce = DISARMED, 0, 0
         self._heartbeat = None      # (last value, cycle of the last one that counted)
         self._kill_pin = self._feed_lost = self._feed_was_lost = False
         self._session_ticks, self._symbol_ticks = _Ticker(), _Ticker()
+        self._reference_ticks = _Ticker()
+        self._references = [Reference()] * instruments
+        self._referred = self._renewed = 0      # one bit an instrument: there is one; it is of this period
+        self._duplicated = 0        # ... that G15 holds
+        self._sent = []             # (cycle, instrument, prices and lots) of the last quotes, for G15
+        self._to_hold = self._to_release = None     # instruments, until their turn has come
+        self._emission = Emission()
         self._last_tick = -1        # of a ticker that has been restarted since
         self._session_tokens, self._symbol_tokens = _Bucket(), [_Bucket() for _ in range(instruments)]
         self._sizes = {"session_burst": 0, "symbol_burst": 0}   # what they are cut to; registers say what fills them
@@ -493,6 +503,8 @@ class GoldenModel:
             name, data = name[:-3], data << 32 | self._held.get(name[:-3], 0)
         else:
             data &= (1 << register.width) - 1
+        if name == "ref_cycles":
+            s.ref_cycles = True
         if name == "heartbeat":
             self._at(cycle + self.timing.heartbeat, self._beat, data)
         return lambda: self._hold_value(cycle, name, data)
@@ -505,6 +517,9 @@ class GoldenModel:
         if name == "pos_commit":
             if data & 0xFF < self.instruments:
                 s.pos_commit = data
+        elif name in ("ref_commit", "release"):
+            if data & 0xFF < self.instruments:
+                setattr(s, name, data & 0xFF)
         else:
             setattr(s, {"arm": "arm", "disarm": "disarm", "reduce": "reduce", "kill": "kill",
                         "clear_halt": "clear_halt", "commit": "commit"}[name], data if name in ("arm", "clear_halt")
@@ -527,6 +542,8 @@ class GoldenModel:
             self._at(cycle + 1, self._restart, self._session_ticks, value)
         elif name == "symbol_interval":
             self._at(cycle + 1, self._restart, self._symbol_ticks, value)
+        elif name == "ref_cycles":
+            self._at(cycle + 1, self._restart_references, value >> 1)
 
     def _take_value(self, cycle, s, name, value):
         def take():
@@ -557,7 +574,13 @@ class GoldenModel:
         return lambda: setattr(self, "_time", (cycle + 1, value))
 
     def _set_quote_id(self, cycle, s, value):
-        return lambda: setattr(self, "_quote_id", value)
+        return lambda: setattr(self, "_quote_number", value >> map_.INSTRUMENT_BITS)
+
+    def _restart_references(self, cycle, s, interval):
+        def restart():
+            self._reference_ticks.base, self._reference_ticks.interval = cycle, interval
+            self._wake(self._reference_ticks.next_from(cycle + 1))
+        return restart
 
     def _write_row(self, cycle, instrument, word, data):
         if instrument >= self.instruments or word >= len(map_.PARAMS):
@@ -682,6 +705,8 @@ class GoldenModel:
             self._sample_book(flight)
             flight.fresh = not (self._stale | self._touched) >> flight.instrument & 1
 
+        mismatch = self._emission.compare(c, port.tx)
+
         mass_cancel = self._hold and ready and self.session_tokens(c) > 0 and s.leave is None
         fired = None
         if due or direct:
@@ -702,13 +727,52 @@ class GoldenModel:
 
         # -------------------------------------------------------------- other frames
         if not fired and not mass_cancel and not busy and (port.ack_pending or port.host or port.link):
+            others = len(port.tx)
             app_seq = port.start_other(c, rw["last_processed"], self.time_ns(c))
+            for frame in port.tx[others:]:
+                self._emission.watch(frame)
             if app_seq is not None:
                 self.session_sent.append((c, app_seq))
         if port.host and port.refuse(c):
             self.events.append(Event("SESSION_TX_REFUSED", c))
 
+        # -------------------------------------------------------------- references and holds
+        current = claim if claim is not None else flight.instrument if flight is not None else None
+        referred = 0 if s.ref_commit is None else 1 << s.ref_commit
+        reference_tick = self._reference_ticks.is_tick(c)
+        outdated = self._referred & ~self._renewed if reference_tick else 0
+        disturbed = reference_tick or s.ref_cycles or (referred and s.ref_commit == current)
+        if referred | outdated or s.ref_cycles:
+            s.revisit = n_all if s.ref_cycles else referred | outdated
+        if r.post is not None:
+            instrument, held = r.post
+            s.revisit = (s.revisit or 0) | 1 << instrument
+            disturbed = disturbed or instrument == current
+        elif self._to_hold is not None:
+            s.post = self._to_hold, True
+        elif self._to_release is not None:
+            s.post = self._to_release, False
+
         # ============================================================== the clock edge
+        if r.post is not None:
+            self._duplicated = self._duplicated & ~(1 << instrument) | held << instrument
+        if s.post is not None:
+            if s.post[1]:
+                self._to_hold = None
+            else:
+                self._to_release = None
+        if s.repeated is not None:
+            self._to_hold = s.repeated
+        if s.release is not None:
+            self._to_release = s.release
+        if referred:
+            self._references[s.ref_commit] = Reference(
+                rw["ref_value"], rw["ref_local"], wrap(rw["ref_basis"], map_.TICK_BITS))
+        self._referred = self._referred & ~outdated | referred
+        self._renewed = (0 if reference_tick else self._renewed) | referred
+        if reference_tick:
+            self._wake(self._reference_ticks.next_from(c + 1))
+
         before = self._pending
         refill = self._session_ticks.is_tick(c) or self._symbol_ticks.is_tick(c)
         now_touched = self._touched | (1 << r.applied if r.applied is not None else 0)
@@ -725,7 +789,7 @@ class GoldenModel:
             waits = 1 << instrument if wait_tokens and not arrived else 0
 
         state = self.state
-        armed, stopped, cleared = self._edge_state(c, s, trading)
+        armed, stopped, cleared = self._edge_state(c, s, trading, mismatch)
         reduced = state == ACTIVE and self.state == REDUCING
         if stopped:     # an attribute of its own means that something happened
             s.stopped = True
@@ -743,7 +807,7 @@ class GoldenModel:
             pending |= live
         if settle_now:
             pending |= 1 << self._settling
-        pending = pending & ~done | again
+        pending = pending & ~done | again | (r.revisit or 0)
         if r.everything:
             pending |= n_all
         if armed or reduced or flip:
@@ -785,7 +849,7 @@ class GoldenModel:
         emitted = s.leave is not None and s.leave and self._in_flight[0] <= c <= self._in_flight[1]
         if s.identified is not None or background is not None:
             self._fouled = False
-        elif mass_cancel or emitted or reduced or r.cleared or s.enabled:
+        elif mass_cancel or emitted or reduced or r.cleared or s.enabled or disturbed:
             self._fouled = True
 
         # -------------------------------------------------------------- host actions
@@ -823,6 +887,7 @@ class GoldenModel:
             self._live = 0
         if emitted:
             self._look_live()
+            self._remember(c)
         if s.enabled:   # a new session: nothing was sent on it, nothing is known of it
             self.states = [State() for _ in self.states]
             self._live, self._in_flight = 0, (-1, -1)
@@ -839,6 +904,8 @@ class GoldenModel:
         for settle in late:
             settle()
 
+        if self._emission.at is not None:
+            self._wake(self._emission.at)
         if port.free != self._woken:
             self._woken = port.free
             self._wake(port.free)
@@ -846,6 +913,7 @@ class GoldenModel:
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
         self._before = c, s, eligible, last_eligible, claim
         return bool(late or fired or mass_cancel or due or squash or expired or stopped or self._pending != before
+                    or self._to_hold is not None or self._to_release is not None
                     or s.__dict__ or self._can_start(c + 1))
 
     def _can_start(self, c):
@@ -897,8 +965,12 @@ class GoldenModel:
         p, st = self._rows[self._bank][i], self.states[i]
         tokens = self.session_tokens(c)
         killed = self.state == HALTED or self._kill_pin
-        context = Context(self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._sizes["session_burst"],
-                          self._symbol(i, c))
+        rw = self._rw
+        context = Context(
+            self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._sizes["session_burst"],
+            self._symbol(i, c), self._references[i] if self._referred >> i & 1 and rw["ref_cycles"] > 1 else None,
+            sum(other.live_bid + other.live_ask for n, other in enumerate(self.states) if n != i), rw["live_most"],
+            bool(self._duplicated >> i & 1) or not rw["duplicate_most"] or not rw["duplicate_cycles"])
         d = evaluate(p, st, *flight.bests, flight.fresh, context)
         is_new = d.outcome == SENT
         deferred = (d.emits and not can_send) or self._fouled
@@ -952,7 +1024,8 @@ class GoldenModel:
                             ("bidCounted", emit and d.bid_lots), ("askCounted", emit and d.ask_lots)):
             flags |= _FLAG[name] if value else 0
         trigger = c - self.timing.rx_register if flight.direct else 0
-        record = Record(d.outcome, flight.instrument, flags, self.state, d.reasons, self._quote_id if emit else 0,
+        record = Record(d.outcome, flight.instrument, flags, self.state, d.reasons,
+                        self._quote_id(flight.instrument) if emit else 0,
                         trigger, c, self._last_seq, bestBidTicks=bid[1], bestAskTicks=ask[1],
                         candidateBidTicks=wrap(d.candidate.bid_ticks, 32),
                         candidateAskTicks=wrap(d.candidate.ask_ticks, 32), positionLots=st.position)
@@ -964,7 +1037,8 @@ class GoldenModel:
     def _fire(self, c, i, d, flight):
         rw, port = self._rw, self._port
         p, st = self._rows[self._bank][i], self.states[i]
-        message = session.quote_message(p, d, self._quote_id, port.fields, port.app_seq, rw["last_processed"],
+        quote_id = self._quote_id(i)
+        message = session.quote_message(p, d, quote_id, port.fields, port.app_seq, rw["last_processed"],
                                         self.time_ns(c))
         port.start_message(c, message, "quote")
         if flight.direct:
@@ -975,19 +1049,38 @@ class GoldenModel:
         st.sent_ask = st.sent_ask + d.ask_lots & _U32
         st.live_bid, st.live_bid_ticks, st.live_bid_lots = d.bid_lots != 0, d.bid_ticks, d.bid_lots
         st.live_ask, st.live_ask_ticks, st.live_ask_lots = d.ask_lots != 0, d.ask_ticks, d.ask_lots
-        st.last_quote_id = self._quote_id & _U32
-        self._quote_id = self._quote_id + 1 & _U64
+        st.last_quote_id = quote_id & _U32
+        self._last_quote = i, d.bid_ticks, d.bid_lots, d.ask_ticks, d.ask_lots
+        self._quote_number += 1
 
     def _fire_mass_cancel(self, c):
         rw, port = self._rw, self._port
-        self.decisions.append(Record(MASS_CANCEL, map_.MASS_CANCEL_INSTRUMENT, 0, self.state, 0, self._quote_id, 0, c,
+        quote_id = self._quote_id(map_.MASS_CANCEL_INSTRUMENT)
+        self.decisions.append(Record(MASS_CANCEL, map_.MASS_CANCEL_INSTRUMENT, 0, self.state, 0, quote_id, 0, c,
                                      self._last_seq))
         self.counters["mass_cancels"] += 1
-        message = session.cancel_message(self._quote_id, port.fields, port.app_seq, rw["last_processed"],
+        message = session.cancel_message(quote_id, port.fields, port.app_seq, rw["last_processed"],
                                          self.time_ns(c))
         port.start_message(c, message, "mass_cancel")
         self._at(c + 1, self._started)
-        self._quote_id = self._quote_id + 1 & _U64
+        self._quote_number += 1
+
+    def _quote_id(self, instrument):
+        """The id of a message that leaves now."""
+        return (self._quote_number << map_.INSTRUMENT_BITS | instrument) & _U64
+
+    def _remember(self, c):
+        """G15: whether what has left was said too often is known after a while."""
+        says = self._last_quote
+        if says[2] or says[4]:
+            self._sent = [*self._sent, (c, says)][-duplicates.REMEMBERED:]
+            self._at(c + duplicates.ANSWER_CYCLES, self._judge, says, list(self._sent))
+
+    def _judge(self, cycle, s, says, sent):
+        now = sent[-1][0]
+        equal = sum(its == says and now - at < self._rw["duplicate_cycles"] for at, its in sent)
+        if equal >= self._rw["duplicate_most"]:
+            s.repeated = says[0]
 
     def _line_at(self, c):
         """Line of the latest packet whose headers had passed before ``c``."""
@@ -1007,12 +1100,12 @@ class GoldenModel:
             return 0
         return 1 << i if c - 1 - self._accepted > self._stale_limit(i, c) else 0
 
-    def _edge_state(self, c, s, trading):
+    def _edge_state(self, c, s, trading, mismatch):
         """Trading state. Returns (armed, stopped, cleared)."""
         causes = 0
         for name, cause in (("kill_register", s.kill), ("kill_pin", self._kill_pin),
                             ("deadman", trading and not self._deadman_ok(c)), ("session_lost", trading and s.lost),
-                            ("feed_lost", trading and self._feed_lost)):
+                            ("feed_lost", trading and self._feed_lost), ("emission", mismatch)):
             causes |= 1 << HALT_CAUSES[name] if cause else 0
         before, armed, stopped, cleared = self.state, False, False, False
         if causes:

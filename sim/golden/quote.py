@@ -7,7 +7,7 @@ ticks of the quoted instrument, reference, skew and half spread in 1/256 quote t
 from dataclasses import dataclass, field
 
 from hdl.control.registers import PARAMS
-from sim.golden.gate import G14, S0, gate, rate_blocked, window
+from sim.golden.gate import G8, G14, S0, gate, rate_blocked, window
 
 __all__ = [
     "DROPPED",
@@ -104,10 +104,14 @@ class State:
 
 @dataclass(slots=True)
 class Candidate:
-    """The quote that the engine would like: prices in quote ticks, whatever their size."""
+    """The quote that the engine would like: prices in quote ticks, whatever their size; ``mid`` of the feed in whole
+    quote ticks; ``bid_takes``, ``ask_takes``: that price would reach the other side of the book."""
 
     bid_ticks: int = 0
     ask_ticks: int = 0
+    mid: int = 0
+    bid_takes: bool = False
+    ask_takes: bool = False
 
 
 @dataclass(slots=True)
@@ -142,10 +146,14 @@ def candidate(p, bid_ticks, ask_ticks, position):
     """Target prices for both sides, rounded away from the market: bid down, ask up."""
     reference = (bid_ticks + ask_ticks) * p.ref_scale >> 16
     skew = (position - p.target_lots) * p.skew_q8 >> 8
-    center = reference - max(-p.skew_max_sub, min(p.skew_max_sub, skew))
+    skew = max(-p.skew_max_sub, min(p.skew_max_sub, skew))
+    center = reference - skew
     bid = center - p.half_spread_sub >> 8
     ask = -(-(center + p.half_spread_sub) >> 8)
-    return Candidate(bid, ask)
+    # Only the side towards which the quote leans can reach the other side of the book.
+    room = (ask_ticks - bid_ticks) * p.ref_scale >> 16
+    takes = room <= abs(skew) - p.half_spread_sub
+    return Candidate(bid, ask, reference >> 8, takes and skew < 0, takes and skew >= 0)
 
 
 def evaluate(p, s, best_bid, best_ask, fresh, context):
@@ -163,12 +171,12 @@ def evaluate(p, s, best_bid, best_ask, fresh, context):
     """
     want = candidate(p, best_bid[1], best_ask[1], s.position)
     book_ok = (fresh and p.stale_cycles != 0 and best_bid[0] and best_ask[0] and best_bid[1] < best_ask[1])
-    bid_reasons, ask_reasons = gate(p, s, (want.bid_ticks, want.ask_ticks), book_ok, context)
+    bid_reasons, ask_reasons = gate(p, s, want, book_ok, context)
     reasons = bid_reasons | ask_reasons
     q = p.quote_lots
 
     bid_ok, ask_ok = not bid_reasons & ~S0, not ask_reasons & ~S0
-    low, high = window(p)
+    low, high = window(p, context.reference)
     bid = _action(bid_ok, s.live_bid, want.bid_ticks - s.live_bid_ticks,
                   s.live_bid_lots != q or not low <= s.live_bid_ticks <= high, p)
     ask = _action(ask_ok, s.live_ask, s.live_ask_ticks - want.ask_ticks,
@@ -194,6 +202,10 @@ def evaluate(p, s, best_bid, best_ask, fresh, context):
                                                          low, high)
         decision.ask_ticks, decision.ask_lots = _content(ask, want.ask_ticks, q, s.live_ask_ticks, s.live_ask_lots,
                                                          low, high)
+        if decision.bid_lots and decision.ask_lots and decision.bid_ticks >= decision.ask_ticks:
+            # Both were repeated at the end of the window, for want of a token.
+            decision.reasons |= G8
+            decision.bid_ticks = decision.bid_lots = decision.ask_ticks = decision.ask_lots = 0
     return decision
 
 
@@ -204,7 +216,9 @@ def _action(ok, live, toward, unfit, p):
         return PULL if live else NONE
     if not live or unfit:
         return REPLACE
-    moved = toward >= max(1, p.toward_ticks) if toward > 0 else -toward >= max(1, p.away_ticks)
+    # A side that is kept is nowhere that the other one could reach it: less than both half spreads from its own target.
+    away = min(max(1, p.away_ticks), -(-2 * p.half_spread_sub >> 8))
+    moved = toward >= max(1, p.toward_ticks) if toward > 0 else -toward >= away
     return REPLACE if moved else KEEP
 
 

@@ -98,7 +98,8 @@ class CoreBench:
                             ("line_b_port", LINE_B.port), ("deadman_cycles", deadman), ("session_interval", 400),
                             ("session_burst", 200), ("symbol_interval", 900), ("symbol_burst", 60), ("window", 8192),
                             ("order_flags", 0x13), ("time_ns", 1_700_000_000_000_000_000), ("quote_id", 1 << 40),
-                            ("mmp_group", 7), *LOCAL.items(), *PEER.items()):
+                            ("mmp_group", 7), ("ref_cycles", 0xFFFFFFFF), ("live_most", 1023), ("duplicate_most", 8),
+                            ("duplicate_cycles", 1), *LOCAL.items(), *PEER.items()):
             self.write(name, value)
         for n, instrument in enumerate(instruments[:16]):
             self.send(link.encode_write(security_id_address(n), [instrument.security_id & 0xFFFFFFFF]))
@@ -113,8 +114,10 @@ class CoreBench:
                 "max_lots": 10, "max_notional_lo": 0xFFFFFFFF, "max_long_lots": 1 << 20, "max_short_lots": 1 << 20,
                 "stale_cycles": stale, "lot_mult": 10, "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000,
                 "instrument_id_lo": 1000 + n,
-                "px_notional_ticks": TICK_LIMIT - 1}
+                "px_notional_ticks": TICK_LIMIT - 1, "bands": 0xFFFFFFFF}
             self.row(n, **values | overrides)
+            # With the widest bands: every price from 16 to 1,999,984 ticks.
+            self.send(link.encode_write(BY_NAME["ref_value"].address, [1_000_000, 1_000_000, 0, n]))
         self.write("commit", 1)
         return self.settle()
 

@@ -8,7 +8,7 @@ from hdl.gate.gate import Gate
 from tests.proof.obligation import Proof, before, stands
 
 #: Gates that are spoken of here, by what fails them: the limits (whatever the price), the price, the moment.
-_OF_LIMITS, _OF_PRICE, _OF_MOMENT = (3, 5, 9, 10, 11), (4, 5, 10), (0, 1, 22, 24)
+_OF_LIMITS, _OF_PRICE, _OF_MOMENT = (3, 5, 6, 9, 10, 11, 13, 15, 26), (4, 5, 6, 7, 10, 26), (0, 1, 22, 24)
 
 
 def _candidate(m, gate, _):
@@ -20,16 +20,16 @@ def _candidate(m, gate, _):
     for name, value in (("params", p.as_value()),
                         *((f"{side}_{of}", getattr(getattr(gate, f"{side}_limits"), of))
                           for side in ("bid", "ask") for of in gate.bid_limits.signature.members),
-                        *((side, getattr(gate, side)) for side in ("bid", "ask"))):
+                        *((name, getattr(gate, name)) for name in ("bid", "ask", "collar_low", "collar_high"))):
         stands(m, value, name, gate.en | taken)
-    book_ok = before(m, gate.book_ok, "book_ok")
+    book_ok, far = before(m, gate.book_ok, "book_ok"), before(m, gate.far, "far")
     state_ok = (moment.state == ACTIVE) | (moment.state == REDUCING)
     bound = p.px_notional_ticks
 
     reasons, wants, changes, replaced_any = [], [], [], []
     for name in ("bid", "ask"):
         limits, exact = getattr(gate, f"{name}_limits"), getattr(gate, name)
-        moved = before(m, getattr(gate, f"{name}_moved"), f"{name}_moved")
+        moved, takes = (before(m, getattr(gate, f"{name}_{what}"), f"{name}_{what}") for what in ("moved", "takes"))
 
         def named(shape, what, name=name):
             return Signal(shape, name=f"{name}_{what}")
@@ -38,6 +38,7 @@ def _candidate(m, gate, _):
         fails = {
             4: ~book_ok,
             5: (exact < p.px_min_ticks) | (exact > p.px_max_ticks) | ((exact == 0) & ~spans_zero),
+            6: (exact < gate.collar_low) | (exact > gate.collar_high), 7: takes, 26: far,
             10: (exact < -bound) | (exact > bound),
             0: ~state_ok | ((moment.state == REDUCING) & ~limits.reduces), 1: ~moment.heartbeat_ok,
             22: (moment.state == HALTED) | moment.kill_pin, 24: ~moment.session_up,
@@ -45,7 +46,7 @@ def _candidate(m, gate, _):
         expected, passes = named(32, "expected"), named(1, "passes")
         m.d.comb += [
             expected.eq(Cat(fails.get(g, 0) | (limits.fixed[g] if g in _OF_LIMITS else 0) for g in range(32))),
-            passes.eq(expected[:24] == 0),      # without a session nothing leaves anyway
+            passes.eq((expected & ~(1 << 24)) == 0),     # without a session nothing leaves anyway
             *(Assume(~limits.fixed[g]) for g in range(32) if g not in _OF_LIMITS),      # tests/proof/limits.py
         ]
         px, lots = getattr(gate, f"{name}_px"), getattr(gate, f"{name}_lots")
@@ -77,11 +78,11 @@ def _candidate(m, gate, _):
 PROOFS = (
     Proof(
         "candidate_as_defined", "What a frame says has passed every gate, and what has not is told by name",
-        "G0, G1, G3, G4, G5, G9, G10, G11, G14, G22",
+        "G0, G1, G3 to G7, G9 to G11, G13 to G15, G22",
         "The verdict on a candidate price is that of the gates' definitions in plain integers, at full width; a frame "
         "says of each side the candidate that passed, or what is live and passes, or nothing; the reasons that are "
         "told are those that fail, no more and no fewer; nothing is new without a token.",
         Gate, _candidate, depth=2, cover_depth=4,
         assumes="What a verdict is made of stands as long as it is used. The limits' verdict (proved above) is about "
-                "G3, G5, G9, G10 and G11 only."),
+                "G3, G5, G6, G9, G10, G11, G13 and G15 only. That a price takes (G7) or the feed is far (G6c) is told."),
 )

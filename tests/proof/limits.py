@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""G3, G5, G9, G10, G11: the limits that do not wait for a price, and the window of prices that they approve."""
+"""G3, G5, G6, G9, G10, G11, G13, G15: the limits that do not wait for a price, and the window of prices that they approve."""
 
 from amaranth.hdl import Assert, Assume, Cover, Mux, Signal, signed
 
@@ -33,12 +33,25 @@ def params_hold(m, params, step, until):
             stands(m, params[name], name, (step > turn) & (step <= until))
 
 
+def greatest(first, *others):
+    """The greatest of some numbers."""
+    for other in others:
+        first = Mux(first < other, other, first)
+    return first
+
+
 def _static(m, limits, _):
     p, step = limits.params, evaluation(m, limits.at)
     params_hold(m, p, step, 6)
     for name, value in (("bid_live", limits.bid_live), ("ask_live", limits.ask_live), ("live", limits.live.as_value()),
                         ("position_known", limits.position_known), ("known", limits.known.as_value())):
         stands(m, value, name, (step > 0) & (step <= 6))
+    for name, since in (("reference_ok", 3), ("held", 2), ("live_sides", 2), ("live_most", 2), ("duplicates_off", 2),
+                        ("collar_low", 2), ("collar_high", 2)):
+        value = getattr(limits, name)
+        stands(m, value.as_value() if name == "held" else value, name, (step > since) & (step <= 6))
+    own = limits.bid_live + limits.ask_live
+    m.d.comb += Assume(limits.live_sides >= own)
     bound = before(m, limits.bound_notional, "bound")       # in cycle 6 that of cycle 5
     done = Signal()
     m.d.comb += done.eq((step == 6) & (limits.at == 1 << 6))
@@ -47,11 +60,19 @@ def _static(m, limits, _):
     least, most = Signal(signed(25)), Signal(signed(25))
     m.d.comb += [
         least.eq(Mux(p.px_min_ticks == 0, 1, p.px_min_ticks)), most.eq(Mux(p.px_max_ticks == 0, -1, p.px_max_ticks)),
-        low.eq(Mux(least < -p.px_notional_ticks, -p.px_notional_ticks, least)),
-        high.eq(Mux(most > p.px_notional_ticks, p.px_notional_ticks, most)),
+        low.eq(greatest(least, -p.px_notional_ticks, limits.collar_low)),
+        high.eq(-greatest(-most, -p.px_notional_ticks, -limits.collar_high)),
         Assert(~done | ((limits.low == low) & (limits.high == high))),
         Cover(done & (low < 0) & (high > 0)), Cover(done & (low > high)),
     ]
+    # G8: how far a side that is kept may be from its own target, on the other one's side.
+    away, apart = Signal(24), Signal(24)
+    m.d.comb += [apart.eq((2 * p.half_spread_sub + 255) >> 8),
+                 away.eq(Mux(p.away_ticks == 0, 1, p.away_ticks))]
+    reach = Mux(away > apart, apart, away)
+    near = Mux(p.toward_ticks == 0, 1, p.toward_ticks)
+    for side, above, below in ((limits.bid, near, reach), (limits.ask, reach, near)):
+        m.d.comb += [Assert(~done | (side.up - side.live_px == above)), Assert(~done | (side.live_px - side.down == below))]
     for name, sign, enabled, most in (("bid", 1, p.bid_en, p.max_long_lots), ("ask", -1, p.ask_en, p.max_short_lots)):
         side, live = getattr(limits, name), getattr(limits, f"{name}_live")
         live_lots, live_px = (getattr(limits.live, f"{name}_{what}") for what in ("lots", "px"))
@@ -69,6 +90,9 @@ def _static(m, limits, _):
             10: (p.px_notional_ticks == 0) | (bound > (p.max_notional_hi << PARAM_BY_NAME["max_notional_lo"].width)
                                               + p.max_notional_lo),
             11: ~limits.position_known | (worst > most),
+            6: ~limits.reference_ok, 26: ~limits.reference_ok,
+            13: limits.live_sides - own + p.bid_en + p.ask_en > limits.live_most,
+            15: getattr(limits.held, name)[0] | limits.duplicates_off,
         }
         m.d.comb += [
             largest.eq(Mux(live & (live_lots > p.quote_lots), live_lots, p.quote_lots)),
@@ -80,7 +104,8 @@ def _static(m, limits, _):
             Assert(~done | (side.reduces == ((held < 0) & (worst <= 0)))),
             Assert(~done | (getattr(limits, f"{name}_largest") == largest)),
             Assert(~done | (side.resize == (~live | (live_lots != p.quote_lots) | (live_px < low) | (live_px > high)))),
-            *(Cover(done & (side.fixed == (1 << gate))) for gate in fails),
+            *(Cover(done & (side.fixed == (1 << gate))) for gate in fails if gate not in (6, 26)),
+            Cover(done & (side.fixed == (1 << 6 | 1 << 26))),
             Cover(done & (side.fixed == 0) & live & (live_lots > p.quote_lots) & (worst == most)),
             Cover(done & (side.fixed == 0) & side.reduces),
         ]
@@ -89,11 +114,14 @@ def _static(m, limits, _):
 PROOFS = (
     Proof(
         "limits_as_defined", "Limits are what they are defined to be; worst-case exposure stays below the cap",
-        "G3, G5, G9, G10, G11",
-        "The verdict on G3, G5 (quantity), G9, G10 and G11 is that of their definitions in plain integers; worst-case "
+        "G3, G5, G6, G8, G9, G10, G11, G13, G15",
+        "The verdict on G3, G5 (quantity), G9, G10, G11, G13, G15 and on a reference that lacks (G6) is that of their "
+        "definitions in plain integers; worst-case "
         "exposure, everything that was sent and is not settled, what is live or its replacement and the position, "
-        "never passes the cap on a side that is allowed; the window of prices is that of G5's band and G10's bound.",
+        "never passes the cap on a side that is allowed; the window of prices is that of G5's band, G6's collar and "
+        "G10's bound; a side is kept only nearer to its own target than both half spreads on the other one's side (G8).",
         Limits, _static, depth=9, cover_depth=9,
         assumes="Parameters stand from the cycle of their turn on, positions and live quotes from the beginning of an "
-                "evaluation on, as the benches keep them. The product price times quantity is right in cycle 5."),
+                "evaluation on, references, holds and loads from when they are read, as the benches keep them. The product "
+                "price times quantity is right in cycle 5. No more sides are live of an instrument than of all."),
 )

@@ -12,7 +12,7 @@ from tests.proof.obligation import Proof, before
 #: Of the path, all that says nothing of state and tokens: it may do what it likes.
 _MARKET = tuple(f"dut.{name}" for name in (
     "match", "arbiter", "walker", "lookup", "ticks", "book", "scheduler", "engine", "exposure", "limits", "hypotheses",
-    "gate", "window"))
+    "gate", "window", "references", "holds", "duplicates"))
 
 
 def _consistent(m, state):
@@ -66,6 +66,7 @@ def _reset(m, state, _):
         # Trading begins in one way, and REDUCING never becomes ACTIVE again.
         Assert(~((was != ACTIVE) & (state.state == ACTIVE)) | (before(m, state.armed, "armed") & (was == DISARMED))),
         Assert(~((was != REDUCING) & (state.state == REDUCING)) | (was == ACTIVE)),
+        Assert(~before(m, state.mismatch, "mismatch") | (state.state == HALTED)),      # G21
         Assert(~state.armed | (state.session_up & ~state.session_lost & ~state.feed_lost & ~state.kill_pin)),
         Cover(state.trading & state.heartbeat_ok), Cover(state.state == REDUCING),
         Cover(state.arm_refused & state.heartbeat_ok),
@@ -129,9 +130,9 @@ PROOFS = (
         assumes="The word of a command stands from the cycle before its strobe on, as the register bank makes it."),
     Proof(
         "reset_blocks", "Nothing trades before it is armed",
-        "G0",
+        "G0, G21",
         "Nothing trades before it was armed, with a session and a feed; REDUCING comes from ACTIVE alone, and ACTIVE "
-        "from DISARMED by arming alone.",
+        "from DISARMED by arming alone. What leaves unapproved (G21) halts in the next cycle.",
         TradingState, _reset, depth=3, cover_depth=8),
     Proof(
         "dead_man", "No heartbeat counts longer than the limit",

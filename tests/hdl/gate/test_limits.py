@@ -9,7 +9,7 @@ from hdl.control.registers import ACTIVE, PARAM_BY_NAME, TICK_LIMIT
 from hdl.gate.limits import Limits
 from sim.golden import gate as golden
 from sim.golden.gate import Context
-from sim.golden.quote import Params, State
+from sim.golden.quote import Candidate, Params, State
 
 SEED = 72
 TICKS = -TICK_LIMIT, TICK_LIMIT - 1
@@ -19,8 +19,8 @@ ALLOWS = Context(state=ACTIVE, deadman_ok=True, killed=False, session_up=True, s
                  symbol_tokens=9)
 
 
-async def evaluate(ctx, dut, row, state, rng):
-    """The limits of a row. The product on which G10 goes is right in cycle 5 only."""
+async def evaluate(ctx, dut, row, state, rng, **more):
+    """The limits of a row. The product on which G10 goes is right in cycle 5 only. ``more``: inputs by name."""
     ctx.set(dut.params, row)
     for name, value in (("bid_live", state.live_bid), ("ask_live", state.live_ask),
                         ("position_known", state.pos_valid)):
@@ -29,9 +29,12 @@ async def evaluate(ctx, dut, row, state, rng):
                        "bid_lots": state.live_bid_lots, "ask_lots": state.live_ask_lots,
                        "sent_bid": state.sent_bid, "sent_ask": state.sent_ask})
     ctx.set(dut.known, {"lots": state.position, "settled_bid": state.settled_bid, "settled_ask": state.settled_ask})
+    for name, value in ({"collar_low": TICKS[0], "collar_high": TICKS[1], "reference_ok": 1, "live_most": 1023} | more
+                        ).items():
+        ctx.set(getattr(dut, name), value)
     for t in range(6):
         ctx.set(dut.at, 1 << t)
-        ctx.set(dut.bound_notional, row["px_notional_ticks"] * row["quote_lots"] if t == 5 else rng.getrandbits(56))
+        ctx.set(dut.bound_notional, row["px_notional_ticks"] * row.get("quote_lots", 0) if t == 5 else rng.getrandbits(56))
         await ctx.tick()
     ctx.set(dut.at, 1 << 6)
 
@@ -89,7 +92,7 @@ def test_the_hosts_bound_makes_the_notional_exact():
 
 
 def _reasons(row, px, state=None):
-    return golden.gate(Params(**row), state or State(), (px, px), True, ALLOWS)[0]
+    return golden.gate(Params(**row), state or State(), Candidate(px, px), True, ALLOWS)[0]
 
 
 def test_a_bound_that_does_not_ensure_the_notional_blocks():
@@ -182,3 +185,66 @@ def test_what_was_sent_and_not_settled_counts():
     simulate(test)
     print(seen)
     assert min(seen.values()) > 200
+
+
+def test_collar_narrows_the_window():
+    """Whichever is narrower on either end; a collar beside the band lets no price through."""
+    rng = random.Random(SEED + 4)
+    seen = dict.fromkeys(("collar", "band", "both", "none"), 0)
+
+    async def test(ctx, dut):
+        for _ in range(600):
+            least, most, low, high = (rng.randrange(-50, 50) for _ in range(4))
+            row = {"px_min_ticks": least, "px_max_ticks": most, "quote_lots": 1, "px_notional_ticks": WIDEST,
+                   "max_notional_hi": 1 << 10}
+            await evaluate(ctx, dut, row, State(), rng, collar_low=low, collar_high=high)
+            for px in range(-55, 55):
+                in_band = least <= px <= most and (px != 0 or least < 0 < most)
+                in_collar = low <= px <= high
+                assert (ctx.get(dut.low) <= px <= ctx.get(dut.high)) == (in_band and in_collar), (row, low, high, px)
+                seen[("none", "collar", "band", "both")[in_collar + 2 * in_band]] += 1
+    simulate(test)
+    assert min(seen.values()) > 100
+
+
+def test_what_holds_and_loads_says_no():
+    """G6 and G6c without a reference, G13 at its limit, G15 held, on either side or without limits."""
+    rng = random.Random(SEED + 5)
+    seen = dict.fromkeys((6, 13, 15), 0)
+
+    async def test(ctx, dut):
+        for _ in range(400):
+            state = State(live_bid=rng.random() < .5, live_ask=rng.random() < .5)
+            sides = rng.randrange(2), rng.randrange(2)
+            others, most = rng.choice((0, 1, 7, 1000)), rng.choice((0, 1, 2, 7, 8, 9, 1000, 1001, 1002, 1023))
+            known, held, off = rng.random() < .8, [rng.randrange(2), rng.randrange(2)], rng.random() < .1
+            await evaluate(ctx, dut, {"bid_en": sides[0], "ask_en": sides[1], "px_notional_ticks": WIDEST}, state, rng,
+                           reference_ok=known, live_sides=others + state.live_bid + state.live_ask, live_most=most,
+                           held={"bid": held[0], "ask": held[1]}, duplicates_off=off)
+            for side, limits in enumerate((dut.bid, dut.ask)):
+                fixed = ctx.get(limits.fixed)
+                fails = {6: not known, 26: not known, 13: others + sum(sides) > most, 15: held[side] or off}
+                for gate, fail in fails.items():
+                    assert fixed >> gate & 1 == fail, (gate, others, sides, most)
+                    if gate in seen:
+                        seen[gate] += fail
+    simulate(test)
+    assert min(seen.values()) > 50
+
+
+def test_a_kept_side_is_out_of_reach_of_the_other():
+    """A move away is one of less than both half spreads, whatever the parameter says."""
+    rng = random.Random(SEED + 6)
+
+    async def test(ctx, dut):
+        for _ in range(300):
+            half = rng.choice((1, 127, 128, 129, 255, 256, 257, 1000, rng.getrandbits(24) or 1))
+            row = {"half_spread_sub": half, "px_notional_ticks": WIDEST,
+                   "toward_ticks": rng.choice((0, 1, 5, TICKS[1])), "away_ticks": rng.choice((0, 1, 3, 8, TICKS[1]))}
+            px = rng.randrange(*TICKS)
+            state = State(live_bid=True, live_ask=True, live_bid_ticks=px, live_ask_ticks=px)
+            await evaluate(ctx, dut, row, state, rng)
+            toward, away = max(1, row["toward_ticks"]), min(max(1, row["away_ticks"]), -(-half // 128))
+            assert (ctx.get(dut.bid.up) - px, px - ctx.get(dut.bid.down)) == (toward, away), row
+            assert (ctx.get(dut.ask.up) - px, px - ctx.get(dut.ask.down)) == (away, toward), row
+    simulate(test)

@@ -61,7 +61,7 @@ def test_random():
     print(f"seed {SEED}")
     rng = random.Random(SEED)
     dut = Window()
-    seen = set()
+    seen, met = set(), {False: 0, True: 0}
 
     def price():
         return rng.choice((rng.randrange(-5, 6), rng.randrange(-5, 6), rng.randrange(-TICK_LIMIT, TICK_LIMIT),
@@ -82,16 +82,22 @@ def test_random():
             ctx.set(dut.en, 0)
             assert not ctx.get(dut.clamped)
             await ctx.tick()
-            changed = False
-            for side in SIDES:
-                if x["en"]:
+            changed = meets = False
+            if x["en"]:
+                for side in SIDES:
                     quote = (x[f"{side}_{what}"] for what in ("px", "lots", "most"))
                     *held[side], wrong = approved(x["low"], x["high"], *quote)
                     changed |= wrong
                     seen.add((x["low"] > x["high"], wrong, held[side][1] > 0))
+                (bid, bid_lots), (ask, ask_lots) = held["bid"], held["ask"]
+                if bid_lots and ask_lots and bid >= ask:    # G8: it would trade with itself
+                    meets, held = True, dict.fromkeys(SIDES, (0, 0))
+                    met[x["bid_px"] < x["ask_px"]] += 1
+            for side in SIDES:
                 got = ctx.get(getattr(dut, f"{side}_ticks")), ctx.get(getattr(dut, f"{side}_quantity"))
                 assert got == tuple(held[side]), (side, x)
             assert ctx.get(dut.clamped) == changed, x
+            assert ctx.get(dut.met) == meets, x
 
     simulator = Simulator(dut)
     simulator.add_clock(8e-9)
@@ -99,3 +105,4 @@ def test_random():
     simulator.run()
     assert seen == {(False, False, False), (False, False, True), (False, True, True), (False, True, False),
                     (True, True, False), (True, False, False)}
+    assert min(met.values()) > 20

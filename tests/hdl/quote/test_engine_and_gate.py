@@ -1,6 +1,7 @@
 """Engine, limits, hypotheses, gate and window, one behind the other, against the golden model's pure functions."""
 
 import random
+from dataclasses import replace
 
 from amaranth import Module
 from amaranth.back import verilog
@@ -13,11 +14,12 @@ from hdl.control.registers import ACTIVE, PARAMS, REDUCING, TICK_BITS, TICK_LIMI
 from hdl.gate.gate import Gate
 from hdl.gate.hypotheses import Hypotheses
 from hdl.gate.limits import Limits
+from hdl.gate.references import References
 from hdl.gate.window import Window
 from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, HYPOTHESES, SAME, QuoteEngine
 from sim.golden import gate as golden_gate
 from sim.golden import quote as golden
-from sim.golden.gate import Context
+from sim.golden.gate import Context, Reference
 
 SEED = 11
 I32 = -(1 << 31), (1 << 31) - 1
@@ -30,7 +32,7 @@ class Chain(wiring.Component):
 
     def __init__(self):
         self.engine, self.limits, self.hypotheses = QuoteEngine(), Limits(), Hypotheses()
-        self.gate, self.window = Gate(), Window()
+        self.references, self.gate, self.window = References(2), Gate(), Window()
         super().__init__({"at": In(8), "params": In(PARAM_ROW)})
 
     def elaborate(self, platform):
@@ -39,13 +41,20 @@ class Chain(wiring.Component):
             self.engine, self.limits, self.hypotheses, self.gate, self.window)
         m.submodules.engine, m.submodules.limits, m.submodules.hypotheses = engine, limits, hypotheses
         m.submodules.gate, m.submodules.window = gate, window
+        m.submodules.references = references = self.references
         m.d.comb += [
             engine.at.eq(self.at), limits.at.eq(self.at), hypotheses.at.eq(self.at), gate.en.eq(self.at[7]),
             engine.params.eq(self.params), limits.params.eq(self.params), hypotheses.params.eq(self.params),
             gate.params.eq(self.params),
             limits.bound_notional.eq(engine.bound_notional),
             hypotheses.refs.eq(engine.refs), hypotheses.skew.eq(engine.skew), hypotheses.low.eq(limits.low),
-            hypotheses.high.eq(limits.high),
+            hypotheses.high.eq(limits.high), hypotheses.rooms.eq(engine.rooms), hypotheses.edge.eq(engine.edge),
+            hypotheses.leans_up.eq(engine.leans_up), hypotheses.mid_low.eq(references.mid_low),
+            hypotheses.mid_high.eq(references.mid_high), references.at.eq(self.at),
+            references.bands.eq(self.params.bands), limits.collar_low.eq(references.low),
+            limits.collar_high.eq(references.high), limits.reference_ok.eq(references.ok),
+            gate.collar_low.eq(references.low), gate.collar_high.eq(references.high), gate.far.eq(hypotheses.far),
+            gate.bid_takes.eq(hypotheses.bid_takes), gate.ask_takes.eq(hypotheses.ask_takes),
             gate.bid.eq(engine.bid), gate.ask.eq(engine.ask), gate.book_ok.eq(hypotheses.book_ok[SAME]),
             gate.bid_moved.eq(hypotheses.bid_moved), gate.ask_moved.eq(hypotheses.ask_moved),
             window.low.eq(limits.low), window.high.eq(limits.high), window.bid_px.eq(gate.bid_px),
@@ -96,12 +105,31 @@ class Case:
 
     def everything_else_allows(self):
         """The moment in which only what a verdict is about can block."""
-        return Context(state=REDUCING if self.context.state == REDUCING else ACTIVE, deadman_ok=True, killed=False,
-                       session_up=True, session_tokens=100, session_burst=100, symbol_tokens=1)
+        return replace(self.context, state=REDUCING if self.context.state == REDUCING else ACTIVE, deadman_ok=True,
+                       killed=False, session_up=True, session_tokens=100, session_burst=100, symbol_tokens=1)
+
+
+async def refer(ctx, dut, reference):
+    """Take a reference onto the bench; without one it is of an instrument that has none."""
+    r = dut.references
+    ctx.set(r.cycles, 0xFFFF_FFFF)
+    ctx.set(r.address, reference is None)
+    await ctx.tick()
+    ctx.set(r.commit, reference is not None)
+    if reference is not None:
+        ctx.set(r.reference, {"value": reference.value, "local": reference.local, "basis": reference.basis})
+    await ctx.tick()
+    ctx.set(r.commit, 0)
+    await ctx.tick().repeat(2)
+    ctx.set(r.load, 1)
+    await ctx.tick()
+    ctx.set(r.load, 0)
 
 
 async def evaluation(ctx, dut, case, rng):
     """The eight cycles of an evaluation. Ends in its last one, in which verdicts are read."""
+    ctx.set(dut.at, 0)
+    await refer(ctx, dut, case.context.reference)
     engine, limits, state = dut.engine, dut.limits, case.state
     ctx.set(dut.params, case.row)
     bids, asks = ([px if known else 0 for known, px in case.levels[side]] for side in ("bid", "ask"))
@@ -116,6 +144,10 @@ async def evaluation(ctx, dut, case, rng):
                           "sent_bid": state.sent_bid, "sent_ask": state.sent_ask})
     ctx.set(limits.known, {"lots": state.position, "settled_bid": state.settled_bid, "settled_ask": state.settled_ask})
     ctx.set(dut.hypotheses.reducing, case.context.state == REDUCING)
+    context, own = case.context, state.live_bid + state.live_ask
+    for name, value in (("live_sides", context.live_elsewhere + own), ("live_most", context.live_most),
+                        ("held", {"bid": context.held, "ask": context.held}), ("duplicates_off", 0)):
+        ctx.set(getattr(limits, name), value)
     for t in range(8):
         ctx.set(dut.at, 1 << t)
         if t < 3:       # the entry's price comes last
@@ -166,6 +198,15 @@ def simulate(test):
 
 def saturate(ticks):
     return max(TICKS[0], min(TICKS[1], ticks))
+
+
+def _near(rng, around, share, spread=1):
+    """A reference from which one of these prices is as far as the band allows, or a tick more; or just near them."""
+    px = rng.choice(around) + rng.choice((0, 0, spread, -spread))
+    edges = px * 65536 // (65536 + share), px * 65536 // (65536 - share) if share else px
+    if len(around) > 1:
+        px = rng.choice((px, px, *(edge + rng.choice((-1, 0, 1)) for edge in edges)))
+    return max(0, min(TICKS[1], px))
 
 
 def random_case(rng, *, calm=False):
@@ -223,7 +264,9 @@ def random_case(rng, *, calm=False):
     row["px_max_ticks"] = saturate(pick(TICKS[1], near, near + 1, near - 1, -1, 0, 1, *TICKS, p=.15))
     bound = min(TICKS[1], max(0, pick(TICKS[1], abs(near), abs(near) - 1, abs(near) + 1, 1, 0, p=.1)))
     notional = pick((1 << 48) - 1, bound * q, max(0, bound * q - 1), bound * q + 1, 0, p=.1)
-    row |= {"px_notional_ticks": bound, "max_notional_lo": notional & U32, "max_notional_hi": notional >> 32}
+    around = (target.mid, target.bid_ticks, target.ask_ticks, near) if wild or not calm else [target.mid]
+    share = pick(rng.choice((0xFFFF, 0xFFFF, 655, 66)), 1, 0, p=.02), pick(rng.choice((0xFFFF, 655)), 1, 0, p=.02)
+    row |= {"px_notional_ticks": bound, "bands": share[1] << 16 | share[0], "max_notional_lo": notional & U32, "max_notional_hi": notional >> 32}
     for name in ("toward_ticks", "away_ticks"):
         row[name] = rng.choice((0, 1, 2, 4, pick(1, TICKS[1])))
     offsets = (0, 0, 1, -1, 2, -2, -3, 4, -4)
@@ -231,13 +274,16 @@ def random_case(rng, *, calm=False):
     state.live_ask_ticks = pick(golden.wrap(target.ask_ticks + rng.choice(offsets), TICK_BITS), 0, *TICKS)
     context = Context(state=pick(rng.choice((1, 1, 1, 2)), 0, 3), deadman_ok=pick(True, False),
                       session_up=pick(True, False), session_tokens=rng.choice((90, 90, 90, 26, 25, 0)),
-                      session_burst=100, symbol_tokens=pick(5, 0, 1))
+                      session_burst=100, symbol_tokens=pick(5, 0, 1),
+                      reference=pick(Reference(_near(rng, around, share[0]), _near(rng, around, share[1], 0),
+                                               rng.choice((0, 0, 0, 1, -1, 5, rng.choice(TICKS)))), None, p=.03),
+                      live_elsewhere=rng.choice((0, 3, 20)), live_most=pick(1023, 5, 4, 22, 21, 0), held=pick(0, 1, p=.02))
     context.killed = context.state == 3 or pick(False, True)
     return Case(row, state, levels, entry, case.fresh, context)
 
 
 def test_converts():
-    for component in (QuoteEngine(), Limits(), Hypotheses(), Gate(), Window(), Chain()):
+    for component in (QuoteEngine(), Limits(), Hypotheses(), References(5), Gate(), Window(), Chain()):
         assert "module" in verilog.convert(component)
 
 
@@ -274,7 +320,7 @@ def test_verdict_on_every_hypothesis():
     for h in range(HYPOTHESES):
         assert len(tally[h]) == 4, (h, tally[h])
         assert min(tally[h].values()) > 100, (h, tally[h])
-        assert reasons[h] == sum(1 << g for g in (0, 3, 4, 5, 9, 10, 11)), f"{h}: {reasons[h]:b}"
+        assert reasons[h] == sum(1 << g for g in (0, 3, 4, 5, 6, 7, 9, 10, 11, 13, 15, 26)), f"{h}: {reasons[h]:b}"
 
 
 def test_against_pure_functions():
@@ -292,9 +338,11 @@ def test_against_pure_functions():
             await evaluation(ctx, dut, case, rng)
             assert (ctx.get(engine.bid), ctx.get(engine.ask)) == (
                 want.candidate.bid_ticks, want.candidate.ask_ticks), case
-            assert (ctx.get(dut.limits.low), ctx.get(dut.limits.high)) == golden_gate.window(case.params), case
+            if case.context.reference is not None:
+                assert (ctx.get(dut.limits.low), ctx.get(dut.limits.high)) == golden_gate.window(
+                    case.params, case.context.reference), case
             await decide(ctx, dut, case)
-            assert ctx.get(gate.reasons) == want.reasons, (want, case)
+            assert ctx.get(gate.reasons) == want.reasons & ~golden_gate.G8, (want, case)
             assert (ctx.get(gate.bid_ok), ctx.get(gate.ask_ok)) == (want.bid_ok, want.ask_ok), (want, case)
             assert ctx.get(gate.rate_blocked) == want.rate_blocked, (want, case)
             assert ctx.get(gate.emit) == want.emits, (want, case)
@@ -310,6 +358,7 @@ def test_against_pure_functions():
                 # A side whose price is not allowed any more stays in the market only if there is no token to replace
                 # it; what is repeated of it then is the nearest price that is.
                 assert not ctx.get(window.clamped) or want.rate_blocked, (want, case)
+                assert ctx.get(window.met) == bool(want.reasons & golden_gate.G8), (want, case)
                 repeated += ctx.get(window.clamped)
             outcomes[want.outcome] = outcomes.get(want.outcome, 0) + 1
             reasons_seen |= want.reasons
@@ -319,7 +368,7 @@ def test_against_pure_functions():
     print(outcomes, f"{reasons_seen:b}", repeated)
     assert set(outcomes) == {golden.HELD, golden.SENT, golden.PULLED, golden.DROPPED}
     assert min(outcomes.values()) > 100
-    assert reasons_seen == sum(1 << g for g in (0, 1, 3, 4, 5, 9, 10, 11, 14, 22, 24))
+    assert reasons_seen == sum(1 << g for g in (0, 1, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 22, 24, 26))
     assert actions == {golden.NONE, golden.KEEP, golden.REPLACE, golden.PULL}
     assert repeated
 

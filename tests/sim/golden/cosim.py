@@ -13,6 +13,7 @@ from sim.golden.model import GoldenModel
 from sim.golden.port import FRAME_TX, SESSION_TX
 from sim.golden.session import Connection, tcp_frame
 from sim.lockstep import HOST_LINK, expects
+from sim.market.generator import INSTRUMENTS
 from sim.market.schedule import wire_bytes
 
 LOCAL = {"local_mac": 0x02_00_00_00_00_01, "peer_mac": 0x02_00_00_00_00_02, "local_ip": 0x0A000001,
@@ -25,7 +26,8 @@ LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_s
           "px_max_ticks": TICK_LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100,
           "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "px_notional_ticks": TICK_LIMIT - 1,
           "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 200_000, "lot_mult": 1000,
-          "lot_exp": -3, "tick_e9_lo": 500_000_000}
+          "lot_exp": -3, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF}
+MIDS = {i.security_id: i.mid_ticks for i in INSTRUMENTS}
 
 
 def tick_words(tick):
@@ -99,6 +101,13 @@ class CoSim:
         self.write("pos_quote_id", quote_id)
         self.write("pos_commit", instrument | clear << 8)
 
+    def reference(self, instrument, value, local, basis=0):
+        """Write the references of an instrument."""
+        self.write("ref_value", value)
+        self.write("ref_local", local)
+        self.write("ref_basis", basis)
+        self.write("ref_commit", instrument)
+
     def kill(self, level):
         """The kill pin, from the next cycle on."""
         self.kill_level = level
@@ -128,10 +137,13 @@ class CoSim:
                 self.params(i, **(LIMITS | tick_words(tick) | {"instrument_id_lo": 1000 + i} | limits))
             self.write("commit", 1)
         settings = {"session_interval": 5_000, "session_burst": 200, "symbol_interval": 20_000, "symbol_burst": 40,
-                    "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "quote_id": 1 << 33 | 7,
+                    "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "quote_id": 1 << 33 | 7, "live_most": 1023,
+                    "duplicate_most": 8, "duplicate_cycles": 1_000, "ref_cycles": 0xFFFF_FFFF,
                     "time_ns": 1_700_000_000_000_000_000}
         for name, value in settings.items():
             self.write(name, value)
+        for i, (security, _) in enumerate(instruments):
+            self.reference(i, MIDS[security], MIDS[security])
 
     def hand_over(self, window=65535, **registers):
         """Give the fabric an established connection, and positions of 0."""
@@ -277,4 +289,4 @@ class CoSim:
         assert not different, f"counters differ (core, model): {different}"
 
 
-__all__ = ["FRAME_TX", "LIMITS", "LOCAL", "PEER", "SESSION_TX", "CoSim", "tick_words"]
+__all__ = ["FRAME_TX", "LIMITS", "LOCAL", "MIDS", "PEER", "SESSION_TX", "CoSim", "tick_words"]

@@ -7,13 +7,13 @@ import random
 
 import pytest
 
-from hdl.control.registers import BY_NAME
+from hdl.control.registers import BY_NAME, HALT_CAUSES
 from hdl.layout import net
 from host import link
-from sim.golden.session import tcp_frame
+from sim.golden.session import cancel_message, tcp_frame
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, generate
 from sim.market.schedule import schedule, wire_bytes
-from tests.sim.golden.cosim import FRAME_TX, PEER, SESSION_TX, CoSim
+from tests.sim.golden.cosim import FRAME_TX, MIDS, PEER, SESSION_TX, CoSim
 
 CHOSEN = [(i.security_id, i.tick) for i in INSTRUMENTS[:16]]
 
@@ -64,6 +64,55 @@ def finish(sim):
     for name, want in (("latency_count", sim.model.latency.count), ("latency_min", sim.model.latency.minimum),
                        ("latency_max", sim.model.latency.maximum)):
         assert sim.read(name) == want, name
+
+
+def limit(sim, rng, new):
+    """References, bands, holds and loads move about."""
+    if new:
+        sim.peer()
+    what, i = rng.random(), rng.randrange(16)
+    mid = MIDS[CHOSEN[i][0]]
+    if what < 0.25:
+        near = mid + rng.randrange(-60, 60)
+        sim.reference(i, rng.choice((near, near, mid * 9 // 10, 0)), near, rng.randrange(-40, 40))
+    elif what < 0.35:
+        sim.params(i, bands=rng.choice((0, 1 << 31 | 1 << 6, 1 << 25 | 1 << 15, 0xFFFF_FFFF)),
+                   skew_q8=rng.choice((0, 1 << 16)), half_spread_sub=rng.choice((100, 300, 700)), skew_max_sub=9_000,
+                   away_ticks=rng.choice((1, 3, 50)))
+        sim.write("commit", 1)
+    elif what < 0.45:
+        sim.position(i, rng.randrange(-50, 50))
+    elif what < 0.5:
+        sim.write("live_most", rng.choice((0, 5, 20, 1023)))
+    elif what < 0.6:
+        sim.write("ref_cycles", rng.choice((0, 1, 50_000, 300_000, 0xFFFF_FFFF)))
+    elif what < 0.7:
+        sim.write("duplicate_cycles", rng.choice((0, 50_000, 1_000_000)))
+        sim.write("duplicate_most", rng.choice((0, 1, 2, 3, 8)))
+    elif what < 0.95:
+        sim.write("release", i)
+
+
+@pytest.mark.parametrize("seed", [61, 62, 63])
+def test_limits_over_time(seed):
+    """G6, G6c, G7, G13, G15: references that come, move and grow old, holds, loads."""
+    sim = ready(seed)
+    replay(sim, seed, 500, each=limit, max_idle_ns=8_000)
+    finish(sim)
+    for gate in ("g6", "g6c", "g7", "g13", "g15"):
+        assert sim.model.counters[f"drop_{gate}"], gate
+    assert sim.model.counters["quotes_sent"]
+
+
+def test_a_quote_of_the_host_halts():
+    """G21: the host says in the session what only the gate may say."""
+    sim = ready(71)
+    message = cancel_message(1, {"mmp_group": 77}, 0, 0, 0)
+    sim.host_packet(SESSION_TX, message[:24] + b"\xff" * 8)      # a mass quote cancel, as far as its type says
+    sim.run(130_000)
+    assert sim.model.halt_cause == 1 << HALT_CAUSES["emission"]
+    assert sim.read("halt_cause") == sim.model.halt_cause
+    finish(sim)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

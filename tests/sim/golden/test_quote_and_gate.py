@@ -1,19 +1,22 @@
 """Quote engine and gate: what is derived from what, and what blocks."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hdl.control.registers import ACTIVE, DISARMED, HALTED, PARAMS, REDUCING, TICK_LIMIT
 from sim.golden import gate as g
-from sim.golden.gate import Context
-from sim.golden.quote import DROPPED, HELD, PULLED, SENT, Params, State, candidate, evaluate
+from sim.golden.gate import Context, Reference
+from sim.golden.quote import DROPPED, HELD, PULLED, SENT, Candidate, Params, State, candidate, evaluate
 
 BID, ASK = (True, 10_000, 5), (True, 10_002, 5)
 OPEN = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 512, "quote_lots": 5,
         "toward_ticks": 2, "away_ticks": 4, "px_min_ticks": 1, "px_max_ticks": 1 << 20, "q_min_lots": 1,
         "q_hard_lots": 50, "max_lots": 40, "max_notional_lo": 10_000_000, "px_notional_ticks": 2_000_000,
-        "max_long_lots": 20, "max_short_lots": 20, "stale_cycles": 1000}
+        "max_long_lots": 20, "max_short_lots": 20, "stale_cycles": 1000, "bands": 0xFFFF_FFFF}
+NEAR = Reference(10_000, 10_000)
 
 
 def params(**changes):
@@ -27,7 +30,8 @@ def live(**changes):
 
 def context(**changes):
     return Context(**({"state": ACTIVE, "deadman_ok": True, "killed": False, "session_up": True, "session_tokens": 10,
-                       "session_burst": 12, "symbol_tokens": 1} | changes))
+                       "session_burst": 12, "symbol_tokens": 1, "reference": NEAR, "live_most": 9, "held": False}
+                      | changes))
 
 
 def decide(p=None, s=None, c=None, bid=BID, ask=ASK, fresh=True):
@@ -72,6 +76,18 @@ def test_no_skew_at_the_target(values, bid, ask):
 
 
 @given(row, ticks, ticks, i32)
+def test_a_price_that_does_not_take_stays_on_its_side(values, bid, ask, position):
+    """Between the best prices, in exact fractions; of one that is said to take, no more than rounding is missing."""
+    c = candidate(Params(**values), bid, ask, position)
+    scale = Fraction(values["ref_scale"], 1 << 23)      # feed ticks to quote ticks
+    if bid < ask:
+        assert c.bid_takes or c.bid_ticks < ask * scale or not values["half_spread_sub"]
+        assert c.ask_takes or c.ask_ticks > bid * scale or not values["half_spread_sub"]
+        assert not c.bid_takes or c.bid_ticks > ask * scale - 2
+        assert not c.ask_takes or c.ask_ticks < bid * scale + 2
+
+
+@given(row, ticks, ticks, i32)
 def test_skew_is_clamped(values, bid, ask, position):
     skewed = candidate(Params(**values), bid, ask, position)
     plain = candidate(Params(**(values | {"skew_q8": 0})), bid, ask, position)
@@ -86,7 +102,7 @@ def test_prices_that_do_not_fit_a_word_are_blocked():
     for bid, ask in ((huge - 1, huge), (-TICK_LIMIT, -TICK_LIMIT + 1)):
         d = decide(widest, bid=(True, bid, 5), ask=(True, ask, 5))
         assert not -TICK_LIMIT <= d.candidate.bid_ticks <= huge
-        assert d.reasons == g.G5 | g.G10
+        assert d.reasons == g.G5 | g.G6 | g.G6C | g.G10
 
 
 # ---------------------------------------------------------------------- what happens to each side
@@ -145,7 +161,8 @@ def test_without_a_session_nothing_is_emitted():
 
 def test_everything_blocks_after_reset():
     d = evaluate(Params(), State(), (False, 0, 0), (False, 0, 0), False, Context())
-    assert d.reasons == g.G0 | g.G1 | g.G3 | g.G4 | g.G5 | g.G10 | g.G11 | g.G22 | g.S0
+    assert d.reasons == (g.G0 | g.G1 | g.G3 | g.G4 | g.G5 | g.G6 | g.G6C | g.G7 | g.G10 | g.G11 | g.G15 | g.G22
+                         | g.S0)
     assert d.outcome == DROPPED
 
 
@@ -170,6 +187,14 @@ def test_every_limit_of_zero_blocks(name):
     (g.G10, {"p": params(px_notional_ticks=10_002)}), (g.G10, {"p": params(px_notional_ticks=0)}),
     (g.G11, {"s": State()}), (g.G11, {"p": params(max_long_lots=4)}),
     (g.G11, {"s": State(pos_valid=True, position=-16)}), (g.G11, {"s": State(pos_valid=True, sent_bid=16)}),
+    (g.G6 | g.G6C, {"c": context(reference=None)}), (g.G6 | g.G6C, {"c": context(reference=Reference(0, 10_000))}),
+    (g.G6 | g.G6C, {"c": context(reference=Reference(10_000, 0))}), (g.G6 | g.G6C, {"p": params(bands=0xFFFF)}),
+    (g.G6 | g.G6C, {"p": params(bands=0xFFFF_0000)}),
+    (g.G6, {"c": context(reference=Reference(10_200, 10_000)), "p": params(bands=0xFFFF_0000 | 655)}),
+    (g.G6C, {"c": context(reference=Reference(10_000, 10_000, 10_005))}),
+    (g.G7, {"p": params(skew_q8=256 * 256, skew_max_sub=1 << 20), "s": State(pos_valid=True, position=3)}),
+    (g.G7, {"p": params(skew_q8=256 * 256, skew_max_sub=1 << 20), "s": State(pos_valid=True, position=-3)}),
+    (g.G13, {"c": context(live_most=1)}), (g.G13, {"c": context(live_elsewhere=8)}), (g.G15, {"c": context(held=True)}),
 ])
 def test_each_gate_alone(reason, change):
     d = decide(**change)
@@ -179,9 +204,52 @@ def test_each_gate_alone(reason, change):
 def test_a_negative_price_has_a_notional_too():
     p = {"px_min_ticks": -20_000, "px_max_ticks": 20_000}
     sides = {"bid": (True, -10_002, 5), "ask": (True, -10_000, 5)}
-    assert decide(params(**p, px_notional_ticks=10_003), **sides).reasons == 0
-    d = decide(params(**p, px_notional_ticks=10_002), **sides)
-    assert (d.reasons, d.bid_ok, d.ask_ok) == (g.G10, False, True)
+    assert decide(params(**p, px_notional_ticks=10_003), **sides).reasons == g.G6 | g.G6C    # no reference is negative
+    assert decide(params(**p, px_notional_ticks=10_002), **sides).reasons == g.G6 | g.G6C | g.G10
+
+
+def test_bands_at_their_ends():
+    """655 of 65,536 are a bit less than 1 %, and the distance is rounded down. The quote is 9,999 to 10,003."""
+    one = params(bands=655 << 16 | 655)
+    for value, passes in ((9_904, False), (9_905, True), (10_099, True), (10_100, False)):
+        assert (decide(one, c=context(reference=Reference(value, 10_001))).reasons == 0) == passes, value
+    for local, basis, passes in ((10_001, 0, True), (10_001, 99, True), (10_001, 100, False), (10_001, -98, True),
+                                 (10_001, -99, False), (5_001, 5_000, True), (5_001, 5_049, True), (5_001, 5_050, False)):
+        assert (decide(one, c=context(reference=Reference(10_000, local, basis))).reasons == 0) == passes, (local, basis)
+
+
+@given(st.integers(1, TICK_LIMIT - 1), st.integers(1, 0xFFFF), ticks)
+def test_collar_is_never_wider_than_it_says(value, share, px):
+    low, high = Reference(value, 1).collar(Params(bands=share))
+    if low <= px <= high:
+        assert abs(px - value) << 16 <= value * share
+    elif px < TICK_LIMIT:
+        assert abs(px - value) + 1 << 16 > value * share
+
+
+def test_the_side_that_leans_on_the_market_is_held_back():
+    """The book is two ticks wide, the half spread is two: a skew of more than four ticks would take."""
+    p = params(skew_q8=256 * 256, skew_max_sub=1 << 20)
+    for position, bid_ok, ask_ok in ((-3, False, True), (-2, True, True), (2, True, True), (3, True, False)):
+        d = decide(p, State(pos_valid=True, position=position))
+        assert (d.bid_ok, d.ask_ok) == (bid_ok, ask_ok), position
+
+
+moves = st.integers(-40, 40)
+
+
+@given(st.integers(1, 1200), st.integers(0, 30), st.integers(0, 30), st.lists(moves, min_size=1, max_size=30))
+def test_what_leaves_never_meets_itself(half, toward, away, steps):
+    """G8: whatever the thresholds, and whatever is kept."""
+    p, s, mid = params(half_spread_sub=half, toward_ticks=toward, away_ticks=away), State(pos_valid=True), 10_001
+    p.max_long_lots = p.max_short_lots = 1 << 30
+    for move in steps:
+        mid += move
+        d = evaluate(p, s, (True, mid - 1, 1), (True, mid + 1, 1), True, context())
+        if d.emits:
+            assert not d.bid_lots or not d.ask_lots or d.bid_ticks < d.ask_ticks
+            s.live_bid, s.live_bid_ticks, s.live_bid_lots = d.bid_lots > 0, d.bid_ticks, d.bid_lots
+            s.live_ask, s.live_ask_ticks, s.live_ask_lots = d.ask_lots > 0, d.ask_ticks, d.ask_lots
 
 
 @given(st.integers(1, 1000), st.integers(0, 10 ** 6), ticks)
@@ -191,19 +259,21 @@ def test_the_hosts_bound_makes_the_notional_exact(lots, notional, price):
     p = params(quote_lots=lots, q_hard_lots=lots, max_lots=lots, max_long_lots=lots, max_short_lots=lots,
                px_min_ticks=-TICK_LIMIT, px_max_ticks=TICK_LIMIT - 1, max_notional_lo=notional, px_notional_ticks=bound)
     for px in (price, bound, bound + 1, -bound, -bound - 1):
-        bid, ask = g.gate(p, State(pos_valid=True), (px, px), True, context())
-        assert (bid | ask) & ~g.G10 == 0
-        assert (bid == 0) == (bound > 0 and abs(px) * lots <= notional)
+        bid, ask = g.gate(p, State(pos_valid=True), Candidate(px, px, 10_000), True, context())
+        assert (bid | ask) & ~(g.G6 | g.G10) == 0
+        assert (not bid & g.G10) == (bound > 0 and abs(px) * lots <= notional)
 
 
-@given(ticks, ticks, st.integers(0, TICK_LIMIT - 1), ticks)
-def test_window_is_what_passes(low, high, bound, px):
-    p = params(px_min_ticks=low, px_max_ticks=high, px_notional_ticks=bound, quote_lots=1, max_notional_hi=1)
-    least, most = g.window(p)
-    for price in (px, low, high, bound, -bound, 0, 1, -1, least, most, least - 1, most + 1):
+@given(ticks, ticks, st.integers(0, TICK_LIMIT - 1), ticks, st.integers(1, TICK_LIMIT - 1), st.integers(1, 0xFFFF))
+def test_window_is_what_passes(low, high, bound, px, value, share):
+    p = params(px_min_ticks=low, px_max_ticks=high, px_notional_ticks=bound, quote_lots=1, max_notional_hi=1,
+               bands=0xFFFF_0000 | share)
+    reference = Reference(value, 1)
+    least, most = g.window(p, reference)
+    for price in (px, low, high, bound, -bound, 0, 1, -1, least, most, least - 1, most + 1, value, *reference.collar(p)):
         if -TICK_LIMIT <= price < TICK_LIMIT:
-            bid, _ = g.gate(p, State(pos_valid=True), (price, price), True, context())
-            assert (least <= price <= most and bound > 0) == (not bid & (g.G5 | g.G10))
+            bid, _ = g.gate(p, State(pos_valid=True), Candidate(price, price), True, context(reference=reference))
+            assert (least <= price <= most and bound > 0) == (not bid & (g.G5 | g.G6 | g.G10))
 
 
 def test_a_price_that_is_not_allowed_any_more_is_replaced():

@@ -1,0 +1,106 @@
+"""Reference prices for gates G6 and G6c: where they come from, and when the card is told.
+
+The card forgets a reference that is not renewed within ``risk.reference_ms``, so that one is only renewed by something
+new: an observation. A price that nobody has looked at again grows old, and its instrument is not quoted any more.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from hdl.control import registers as regmap
+
+from . import params
+
+_MILLISECOND = 1_000_000
+#: The card is told so many times in the life of a reference.
+_TELLS = 8
+
+
+@dataclass(slots=True)
+class _Known:
+    """Of one instrument, in quote ticks: ``value`` (not rounded), ``local``, ``basis``; when it was last observed, and
+    whether the card has yet to be told."""
+
+    value: float
+    local: float
+    basis: int = 0
+    seen_ns: int = 0
+    fresh: bool = True
+
+
+class References:
+    """References of all instruments.
+
+    Parameters
+    ----------
+    config : :class:`host.config.Config`. With ``host.references`` = ``"feed"`` they follow the feed's mid, as decisions
+        report it, exponentially with ``host.reference_tau_ms``; at first they are ``reference_price``. With
+        ``"external"`` there is none until :meth:`tell` is called.
+    """
+
+    def __init__(self, config):
+        self.follows_feed = config.host.references == "feed"
+        self._instruments, self._scales, self._known = config.instruments, [], []
+        self._tau_ns = float(config.host.reference_tau_ms) * _MILLISECOND
+        self._every_ns = int(config.risk.reference_ms * _MILLISECOND) // _TELLS
+        self._told_ns = None
+        for i in config.instruments:
+            self._scales.append(params.ref_scale(i.feed_tick, i.tick))
+            start = float(Fraction(i.reference_price) / Fraction(i.tick))
+            self._known.append(_Known(start, start) if self.follows_feed else None)
+
+    def observe(self, n, best_bid_ticks, best_ask_ticks, now_ns):
+        """A decision has reported both best prices of the feed, in its ticks. Of no effect if they are told from
+        elsewhere."""
+        if not self.follows_feed:
+            return
+        known = self._known[n]
+        mid = (best_bid_ticks + best_ask_ticks) * self._scales[n] / (1 << 16 + 8)
+        known.value += (mid - known.value) * -math.expm1(-(now_ns - known.seen_ns) / self._tau_ns)
+        known.local, known.seen_ns, known.fresh = known.value, now_ns, True
+
+    def tell(self, n, value, local=None, basis=0, now_ns=0):
+        """Somebody has looked elsewhere: prices in the quoted instrument's units; ``local`` is ``value`` if not given.
+        Raises :class:`host.params.ParameterError`."""
+        tick = Fraction(self._instruments[n].tick)
+        local = value if local is None else local
+        for key, price in (("price", value), ("local", local)):
+            if not 0 < Fraction(price) / tick < regmap.TICK_LIMIT:
+                raise params.ParameterError(key, params.plain(price), f"must be above 0 and below "
+                                            f"{params.plain(regmap.TICK_LIMIT * tick)}")
+        if abs(Fraction(basis) / tick) >= regmap.TICK_LIMIT:
+            raise params.ParameterError("basis", params.plain(basis), f"must be within +-"
+                                        f"{params.plain(regmap.TICK_LIMIT * tick)}")
+        self._known[n] = _Known(float(Fraction(value) / tick), float(Fraction(local) / tick),
+                                params.nearest(Fraction(basis) / tick), now_ns)
+
+    def begin(self, now_ns):
+        """The card knows none: tell it all, as observed now."""
+        self._told_ns = None
+        for known in self._known:
+            if known is not None:
+                known.seen_ns, known.fresh = now_ns, True
+
+    def next_deadline_ns(self):
+        """When :meth:`updates` should be asked next, ``None`` before the first time."""
+        return None if self._told_ns is None else self._told_ns + self._every_ns
+
+    def updates(self, now_ns):
+        """Registers by name, in the order of the map, for each instrument of which the card has to be told now."""
+        if self._told_ns is not None and now_ns < self._told_ns + self._every_ns:
+            return []
+        self._told_ns, out = now_ns, []
+        for n, known in enumerate(self._known):
+            if known is not None and known.fresh:
+                known.fresh = False
+                value, local = (max(0, min(regmap.TICK_LIMIT - 1, round(price)))
+                                for price in (known.value, known.local))
+                out.append({"ref_value": value, "ref_local": local,
+                            "ref_basis": known.basis & (1 << regmap.TICK_BITS) - 1, "ref_commit": n})
+        return out
+
+    def price(self, n):
+        """Reference of an instrument in its own units, ``None`` if there is none."""
+        known = self._known[n]
+        return None if known is None else known.value * float(self._instruments[n].tick)

@@ -1,0 +1,55 @@
+"""G21: frames on the wire that say what only the gate may say. Only the host can send one."""
+
+from hdl.layout import net, sbe
+
+__all__ = ["PERIOD", "Emission"]
+
+PERIOD = 125_000    #: cycles from one comparison to the next
+_STARBASE = sbe.load("starbase_orders")
+_HEADER = _STARBASE.composites["MessageHeader"]
+_BODY = net.ETHERNET.size + net.IPV4.size + net.TCP.size
+_HOT = {_STARBASE[name].id for name in ("MassQuoteRequest", "MassQuoteCancelRequest")}
+
+
+def is_hot(data):
+    """A frame (without preamble) is a mass quote or a mass cancel, as far as its bytes say."""
+    if len(data) < _BODY + _HEADER["messageTypeId"].end:
+        return False
+    ip = net.IPV4.unpack(data, net.ETHERNET.size)
+    header = {name: _HEADER[name].unpack(data, _BODY) for name in ("protocolId", "messageTypeId")}
+    return (net.ETHERNET.unpack(data)["ethertype"] == net.ETHERTYPE_IPV4 and ip["protocol"] == net.PROTOCOL_TCP
+            and header["protocolId"] == 0xDB and header["messageTypeId"] in _HOT)
+
+
+def _end(frame):
+    """First cycle in which the wire is silent again."""
+    return frame.cycle + len(net.PREAMBLE) + len(frame.data)
+
+
+class Emission:
+    """What nobody has approved, until it is found out.
+
+    Attributes
+    ----------
+    at : cycle of the next comparison that finds something, if no frame is on the wire then; ``None``: there is nothing.
+    """
+
+    def __init__(self):
+        self.at = None
+
+    def watch(self, frame):
+        """The host sends a frame (:class:`sim.golden.port.TxFrame`)."""
+        if self.at is None and frame.kind in ("session", "frame") and is_hot(frame.data):
+            seen = frame.cycle + len(net.PREAMBLE) + _BODY + _HEADER["messageTypeId"].end + 1
+            begun = seen - seen % PERIOD        # if that was while the frame was on the wire, its end is awaited
+            self.at = _end(frame) + 1 if begun >= frame.cycle else begun + PERIOD
+
+    def compare(self, cycle, tx):
+        """Whether the counts prove to differ in this cycle. ``tx``: all frames so far."""
+        if self.at is None or cycle < self.at:
+            return False
+        if tx[-1].cycle <= cycle <= _end(tx[-1]):
+            self.at = _end(tx[-1]) + 1
+            return False
+        self.at = None
+        return True

@@ -1,0 +1,92 @@
+# amaranth: UnusedElaboratable=no
+"""Emission against frames on the pins."""
+
+import pytest
+from amaranth.back import verilog
+from amaranth.sim import Simulator
+
+from hdl.gate import emission
+from hdl.gate.emission import EXPECTED, LAST, PERIOD, Emission
+from hdl.layout import net, sbe
+from sim.golden.quote import Decision, Params
+from sim.golden.session import Connection, cancel_message, patch, quote_message, tcp_frame
+from sim.market.schedule import wire_bytes
+
+FIELDS = {"mmp_group": 1, "smp_id": 0, "quote_flags": 0, "order_flags": 0}
+PATH = Connection(0x02_0000_0000_01, 0x02_0000_0000_02, 0x0A00_0001, 0x0A00_0002, 4000, 4210)
+QUOTE = quote_message(Params(), Decision(1, 0, "replace", "none", 100, 0, 5, 0), 1, FIELDS, 1, 0, 0)
+CANCEL = cancel_message(2, FIELDS, 2, 0, 0)
+HEARTBEAT = patch(sbe.load("starbase_orders").composites["MessageHeader"].pack(protocolId=0xDB, messageTypeId=7), 1, 0, 0)
+
+
+def segment(message):
+    return net.PREAMBLE + wire_bytes(tcp_frame(PATH, 1, 1, 4096, 0x18, message))
+
+
+@pytest.fixture(name="period")
+def short(monkeypatch):
+    """A period of 2,000 cycles, so that a test need not be long."""
+    monkeypatch.setattr(emission, "PERIOD", 2000)
+    return 2000
+
+
+def simulate(frames, cycles, approvals=(), starts=()):
+    """Cycles in which ``mismatch`` comes. ``frames``: {cycle of the first preamble byte: bytes}."""
+    pins = {at + n: byte for at, frame in frames.items() for n, byte in enumerate(frame)}
+    dut, found = Emission(), []
+
+    async def testbench(ctx):
+        for cycle in range(cycles):
+            ctx.set(dut.tx_en, cycle in pins)
+            ctx.set(dut.txd, pins.get(cycle, 0x55))
+            ctx.set(dut.approved, cycle in approvals)
+            ctx.set(dut.started, cycle in starts)
+            if ctx.get(dut.mismatch):
+                found.append(cycle)
+            await ctx.tick()
+
+    sim = Simulator(dut)
+    sim.add_clock(8e-9)
+    sim.add_testbench(testbench)
+    sim.run()
+    return found
+
+
+def test_converts():
+    verilog.convert(Emission())
+    assert PERIOD == 125_000
+    assert len(QUOTE) > LAST - min(EXPECTED)
+
+
+def test_what_is_approved_started_and_sent_is_silent(period):
+    frames = {100: segment(QUOTE), 400: segment(CANCEL), 700: segment(HEARTBEAT), 1000: segment(QUOTE)}
+    hot = {100, 400, 1000}
+    assert simulate(frames, 3 * period, hot, hot) == []
+
+
+@pytest.mark.parametrize("message", [QUOTE, CANCEL])
+@pytest.mark.parametrize("missing", ["approved", "started", "pins"])
+def test_one_too_few_in_any_place(period, message, missing):
+    frames = {100: segment(message), 500: segment(message)}
+    here = {"approved": {100, 500}, "started": {100, 500}}
+    if missing == "pins":
+        del frames[500]
+    else:
+        here[missing] = {100}
+    assert simulate(frames, 3 * period, here["approved"], here["started"]) == [period]     # once
+
+
+def test_a_frame_under_way_is_awaited(period):
+    frame = segment(QUOTE)
+    for start in (period - len(frame), period - len(frame) - 1, period - 1, period):
+        assert simulate({start: frame}, 2 * period, {start}, {start}) == []
+        assert simulate({start: frame}, 2 * period, {start}, ()) == [max(period, start + len(frame) + 1)]
+
+
+@pytest.mark.parametrize("place", sorted(EXPECTED))
+def test_a_frame_of_something_else_does_not_count(period, place):
+    frame = bytearray(segment(QUOTE))
+    frame[place] ^= 0x80
+    assert simulate({100: bytes(frame)}, period + 100) == []
+    assert simulate({100: segment(QUOTE)}, period + 100) == [period]
+    assert simulate({100: segment(QUOTE)[:LAST]}, period + 100) == []       # cut short of its kind
