@@ -512,7 +512,7 @@ def limits_load(
     Example: t2q limits load tighter.toml
     """
     _config(file)  # refuse here what the daemon would refuse
-    answer = _request(config, socket_path, "limits load", config=str(file.resolve()), arm=now)
+    answer = _request(config, socket_path, "limits load", file=str(file.resolve()), arm=now)
     if as_json:
         _print_json(answer)
         return

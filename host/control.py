@@ -28,7 +28,7 @@ def _pack(value):
 
 def _limits_load(daemon, request):
     rows = daemon.limits.size if daemon.limits else 16
-    return daemon.limits_load(configuration.load(request["config"], rows), bool(request.get("arm")))
+    return daemon.limits_load(configuration.load(request["file"], rows), bool(request.get("arm")))
 
 
 async def _status(daemon):

@@ -155,7 +155,7 @@ class Positions:
 
     def own_cancel(self, correlation_id):
         """The host sends a mass cancel of its own, behind everything whose record has come so far. Its id must be none
-        that the fabric can use."""
+        that the fabric can use. The fabric is not told which sides it took away: not while it trades."""
         self._own_cancels[correlation_id] = self._newest_id
 
     def answered(self, correlation_id):
