@@ -550,7 +550,7 @@ class Daemon:
                 "name": i.name, "security_id": i.security_id, "position_lots": position, "open_bid_lots": open_bid,
                 "open_ask_lots": open_ask,
                 "best": [d.best_bid_ticks, d.best_ask_ticks] if d else None,
-                "quote": [d.bid_ticks, d.bid_lots, d.ask_ticks, d.ask_lots] if d else None,
+                "quote": list(self._told[n]) if n in self._told else None,
                 "reasons": [g[0] for bit, g in regmap.GATES.items() if d and d.reasons >> bit & 1]})
         return {
             "phase": self.phase, "error": self.error or self.alarm, "state": regmap.STATES[self.state],
@@ -664,6 +664,8 @@ class Daemon:
 
     async def why(self, count=10, instrument=None):
         """The last ``count`` decisions that a gate stopped, as :func:`host.why.explain` has them, oldest first."""
+        if not 1 <= count <= BLOCKED_KEPT:
+            raise DaemonError(f"why {count}: must be 1..{BLOCKED_KEPT}, which are kept")
         names = [i.name for i in self.config.instruments]
         if instrument is not None and instrument not in names:
             raise DaemonError(f"instrument {instrument!r} is not quoted; there are {', '.join(names)}")

@@ -206,9 +206,10 @@ def _max_notional(c):
 
 def _position(c):
     for s in c.failing:
-        yield _at_most(s.name, f"{s.held_text} + open {s.name}s {s.open} + {s.lots} lots =",
-                       s.held + s.open + s.lots, s.cap_name, s.cap, "lots",
-                       lambda n, cap=s.cap: f"{n} lots" if n == cap else str(n))
+        worst = s.held + s.open + s.lots
+        failed = worst > s.cap
+        yield Finding(s.name, f"{s.held_text} + open {s.name}s {s.open} + {s.lots} lots = {worst} "
+                      f"{'>' if failed else '<='} {s.cap_name} {s.cap} lots", failed, worst, s.cap, s.cap_name, "lots")
 
 
 def _rate(c):

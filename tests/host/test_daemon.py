@@ -1,6 +1,7 @@
 """The daemon with the real core (Verilated), a real pseudo-terminal and the simulated exchange, in lock step."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -152,6 +153,36 @@ def test_limits_are_staged_and_armed_while_running(make, tree, tmp_path):
     (change,) = [c for c in commands[1]["changes"] if c["instrument"] == bench.config.instruments[3].name and
                  c["limit"] == "max_long"]
     assert (change["active"], change["staged"], change["words"]) == ("10", "0", {"max_long_lots": [100, 0]})
+
+
+def test_what_gates_stop_is_explained_by_what_the_card_compared(make):
+    """Gate by gate, a limit is made too tight; the host's figures must fail where the card's did."""
+    bench = make().start()
+    daemon = bench.daemon
+    bench.feed(60)
+    bench.run(120_000)
+    ask_ticks = daemon.status()["instruments"][2]["quote"][2]
+    below = params.plain((ask_ticks - 5) * Decimal("0.1"))
+    tight = {  # a limit that does not allow what stands, and what the pull that follows says
+        1: ({"bid_enabled": "false"}, "G3", "bid: bid_enabled = false: this side must be enabled"),
+        3: ({"max_price": below, "reference_price": below}, "G5",
+            f"ask: price {{price}} ({{ticks}} ticks) > max_price {below} ({ask_ticks - 5} ticks)"),
+        4: ({"max_notional": "4500", "reference_price": "9000"}, "G10",
+            "ask: |price| {price} ({ticks} ticks) > price that max_notional allows 9000 (90000 ticks)"),
+        5: ({"max_short": "0.5"}, "G11", "ask: short 0 + open asks 5 + 5 lots = 10 > max_short 5 lots")}
+    for number, (changes, gate, said) in tight.items():
+        name = f"IDX{number:02}_USDC-PERPETUAL"
+        bench.perform(daemon.limits_set(changes, name))
+        bench.perform(daemon.limits_arm())
+        bench.run(30_000)
+        pulled = [d for d in bench.perform(daemon.why(1000, name))["drops"] if d["outcome"] == "PULLED"]
+        assert all(r["known_to_host"] for d in pulled for r in d["reasons"])
+        (first,) = [r for r in pulled[0]["reasons"] if r["gate"] == gate]
+        assert said.format(**pulled[0]["candidate"]["ask"]) in [f"{f['side']}: {f['text']}" for f in first["findings"]]
+    with pytest.raises(DaemonError, match=r"why 0: must be 1\.\.1000, which are kept"):
+        bench.perform(daemon.why(0))
+    with pytest.raises(DaemonError, match="instrument 'IDX' is not quoted; there are IDX01_USDC-PERPETUAL, "):
+        bench.perform(daemon.why(1, "IDX"))
 
 
 def test_limits_need_a_card(make):

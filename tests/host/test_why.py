@@ -80,6 +80,8 @@ def test_a_position_that_would_grow_too_large(blocked):
     assert "  G11 position: bid: long 12 + open bids 6 + 2 lots = 20 > max_long 18 lots" in text(found)
     found = explain(blocked(11, flags=KNOWN | BID_OK, words={"max_short_lots": 9}, position_lots=-3, open_ask=2))
     assert said(found, "G11") == ["ask: short 3 + open asks 2 + 5 lots = 10 > max_short 9 lots"]
+    assert said(explain(blocked(11, flags=KNOWN | ASK_OK, words={"max_long_lots": 5})), "G11") == [
+        "bid: long 0 + open bids 0 + 5 lots = 5 <= max_long 5 lots"]
     # What is live may be repeated, so that the larger quantity counts; a position of the other direction gives room.
     found = explain(blocked(11, flags=KNOWN | ASK_OK, words={"max_long_lots": 5}, position_lots=-2, open_bid=0,
                             live=(151_470, 8, 0, 0)))
