@@ -136,7 +136,7 @@ class Daemon:
         self.last_decision = {}
         self.blocked, self._told = deque(maxlen=BLOCKED_KEPT), {}
         self.verified, self.alarm, self._verifying, self._own_cancels = False, "", None, 0
-        self._frames_before, self._records_lost = None, False
+        self._frames_before, self._records_lost = None, False  # counters of the card, and records, at the hand-over
         self.on_decision, self.on_fill, self.on_message = [], [], []
         self._tasks, self._record_number = [], None
         self._heartbeat, self._beat_ns, self._heartbeat_ns = None, None, int(config.host.heartbeat_ms * MILLISECOND)
@@ -513,13 +513,14 @@ class Daemon:
                             "last_processed": self.session.last_processed}.items():
             write(name, value)
         self._told_processed = self.session.last_processed
-        self._frames_before = await self._frames_of_card(READ_TIMEOUT_NS) - self._frames_recorded
         write("session_enable", 1)
         self._handed_over = self._counting = True
         if not await self._read("session_up"):
             raise DaemonError("the card did not take over the connection")
         self._tell_positions(everything=True)
         self._journal("session", app_seq=app_seq)
+        # Nothing leaves before it is armed: who needs these figures finds them there.
+        self._frames_before = self._frame_counters(), self._frames_recorded
 
     # -- what is looked at --------------------------------------------------------------------------------------
 
@@ -694,10 +695,8 @@ class Daemon:
     def _frames_recorded(self):
         return sum(self.decisions[outcome] for outcome in _FRAMES)
 
-    async def _frames_of_card(self, within_ns):
-        pending = [self.registers.read(name) for name in _FRAME_COUNTERS]
-        await self._until(lambda: all(p.done for p in pending), "the card does not answer", within_ns)
-        return sum(p.value for p in pending)
+    def _frame_counters(self):
+        return [self.registers.read(name) for name in _FRAME_COUNTERS]
 
     def _verify(self):
         """Begin to verify with the venue that nothing is open, unless that is under way."""
@@ -750,8 +749,10 @@ class Daemon:
             raise DaemonError("telemetry records were lost")
         elif self._handed_over:
             # A quote that left in the last cycles may have no record yet: the card has counted it.
-            frames = await self._frames_of_card(max(0, deadline_ns - self.now_ns)) - self._frames_before
-            await until(lambda: self._frames_recorded >= frames, "not every frame of the card has its record")
+            now, (before, recorded) = self._frame_counters(), self._frames_before
+            await until(lambda: all(p.done for p in (*now, *before)), "the card does not answer")
+            left = sum(p.value for p in now) - sum(p.value for p in before)
+            await until(lambda: self._frames_recorded - recorded >= left, "not every frame of the card has its record")
         await until(lambda: self.open_at_venue == 0, "no answer that shows it")
         if not self._handed_over:
             raise DaemonError("the session has ended")
