@@ -197,7 +197,7 @@ def run(
             if journal:
                 journal.close()
     if code:
-        _fail(f"the daemon failed: {service.error}")
+        _fail(f"the daemon failed: {service.error or service.alarm}")
 
 
 @app.command()

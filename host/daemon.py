@@ -593,11 +593,13 @@ class Daemon:
 
     async def disarm(self):
         """-> DISARMED; returns when the card says so, nothing of ours is live in it, and the venue has been verified
-        (:meth:`_verify`) if it was quoting."""
+        (:meth:`_verify`), unless that has just failed."""
         self._journal("command", what="disarm")
         self.registers.write("disarm", 1)
         await self._until(lambda: self.state in (regmap.DISARMED, regmap.HALTED), "the card does not disarm")
         await self._flat()
+        if not self.verified and not self.alarm:
+            self._verify()
         await self._verification()
         return {"state": regmap.STATES[self.state], **self._verdict()}
 
@@ -783,7 +785,8 @@ class Daemon:
             if self._beat_ns is not None:
                 await self.disarm()
             if ready and self._handed_over:
-                await self._until(lambda: not self.positions.unanswered, "the venue has not answered every cancel")
+                if not self.alarm:  # else the end of the session may cancel what our cancels have not
+                    await self._until(lambda: not self.positions.unanswered, "the venue has not answered every cancel")
                 self.session.logout(self.now_ns)
                 await self._until(lambda: self.session.state is State.ENDED, "no answer to the logout")
                 self.registers.write("session_enable", 0)
@@ -807,7 +810,7 @@ def wall_clock():
 
 
 async def run(daemon, *, control=None, arm=False, clock=None):
-    """Run a daemon in real time until it has stopped. Returns its exit code: 0 stopped in order, 1 failed.
+    """Run a daemon in real time until it has stopped. Returns its exit code: 0 stopped in order and verified, 1 not.
 
     SIGINT and SIGTERM disarm, verify and stop; SIGUSR1 kills. ``control``: coroutine function that serves the control
     socket, given the daemon and a function that wakes the loop. ``arm``: arm as soon as the session is up.
@@ -849,4 +852,4 @@ async def run(daemon, *, control=None, arm=False, clock=None):
             task.cancel()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             loop.remove_signal_handler(signum)
-    return 0 if daemon.phase == "stopped" else 1
+    return 0 if daemon.phase == "stopped" and not daemon.alarm else 1

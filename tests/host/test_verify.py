@@ -13,6 +13,7 @@ from host.daemon import DaemonError
 from host.journal import Journal
 
 from .bench import Bench
+from .conftest import FIRST_LIGHT
 
 VERIFY_MS = 1
 
@@ -127,6 +128,30 @@ def test_a_venue_that_shows_nothing_raises_the_alarm(quoting):
     assert (result["open_at_venue"], result["verified"]) == (0, True)
     assert bench.engine.open_orders() == []
     assert bench.daemon.status()["error"] == ""
+
+
+def test_a_stop_after_the_alarm_still_logs_out(quoting):
+    """The end of the session cancels at the exchange what our cancels have not; that it did is not verified."""
+    bench = quoting()
+    Quiet(bench, 2)
+    assert not bench.perform(bench.daemon.disarm())["verified"]
+    assert bench.engine.open_orders()
+    bench.perform(bench.daemon.shutdown())
+    bench.run(50_000)
+    assert bench.daemon.phase == "stopped"
+    assert bench.engine.open_orders() == []
+    assert bench.daemon.alarm
+    assert len(journal(bench, "alarm")) == 1
+
+
+def test_a_session_in_which_nothing_was_sent():
+    bench = Bench(config.load(FIRST_LIGHT))
+    try:
+        bench.start(arm=False)
+        assert not bench.daemon.verified
+        assert bench.perform(bench.daemon.disarm()) == {"state": "DISARMED", "open_at_venue": 0, "verified": True}
+    finally:
+        bench.close()
 
 
 def test_a_halt_that_nobody_asked_for_is_verified_too(quoting):
