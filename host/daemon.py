@@ -135,7 +135,8 @@ class Daemon:
         self.watched = {}
         self.last_decision = {}
         self.blocked, self._told = deque(maxlen=BLOCKED_KEPT), {}
-        self.verified, self.alarm, self._verifying, self._own_cancels = False, "", None, 0
+        self.verified, self.alarm, self._verifying = False, "", None
+        self._own_cancels, self._own_refused = 0, ""  # how many there were, and why the venue refused the last one
         self._frames_before, self._records_lost = None, False  # counters of the card, and records, at the hand-over
         self.on_decision, self.on_fill, self.on_message = [], [], []
         self._tasks, self._record_number = [], None
@@ -347,6 +348,8 @@ class Daemon:
             self._journal("refusal", what=name, id=v.get("quoteId", v.get("correlationId", v.get("refSequenceNumber"))),
                           reason=v["reason"], details=v["details"])
             self.log.warning("refused by the venue", what=name, reason=v["reason"], details=v["details"])
+            if name == "MassCancelReject" and v["correlationId"] == _OWN_CANCEL + self._own_cancels:
+                self._own_refused = v["details"] or f"reason {v['reason']}"
             self._count_refusals(1)
         elif name == "MassQuoteResponse":
             self._journal("quote_ack", id=v["quoteId"], entries=[
@@ -715,21 +718,22 @@ class Daemon:
         """The fabric has sent a mass cancel if anything was live. If within ``host.verify_ms`` the answers do not show
         that nothing is open, cancel by ourselves, once; if they do not show it then, raise the alarm."""
         within_ns, what = int(self.config.host.verify_ms * MILLISECOND), ""
-        for own_cancel in (False, True):
-            try:
-                await self._shown_flat(own_cancel, self.now_ns + within_ns)
-                self.verified = True
-                break
-            except (DaemonError, SessionError) as error:
-                what = str(error)
-                self.log.warning("not verified", why=what, own_cancel=own_cancel)
-                self._journal("not_verified", why=what, own_cancel=own_cancel)
-        self._verifying = None
-        if self.verified:
-            self._journal("verified", open_lots=0, own_cancel=own_cancel)
-            self.log.info("verified: nothing is open at the venue", own_cancel=own_cancel)
-        else:
+        try:
+            for own_cancel in (False, True):
+                try:
+                    await self._shown_flat(own_cancel, self.now_ns + within_ns)
+                except DaemonError as error:
+                    what = str(error)
+                    self.log.warning("not verified", why=what, own_cancel=own_cancel)
+                    self._journal("not_verified", why=what, own_cancel=own_cancel)
+                else:
+                    self.verified = True
+                    self._journal("verified", open_lots=0, own_cancel=own_cancel)
+                    self.log.info("verified: nothing is open at the venue", own_cancel=own_cancel)
+                    return
             self._raise_alarm(what)
+        finally:
+            self._verifying = None  # whatever happened: others wait for it
 
     async def _shown_flat(self, own_cancel, deadline_ns):
         """Return when the venue has shown that nothing is open, or raise :class:`DaemonError`."""
@@ -738,7 +742,7 @@ class Daemon:
 
         await until(lambda: self.state not in _TRADING, "the card does not stop")
         if own_cancel and self._handed_over:
-            self._own_cancels += 1
+            self._own_cancels, self._own_refused = self._own_cancels + 1, ""
             correlation_id = _OWN_CANCEL + self._own_cancels
             self._journal("own_mass_cancel", id=correlation_id)
             self.positions.own_cancel(correlation_id)
@@ -746,6 +750,8 @@ class Daemon:
                 "correlationId": correlation_id, "mmpGroupId": self.config.session.mmp_group, "side": _BOTH_SIDES},
                 self.now_ns)
             await until(lambda: self.positions.answered(correlation_id), "no answer to our own mass cancel")
+            if self._own_refused:
+                raise DaemonError(f"the venue refused our own mass cancel: {self._own_refused}")
             self._records_lost = False  # whatever they were of had left before our cancel
         elif self._records_lost:
             raise DaemonError("telemetry records were lost")

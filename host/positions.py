@@ -159,7 +159,7 @@ class Positions:
         self._own_cancels[correlation_id] = self._newest_id
 
     def answered(self, correlation_id):
-        """The venue has answered that mass cancel, and did not refuse it."""
+        """The venue has answered that mass cancel, or refused it."""
         return correlation_id not in self._own_cancels
 
     # -- from the venue -----------------------------------------------------------------------------------------
@@ -191,6 +191,8 @@ class Positions:
                 self._reject(values)
             elif name == "MassCancelResponse":
                 self._cancelled_all(values)
+            elif name == "MassCancelReject":
+                self._own_cancels.pop(values["correlationId"], None)
             elif name == "OrdersCanceled":
                 self._cancelled(values)
             elif name == "reduced":

@@ -130,6 +130,18 @@ def test_a_venue_that_shows_nothing_raises_the_alarm(quoting):
     assert bench.daemon.status()["error"] == ""
 
 
+def test_a_cancel_that_the_venue_refuses(quoting):
+    bench = quoting()
+    standing = sum(o.lots for o in bench.engine.open_orders())
+    del bench.engine.groups[bench.config.session.mmp_group]
+    asked_ns = bench.now_ns
+    assert not bench.perform(bench.daemon.kill())["verified"]
+    assert bench.now_ns - asked_ns < 2 * VERIFY_MS * 1_000_000  # a refusal is not waited out
+    (alarm,) = journal(bench, "alarm")
+    assert "the venue refused our own mass cancel: mmpGroupId 7 is not a group of tick2quote" in alarm["why"]
+    assert alarm["open_lots"] == standing
+
+
 def test_a_stop_after_the_alarm_still_logs_out(quoting):
     """The end of the session cancels at the exchange what our cancels have not; that it did is not verified."""
     bench = quoting()
