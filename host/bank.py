@@ -26,9 +26,10 @@ class ParameterBank:
         """Words of an instrument's active row, or ``None`` for each one that is not known."""
         return tuple(self._active[instrument])
 
-    def commit(self, rows):
-        """Make ``rows`` (a list of word tuples, one per instrument; missing ones become zero, which blocks) active in
-        one cycle. Returns the number of words written. Raises ValueError for more rows than the card has."""
+    def stage(self, rows):
+        """Bring the shadow bank to ``rows`` (a list of word tuples, one per instrument; missing ones become zero, which
+        blocks), without effect until :meth:`commit`. Returns the number of words written. Raises ValueError for more
+        rows than the card has."""
         if len(rows) > self.instruments:
             raise ValueError(f"{len(rows)} instruments are configured, this card has {self.instruments}")
         size, written = len(regmap.PARAMS), 0
@@ -49,6 +50,11 @@ class ParameterBank:
                 written += end - word
                 word = end
             self._shadow[instrument] = want
+        return written
+
+    def commit(self, rows):
+        """Make ``rows``, as :meth:`stage` takes them, active in one cycle. Returns the number of words written."""
+        written = self.stage(rows)
         self._registers.write("commit", 1)
         self._active, self._shadow = self._shadow, self._active
         return written

@@ -1,6 +1,7 @@
 """The ``t2q`` command.
 
-Exit codes: 0 done; 1 it ran and something that must hold did not; 2 it could not run (one line says why).
+Exit codes: 0 done; 1 it ran and something that must hold did not, or there is a difference; 2 it could not run (one
+line says why); 3 quoting has stopped, but the venue has not shown that nothing is open.
 """
 
 import asyncio
@@ -29,13 +30,18 @@ from .device import DeviceError
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "first_light.toml"
 CANNOT_RUN = 2
+NOT_VERIFIED = 3
+#: The daemon answers a stop within twice host.verify_ms and what reading the card takes.
+STOP_TIMEOUT_S = 130.0
 
 app = typer.Typer(
     name="t2q", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="tick2quote: market data in, two-sided quotes out, in gateware.\n\n"
          "Begin with `t2q replay`: it plays market data through the simulated gateware, with the daemon trading at a "
          "simulated exchange. `t2q run` serves a card; the other commands talk to it. Nothing is quoted before "
-         "`t2q arm`. It has never been connected to a live market; do not be the first.")
+         "`t2q arm`. It has never been connected to a live market; do not be the first.\n\n"
+         "Exit codes: 0 done; 1 a check failed or there is a difference; 2 it could not run, one line says why; 3 "
+         "quoting has stopped, but the venue has not shown that nothing is open.")
 
 CARD = "Serial port of the card's host link, or eth:INTERFACE[/MAC] for its link over Ethernet."
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (TOML).", show_default=False)]
@@ -66,15 +72,15 @@ def _config(path):
         return configuration.load(path)
 
 
-def _client(config, socket_path):
+def _client(config, socket_path, timeout_s=10.0):
     if socket_path is None:
         socket_path = Path(_config(config).host.control_socket)
     with _one_line(ControlError):
-        return Client(socket_path)
+        return Client(socket_path, timeout_s)
 
 
-def _request(config, socket_path, do, **arguments):
-    with _client(config, socket_path) as client, _one_line(ControlError):
+def _request(config, socket_path, do, timeout_s=10.0, **arguments):
+    with _client(config, socket_path, timeout_s) as client, _one_line(ControlError):
         return client.request(do, **arguments)
 
 
@@ -191,7 +197,7 @@ def run(
             if journal:
                 journal.close()
     if code:
-        _fail(f"the daemon failed: {service.error}")
+        _fail(f"the daemon failed: {service.error or service.alarm}")
 
 
 @app.command()
@@ -287,7 +293,15 @@ def _status_table(status):
 
 def _status_line(status):
     decisions = ", ".join(f"{v} {k.lower()}" for k, v in sorted(status["decisions"].items())) or "none"
-    return f"decisions: {decisions}; fills: {status['fills']}; answers: {sum(status['answers'].values())}"
+    return (f"decisions: {decisions}; fills: {status['fills']}; answers: {sum(status['answers'].values())}; "
+            f"{_venue_text(status)}" + ("; limits are staged, see t2q limits diff" if status["limits_staged"] else ""))
+
+
+def _venue_text(answer):
+    """What is open at the venue, and whether that has been verified since quoting stopped."""
+    lots = answer["open_at_venue"]
+    return f"open at the venue: {'unknown' if lots is None else f'{lots} lots'}" + (
+        " (being verified)" if answer.get("verifying") else ", verified" if answer["verified"] else "")
 
 
 @app.command()
@@ -328,6 +342,18 @@ def _done(answer, as_json):
         print(answer["state"] + (f" ({', '.join(answer['halt_cause'])})" if answer.get("halt_cause") else ""))
 
 
+def _stopped(answer, as_json):
+    """Quoting was stopped: say what the venue has shown, in the exit code too."""
+    _done(answer, as_json)
+    if not as_json and answer["verified"]:
+        print("verified: nothing is open at the venue")
+    if not answer["verified"]:
+        lots = answer["open_at_venue"]
+        print(f"t2q: NOT VERIFIED that nothing is open at the venue ({'unknown' if lots is None else f'{lots} lots'}); "
+              f"look at the venue, t2q status says why, t2q kill tries again", file=sys.stderr)
+        raise typer.Exit(NOT_VERIFIED)
+
+
 @app.command()
 def arm(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None,
         clear_halt: Annotated[bool, typer.Option("--clear-halt", help="Leave HALTED first; find out why it halted "
@@ -339,8 +365,12 @@ def arm(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None,
 
 @app.command()
 def disarm(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False):
-    """Stop quoting: every quote is cancelled; returns when the card has nothing live. Arm again at will."""
-    _done(_request(config, socket_path, "disarm"), as_json)
+    """Stop quoting: every quote is cancelled, and the venue must show that nothing is open. Arm again at will.
+
+    It returns when the card has nothing live and the venue has been verified, as t2q kill does. Exit code 3 if it has
+    not been.
+    """
+    _stopped(_request(config, socket_path, "disarm", STOP_TIMEOUT_S), as_json)
 
 
 @app.command()
@@ -351,41 +381,215 @@ def reduce(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = No
 
 @app.command()
 def kill(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False):
-    """-> HALTED, from any state: everything is cancelled and stays so until arm --clear-halt."""
-    _done(_request(config, socket_path, "kill"), as_json)
+    """-> HALTED, from any state: everything is cancelled and stays so until arm --clear-halt.
 
-
-@app.command()
-def limits(
-    load: Annotated[Path | None, typer.Option("--load", "-l", show_default=False, help="Make the limits of this "
-                                              "configuration file active, all in one cycle.")] = None,
-    config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False,
-):
-    """Show the limits in force, or load new ones from a file (checked first, then committed in one cycle).
-
-    Only risk and instruments are taken from the file; instruments, ticks and lots must be those that are running.
-
-    Example: t2q limits --load tighter.toml
+    The card sends a mass cancel. Then the daemon verifies that nothing is open: every quote and cancel must be answered
+    and no lot left within host.verify_ms. If not, it sends a mass cancel of its own, once, and looks again for as long.
+    Exit code 0: verified. 3: not verified, something may be open; look at the venue. A second kill verifies again.
     """
-    arguments = {}
-    if load is not None:
-        _config(load)  # refuse here what the daemon would refuse
-        arguments["config"] = str(load.resolve())
-    answer = _request(config, socket_path, "limits", **arguments)
+    _stopped(_request(config, socket_path, "kill", STOP_TIMEOUT_S), as_json)
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+limits_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, help=(
+    "Show limits, change them, make them active. Without a command: show.\n\n"
+    "New limits are staged first (set, load): checked as a file is and written to the card's shadow bank, without "
+    "effect. Then diff shows what would change, and arm makes it active, every instrument in one cycle. What is "
+    "printed is read back from the card's words, which hold whole ticks, lots and cycles."))
+app.add_typer(limits_app, name="limits")
+InstrumentOption = Annotated[str | None, typer.Option("--instrument", "-i", help="Name of one instrument; default: "
+                                                      "all.", show_default=False)]
+
+
+def _words(words):
+    return " ".join(f"{name}={value}" for name, value in words.items())
+
+
+def _with_unit(value, unit):
+    return "-" if value is None else f"{value} {unit}".rstrip()
+
+
+def _limits_table(columns, rows):
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in ("value", "active", "staged", "was", "now") else "left",
+                         overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def _changes_table(changes, old, new):
+    _limits_table(("instrument", "limit", old, new, "words"), (
+        (c["instrument"], c["limit"], _with_unit(c["active"], c["unit"]), _with_unit(c["staged"], c["unit"]),
+         " ".join(f"{name}: {'-' if a is None else a} -> {'-' if b is None else b}"
+                  for name, (a, b) in c["words"].items())) for c in changes))
+
+
+def _show_limits(config, socket_path, instrument, as_json):
+    answer = _request(config, socket_path, "limits show")
+    names = list(dict.fromkeys(limit["instrument"] for limit in answer["limits"]))
+    if instrument is not None and instrument not in names:
+        _fail(f"--instrument {instrument}: there are {', '.join(names)}")
+    answer["limits"] = [limit for limit in answer["limits"] if instrument in (None, limit["instrument"])]
     if as_json:
         _print_json(answer)
         return
-    console = _console()
-    console.print("  ".join(f"{k} = {v}" for k, v in answer["risk"].items()), highlight=False)
-    table = Table(box=None, pad_edge=False, title="lots and quote ticks", title_justify="left")
-    shown = ("quote_lots", "half_spread_sub", "px_min_ticks", "px_max_ticks", "q_min_lots", "q_hard_lots", "max_lots",
-             "max_notional", "max_long_lots", "max_short_lots", "stale_cycles")
-    for name in ("instrument", *shown):
-        table.add_column(name, justify="right" if name != "instrument" else "left", overflow="fold")
-    for i in answer["instruments"]:
-        i["max_notional"] = i["max_notional_hi"] << 32 | i["max_notional_lo"]
-        table.add_row(i["name"], *(str(i[name]) for name in shown))
-    console.print(table)
+    _limits_table(("instrument", "limit", "value", "words"), (
+        (limit["instrument"], limit["limit"], _with_unit(limit["value"], limit["unit"]), _words(limit["words"]))
+        for limit in answer["limits"]))
+    if answer["staged"]:
+        print("other limits are staged: t2q limits diff")
+
+
+@limits_app.callback()
+def limits(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None,
+           as_json: JsonOption = False):
+    if context.invoked_subcommand is None:
+        _show_limits(config, socket_path, None, as_json)
+    elif config != DEFAULT_CONFIG or socket_path is not None or as_json:
+        _fail(f"give options behind the command: t2q limits {context.invoked_subcommand} --socket ...")
+
+
+@limits_app.command("show")
+def limits_show(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None,
+                instrument: InstrumentOption = None, as_json: JsonOption = False):
+    """Show the limits in force, in the units of the file and, beside them, in the words of the card.
+
+    Limits of the whole card stand under the name "card". A limit without words is the host's alone. In JSON values are
+    text, so that they stay exact.
+
+    Example: t2q limits show -i IDX01_USDC-PERPETUAL
+    """
+    _show_limits(config, socket_path, instrument, as_json)
+
+
+@limits_app.command("set")
+def limits_set(
+    changes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Keys of [risk] or of an instrument, "
+                                                 "values as in the file.", show_default=False)],
+    config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, instrument: InstrumentOption = None,
+    as_json: JsonOption = False,
+):
+    """Stage single limits, on top of what is staged already. Nothing is active before t2q limits arm.
+
+    What a register cannot hold is refused, with what it could. What it cannot hold exactly is rounded (limits, ages and
+    rates down, spreads up, price bands inwards), and "stored as" says to what. Exit code 2 if it was refused.
+
+    Example: t2q limits set max_long=5 max_short=5 -i IDX01_USDC-PERPETUAL; t2q limits set deadman_ms=50
+    """
+    asked = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not (key and equals and value):
+            _fail(f"{change}: must be KEY=VALUE such as max_long=5")
+        if key in asked:
+            _fail(f"{change}: {key} is given twice")
+        asked[key] = value
+    answer = _request(config, socket_path, "limits set", changes=asked, instrument=instrument)
+    if as_json:
+        _print_json(answer)
+        return
+    for s in answer["stored"]:
+        stored = _with_unit(s["value"], s["unit"])
+        print(f"{s['instrument']} {s['limit']} = " + (f"{s['given']}, stored as {stored}" if s["rounded"] else stored) +
+              (f" ({_words(s['words'])})" if s["words"] else ""))
+    print("staged, not active: t2q limits diff shows it, t2q limits arm makes it active")
+
+
+@limits_app.command("load")
+def limits_load(
+    file: Annotated[Path, typer.Argument(help="Configuration file (TOML).", show_default=False)],
+    now: Annotated[bool, typer.Option("--arm", help="Make them active at once.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False,
+):
+    """Stage the limits of a configuration file in place of what is staged; with --arm make them active at once.
+
+    Only risk and instruments are taken from the file; instruments, ticks and lots must be those that are running. Exit
+    code 2 if the file was refused.
+
+    Example: t2q limits load tighter.toml
+    """
+    _config(file)  # refuse here what the daemon would refuse
+    answer = _request(config, socket_path, "limits load", file=str(file.resolve()), arm=now)
+    if as_json:
+        _print_json(answer)
+        return
+    _changes_table(answer["changes"], *(("was", "now") if now else ("active", "staged")))
+    print("active" if now else "staged, not active: t2q limits arm makes it active")
+
+
+@limits_app.command("diff")
+def limits_diff(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False):
+    """Show what is staged against what is active, in the units of the file and in words.
+
+    Exit code 0: no difference. 1: there is one. 2: it could not be found out.
+    """
+    answer = _request(config, socket_path, "limits diff")
+    if as_json:
+        _print_json(answer)
+    elif answer["changes"]:
+        _changes_table(answer["changes"], "active", "staged")
+    else:
+        print("no difference" + ("" if answer["staged"] else ": nothing is staged"))
+    if answer["changes"]:
+        raise typer.Exit(1)
+
+
+@limits_app.command("arm")
+def limits_arm(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False):
+    """Make active what is staged, and show what that changed.
+
+    Instruments change all in one cycle, and each is evaluated anew. Limits of the whole card (dead-man, rates) are
+    registers of their own and are written just before. Exit code 2 if nothing is staged.
+    """
+    answer = _request(config, socket_path, "limits arm")
+    if as_json:
+        _print_json(answer)
+        return
+    _changes_table(answer["changes"], "was", "now")
+    print("active")
+
+
+@limits_app.command("discard")
+def limits_discard(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None,
+                   as_json: JsonOption = False):
+    """Forget what is staged, and show what it would have changed. Exit code 2 if nothing is staged.
+
+    What is active stays as it is; the shadow bank of the card is brought up to date with the next change.
+    """
+    answer = _request(config, socket_path, "limits discard")
+    if as_json:
+        _print_json(answer)
+        return
+    _changes_table(answer["changes"], "active", "staged")
+    print("discarded")
+
+
+@app.command("why")
+def why_not(
+    count: Annotated[int, typer.Argument(metavar="[N]", min=1, max=1000, help="How many of the last ones.")] = 10,
+    config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, instrument: InstrumentOption = None,
+    as_json: JsonOption = False,
+):
+    """Explain the last decisions that a gate stopped, in part or altogether, newest last.
+
+    The daemon keeps the last 1,000 of them. Each one says what the engine wanted, what stood at the venue, and for each
+    gate that failed what it watches and the values that it compared, with the limits that were active then. Where a
+    value is not known to the host, it says which register or counter tells it.
+
+    Example: t2q why 3 -i IDX01_USDC-PERPETUAL
+    """
+    from . import why
+    answer = _request(config, socket_path, "why", count=count, instrument=instrument)
+    if as_json:
+        _print_json(answer)
+    elif answer["drops"]:
+        print("\n\n".join(why.text(drop) for drop in answer["drops"]))
+    else:
+        print("no decision has been stopped by a gate" + (f" of the last {answer['kept']} kept" if answer["kept"]
+                                                          else ""))
 
 
 @app.command()

@@ -200,13 +200,16 @@ class Risk(_Section):
 
 
 class Host(_Section):
-    """The daemon itself. ``heartbeat_ms``: how often the dead-man is fed. ``metrics_port``: 0 = none, on localhost.
+    """The daemon itself. ``heartbeat_ms``: how often the dead-man is fed. ``verify_ms``: within which the venue must
+    have shown that nothing is open once quoting has stopped; after that the daemon cancels by itself, and waits as long
+    again. ``metrics_port``: 0 = none, on localhost.
 
     ``references``: where reference prices come from: ``"external"``, from ``t2q reference`` alone, or ``"feed"``, the
     feed's own mid, smoothed over ``reference_tau_ms``: no independent witness, but a slow one.
     """
 
     heartbeat_ms: Positive = Decimal(20)
+    verify_ms: Annotated[Decimal, BeforeValidator(_decimal), Field(gt=0, le=60_000)] = Decimal(1000)
     control_socket: str = "out/t2q.sock"
     journal: str = "out/journal.jsonl"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
@@ -328,6 +331,58 @@ def build(tree, source=Path("configuration"), instruments=16):
         raise ConfigError(f"{source}: {error}") from None
     _check(config, instruments)
     return config
+
+
+#: Keys of an instrument that count at the start only.
+_AT_START = ("name", "security_id", "instrument_id", "lot", "tick", "feed_tick", "initial_position")
+_ONE_OF = {"half_spread_bps": "half_spread_ticks", "half_spread_ticks": "half_spread_bps"}
+
+
+def change(config, changes, instrument=None, instruments=16):
+    """A checked :class:`Config` with other limits, as if its file had said so.
+
+    ``changes`` is {key of :class:`Risk` or :class:`Instrument`: text as in the file}. ``instrument`` is the name of the
+    one that is meant; without one, all are. Giving one of the two half spreads takes the other away. ``instruments``:
+    rows of the card. Raises :class:`ConfigError`.
+    """
+    source = Path("limits")
+    if instrument is not None and instrument not in (names := [i.name for i in config.instruments]):
+        near = difflib.get_close_matches(instrument, names, 1)
+        raise ConfigError(f"instrument {instrument!r} is not quoted; " +
+                          (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"))
+    risk = {key: getattr(config.risk, key) for key in Risk.model_fields}
+    rows = [{key: value for key in Instrument.model_fields if (value := getattr(i, key)) is not None}
+            for i in config.instruments]
+    for key, text in changes.items():
+        if key in Risk.model_fields:
+            if instrument is not None:
+                raise ConfigError(f"{key} = {text}: is a limit of the whole card; give it without an instrument")
+            risk[key] = _toml_value(text)
+        elif key in _AT_START:
+            raise ConfigError(f"{key} = {text}: counts at the start only; change it in the file and start the daemon "
+                              f"again")
+        elif key in Instrument.model_fields:
+            for row in rows:
+                if instrument in (None, row["name"]):
+                    row[key] = _toml_value(text)
+                    row.pop(_ONE_OF.get(key), None)
+        else:
+            known = [k for k in (*Risk.model_fields, *Instrument.model_fields) if k not in _AT_START]
+            near = difflib.get_close_matches(key, known, 1)
+            raise ConfigError(f"{key}: unknown key; " + (f"did you mean {near[0]!r}?" if near else
+                                                         f"there are {', '.join(known)}"))
+    changed = build({"feed": config.feed, "session": config.session, "host": config.host, "risk": risk,
+                     "instruments": rows}, source, instruments)
+    return changed.model_copy(update={"source": config.source})
+
+
+def _toml_value(text):
+    """A value as the file would give it; what is not TOML stays text, for the model to refuse."""
+    try:
+        tree = tomllib.loads(f"value = {text}", parse_float=Decimal)
+    except tomllib.TOMLDecodeError:
+        return text
+    return tree["value"] if len(tree) == 1 else text
 
 
 def _check(config, rows):

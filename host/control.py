@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from . import config as configuration
@@ -26,10 +27,9 @@ def _pack(value):
     return len(body).to_bytes(4, "little") + body
 
 
-def _limits(daemon, request):
-    path = request.get("config")
-    rows = daemon.bank.instruments if daemon.bank else 16
-    return daemon.limits(configuration.load(path, rows) if path else None)
+def _limits_load(daemon, request):
+    rows = daemon.limits.size if daemon.limits else 16
+    return daemon.limits_load(configuration.load(request["file"], rows), bool(request.get("arm")))
 
 
 async def _status(daemon):
@@ -43,7 +43,16 @@ COMMANDS = {
     "disarm": lambda daemon, request: daemon.disarm(),
     "reduce": lambda daemon, request: daemon.reduce(),
     "kill": lambda daemon, request: daemon.kill(),
-    "limits": _limits,
+    "reference": lambda daemon, request: daemon.reference(
+        request["instrument"], *(Decimal(request[key]) for key in ("price", "local", "basis"))),
+    "release": lambda daemon, request: daemon.release(request["instrument"]),
+    "limits show": lambda daemon, request: daemon.limits_show(),
+    "limits diff": lambda daemon, request: daemon.limits_diff(),
+    "limits load": _limits_load,
+    "limits set": lambda daemon, request: daemon.limits_set(dict(request["changes"]), request.get("instrument")),
+    "limits discard": lambda daemon, request: daemon.limits_discard(),
+    "limits arm": lambda daemon, request: daemon.limits_arm(),
+    "why": lambda daemon, request: daemon.why(int(request.get("count", 10)), request.get("instrument")),
     "latency": lambda daemon, request: daemon.latency(),
 }
 
@@ -56,6 +65,8 @@ async def _execute(daemon, wake, request):
         coroutine = COMMANDS[request["do"]](daemon, request)
     except configuration.ConfigError as error:
         return {"ok": False, "error": str(error)}
+    except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+        return {"ok": False, "error": f"{request['do']}: an argument is missing or wrong: {error!r}"}
     done = asyncio.get_running_loop().create_future()
     task = daemon.submit(request["do"], coroutine)
     task.then.append(lambda t: done.done() or done.set_result(t))

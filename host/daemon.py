@@ -26,9 +26,9 @@ from hdl.layout import sbe
 
 from . import config as configuration
 from . import latency as measured
-from . import link, params
-from .bank import ParameterBank
+from . import link, params, why
 from .device import DeviceError
+from .limits import Limits
 from .positions import PositionError, Positions
 from .references import References
 from .registers import Registers, check_map
@@ -44,6 +44,14 @@ _BID_COUNTED, _ASK_COUNTED = (1 << link.SCHEMA.sets["DecisionFlags"][n] for n in
 _BOTH_KNOWN = sum(1 << link.SCHEMA.sets["DecisionFlags"][n] for n in ("bidKnown", "askKnown"))
 _NO_REASON = -(1 << 7)  # null of an int8 enumeration: the side was not refused
 _FATAL_EVENTS = ("SESSION_LOST", "TELEMETRY_OVERFLOW")
+_TRADING = (regmap.ACTIVE, regmap.REDUCING)
+_BOTH_SIDES = _ORDERS.enums["Side"]["BOTH"]
+BLOCKED_KEPT = 1000  #: decisions that are kept for ``t2q why``
+#: Counters of the card whose sum counts the same frames as the records that outcomes of :data:`_FRAMES` come in.
+_FRAME_COUNTERS = ("quotes_sent", "quotes_pulled", "mass_cancels")
+_FRAMES = ("SENT", "PULLED", "MASS_CANCEL")
+#: Correlation ids of our own mass cancels lie above every quote id, which the fabric's have.
+_OWN_CANCEL = 1 << 62
 
 #: Counters and levels that are read from the card for ``status`` and the metrics, about once a second.
 WATCHED = (
@@ -105,6 +113,9 @@ class Daemon:
         ``"failed"`` with ``error``.
     state, halt_cause : the fabric's, as last reported.
     decisions, events : Counters by outcome and by event code. ``watched`` : what was last read of :data:`WATCHED`.
+    limits : :class:`host.limits.Limits`, ``None`` until the card has answered.
+    blocked : the last :data:`BLOCKED_KEPT` decisions that a gate stopped in part or altogether.
+    verified : since quoting last stopped the venue has shown that nothing is open. ``alarm`` : why it has not.
     on_decision, on_fill, on_message : lists of callables that are given every :class:`host.link.Decision`,
         :class:`host.positions.Fill` and :class:`host.session.AppMessage`, each with the time.
     """
@@ -118,7 +129,7 @@ class Daemon:
         self.positions = Positions([(i.instrument_id, *params.lot_words(i.lot), i.initial_lots)
                                     for i in config.instruments])
         self.references = References(config)
-        self.bank = None
+        self.limits = None
         self.slowpath = self.session = None
         self.phase, self.error = "starting", ""
         self.state, self.halt_cause = regmap.DISARMED, 0
@@ -126,6 +137,10 @@ class Daemon:
         self.decisions, self.events, self.reasons, self.answers = Counter(), Counter(), Counter(), Counter()
         self.watched = {}
         self.last_decision = {}
+        self.blocked, self._told = deque(maxlen=BLOCKED_KEPT), {}
+        self.verified, self.alarm, self._verifying = False, "", None
+        self._own_cancels, self._own_refused = 0, ""  # how many there were, and why the venue refused the last one
+        self._frames_before, self._records_lost = None, False  # counters of the card, and records, at the hand-over
         self.on_decision, self.on_fill, self.on_message = [], [], []
         self._tasks, self._record_number = [], None
         self._heartbeat, self._beat_ns, self._heartbeat_ns = None, None, int(config.host.heartbeat_ms * MILLISECOND)
@@ -251,6 +266,7 @@ class Daemon:
         """Decisions and events share one count; a missing one may have been a quote of which nothing is known."""
         if self._record_number is not None and sequence != self._record_number:
             missing = sequence - self._record_number & 0xFFFF_FFFF
+            self._records_lost = True
             self._trouble(f"{missing} telemetry records before number {sequence} were lost: what is open is unknown")
         self._record_number = sequence + 1 & 0xFFFF_FFFF
 
@@ -260,36 +276,58 @@ class Daemon:
         for gate, (name, *_) in regmap.GATES.items():
             if d.reasons >> gate & 1:
                 self.reasons[name] += 1
-        if d.instrument < len(self.config.instruments):
+        if d.instrument < len(self.config.instruments) and outcome != "MASS_CANCEL":
             self.last_decision[d.instrument] = d
             if d.flags & _BOTH_KNOWN == _BOTH_KNOWN:
                 self.references.observe(d.instrument, d.best_bid_ticks, d.best_ask_ticks, self.now_ns)
+            if d.reasons or outcome in ("DROPPED", "PULLED"):
+                self._keep_blocked(d)
         if outcome in ("SENT", "PULLED"):
             bid, ask = (d.bid_ticks, d.bid_lots), (d.ask_ticks, d.ask_lots)
+            self._told[d.instrument] = bid + ask
             self._journal("quote", id=d.quote_id, instrument=d.instrument, outcome=outcome, bid=bid, ask=ask)
             if self._counting:
                 self.session.spoke(self.now_ns)
                 self._filled(self.positions.decision(d.instrument, d.quote_id,
                                                      (d.bid_lots, bool(d.flags & _BID_COUNTED)),
                                                      (d.ask_lots, bool(d.flags & _ASK_COUNTED))))
-        elif outcome == "MASS_CANCEL" and self._counting:
-            self._journal("mass_cancel", id=d.quote_id)
-            self._filled(self.positions.mass_cancel(d.quote_id))
+        elif outcome == "MASS_CANCEL":
+            self._told.clear()
+            if self._counting:
+                self._journal("mass_cancel", id=d.quote_id)
+                self._filled(self.positions.mass_cancel(d.quote_id))
         for callback in self.on_decision:
             callback(d, self.now_ns)
+
+    def _keep_blocked(self, d):
+        if not self.limits or not self.limits.active:  # of an earlier daemon's time, whose limits are not known
+            return
+        n = d.instrument
+        _, open_bid, open_ask = self.positions.lots(n)
+        self.blocked.append(why.Blocked(
+            self.now_ns, d, self.config.instruments[n], self.limits.rows[n], self.limits.risk_words, open_bid, open_ask,
+            self._told.get(n, (0, 0, 0, 0)), tuple(self._causes()),
+            self.session.state.value if self.session else "closed", self.watched.get("session_tokens"),
+            self.references.told(n, self.now_ns),
+            sum(bool(lots) for other, told in self._told.items() if other != n for lots in (told[1], told[3]))))
 
     def _event(self, e):
         name = link.EVENT_CODES.get(e.code, str(e.code))
         self.events[name] += 1
         if name == "STATE_CHANGED":
-            self.state, self.halt_cause = e.data & 3, e.data >> 8 & 0xFF
+            before, self.state, self.halt_cause = self.state, e.data & 3, e.data >> 8 & 0xFF
             self._journal("state", state=regmap.STATES[self.state], cause=self._causes())
             self.log.info("state changed", state=regmap.STATES[self.state], cause=self._causes())
+            if before in _TRADING and self.state not in _TRADING:
+                self._verify()
+            elif self.state in _TRADING:
+                self.verified = False
         elif name in _FATAL_EVENTS:
             if name == "SESSION_LOST" and self.session:
                 self._handed_over = False
                 self.session.disconnected("the gateway ended the connection")
             if not self._stopping:
+                self._records_lost |= name != "SESSION_LOST"
                 self._trouble("the gateway ended the connection" if name == "SESSION_LOST" else
                               f"{e.data} telemetry records were lost: what is open is unknown")
         elif name in ("SESSION_TX_REFUSED", "ARM_REFUSED"):
@@ -319,6 +357,8 @@ class Daemon:
             self._journal("refusal", what=name, id=v.get("quoteId", v.get("correlationId", v.get("refSequenceNumber"))),
                           reason=v["reason"], details=v["details"])
             self.log.warning("refused by the venue", what=name, reason=v["reason"], details=v["details"])
+            if name == "MassCancelReject" and v["correlationId"] == _OWN_CANCEL + self._own_cancels:
+                self._own_refused = v["details"] or f"reason {v['reason']}"
             self._count_refusals(1)
         elif name == "MassQuoteResponse":
             self._journal("quote_ack", id=v["quoteId"], entries=[
@@ -354,22 +394,23 @@ class Daemon:
 
     # -- trouble ------------------------------------------------------------------------------------------------
 
-    def _stop_quoting(self, why):
+    def _stop_quoting(self, reason):
         """Disarm on our own: every quote is cancelled, positions stay known."""
-        if self.state in (regmap.ACTIVE, regmap.REDUCING):
-            self.log.error("disarmed", why=why)
-            self._journal("disarm", why=why)
+        if self.state in _TRADING:
+            self.log.error("disarmed", why=reason)
+            self._journal("disarm", why=reason)
             self.registers.write("disarm", 1)
 
-    def _trouble(self, why, fatal=True):
+    def _trouble(self, reason, fatal=True):
         """The daemon cannot go on: kill, and say so once."""
-        self.log.error("trouble", why=why)
-        self._journal("trouble", why=why)
+        self.log.error("trouble", why=reason)
+        self._journal("trouble", why=reason)
         if not fatal or self.phase in ("failed", "stopped"):
             return
-        if self._beat_ns is not None and self.state in (regmap.ACTIVE, regmap.REDUCING):
+        if self._beat_ns is not None and self.state in _TRADING:
             self.registers.write("kill", 1)
-        self.phase, self.error = "failed", why
+            self._verify()
+        self.phase, self.error = "failed", reason
 
     def _journal(self, kind, **facts):
         if self.journal:
@@ -400,7 +441,7 @@ class Daemon:
         await self._calm()
         self._heartbeat = await self._read("heartbeat")
         self._beat_ns = self.now_ns
-        self.bank = ParameterBank(self.registers, rows)
+        self.limits = Limits(self.registers, rows, c.host.heartbeat_ms)
         self._configure(rows)
         await self._load(c)
         await self._open_session()
@@ -413,7 +454,7 @@ class Daemon:
         """A card may still be at work for a daemon that has died: stop it and reset its connection."""
         self.state = await self._read("state")
         self.halt_cause = await self._read("halt_cause")
-        if self.state in (regmap.ACTIVE, regmap.REDUCING):
+        if self.state in _TRADING:
             self.registers.write("disarm", 1)
             await self._until(lambda: self.state == regmap.DISARMED, "the card does not disarm")
         self._make_slowpath()
@@ -446,13 +487,12 @@ class Daemon:
             write(name, value)
 
     async def _load(self, config):
-        """Limits of the whole card, then all rows through the shadow bank, verified."""
-        for name, value in params.risk_words(config.risk).items():
-            self.registers.write(name, value)
+        """Limits of the whole card, then all rows through the shadow bank, verified. Returns what it changed."""
         before = await self._read("bank")
-        self.bank.commit(config.rows())
+        changed = self.limits.put(config)
         if await self._read("bank") == before:
             raise DaemonError("the card did not change parameter banks on commit")
+        return changed
 
     async def _open_session(self):
         s, path = self.config.session, self.slowpath
@@ -492,6 +532,8 @@ class Daemon:
         self._tell_positions(everything=True)
         self.references.begin(self.now_ns)
         self._journal("session", app_seq=app_seq)
+        # Nothing leaves before it is armed: who needs these figures finds them there.
+        self._frames_before = self._frame_counters(), self._frames_recorded
 
     # -- what is looked at --------------------------------------------------------------------------------------
 
@@ -522,11 +564,14 @@ class Daemon:
                 "name": i.name, "security_id": i.security_id, "position_lots": position, "open_bid_lots": open_bid,
                 "open_ask_lots": open_ask,
                 "best": [d.best_bid_ticks, d.best_ask_ticks] if d else None,
-                "quote": [d.bid_ticks, d.bid_lots, d.ask_ticks, d.ask_lots] if d else None,
+                "quote": list(self._told[n]) if n in self._told else None,
                 "reasons": [g[0] for bit, g in regmap.GATES.items() if d and d.reasons >> bit & 1]})
         return {
-            "phase": self.phase, "error": self.error, "state": regmap.STATES[self.state], "halt_cause": self._causes(),
+            "phase": self.phase, "error": self.error or self.alarm, "state": regmap.STATES[self.state],
+            "halt_cause": self._causes(),
             "session": self.session.state.value if self.session else "closed",
+            "open_at_venue": self.open_at_venue, "verified": self.verified, "verifying": self.verifying,
+            "limits_staged": bool(self.limits and self.limits.staged),
             "handed_over": self._handed_over, "time_ns": self.now_ns, "map_hash": f"{regmap.MAP_HASH:08x}",
             "decisions": dict(self.decisions), "reasons": dict(self.reasons), "events": dict(self.events),
             "answers": dict(self.answers), "fills": len(self.positions.fills), "link_errors": self.device.errors,
@@ -538,6 +583,9 @@ class Daemon:
         """DISARMED -> ACTIVE. ``clear_halt``: leave HALTED first. Raises :class:`DaemonError` if it cannot be."""
         if self.phase != "ready":
             raise DaemonError(f"cannot arm: the daemon is {self.phase}" + (f" ({self.error})" if self.error else ""))
+        await self._verification()
+        if self.alarm:
+            raise DaemonError(f"cannot arm: {self.alarm}; t2q kill cancels and verifies again")
         if self.state == regmap.HALTED:
             if not clear_halt:
                 raise DaemonError(f"cannot arm: halted by {', '.join(self._causes()) or 'unknown cause'}; find out "
@@ -557,12 +605,16 @@ class Daemon:
         return {"state": "ACTIVE"}
 
     async def disarm(self):
-        """-> DISARMED; returns when the card says so and nothing of ours is live in it."""
+        """-> DISARMED; returns when the card says so, nothing of ours is live in it, and the venue has been verified
+        (:meth:`_verify`), unless that has just failed."""
         self._journal("command", what="disarm")
         self.registers.write("disarm", 1)
         await self._until(lambda: self.state in (regmap.DISARMED, regmap.HALTED), "the card does not disarm")
         await self._flat()
-        return {"state": regmap.STATES[self.state]}
+        if not self.verified and not self.alarm:
+            self._verify()
+        await self._verification()
+        return {"state": regmap.STATES[self.state], **self._verdict()}
 
     async def reduce(self):
         """ACTIVE -> REDUCING: only what reduces a position is quoted."""
@@ -574,11 +626,14 @@ class Daemon:
         return {"state": "REDUCING"}
 
     async def kill(self):
-        """-> HALTED, from any state; needs nothing to be in order."""
+        """-> HALTED, from any state; needs nothing to be in order. Returns when the venue has been verified, or not."""
         self._journal("command", what="kill")
         self.registers.write("kill", 1)
         await self._until(lambda: self.state == regmap.HALTED, "the card does not halt")
-        return {"state": "HALTED", "halt_cause": self._causes()}
+        if not self.verified:
+            self._verify()
+        await self._verification()
+        return {"state": "HALTED", "halt_cause": self._causes(), **self._verdict()}
 
     async def reference(self, instrument, price, local=None, basis=0):
         """A reference price of an instrument (its name), as somebody has just seen it; ``local`` at the quoted venue,
@@ -603,29 +658,154 @@ class Daemon:
             raise DaemonError(f"instrument {name!r} is not configured; there are {', '.join(names)}")
         return names.index(name)
 
-    async def limits(self, config=None):
-        """With a configuration: make its limits and rows active. Returns the active rows in words of the map."""
-        if config is not None:
-            for n, (old, new) in enumerate(zip(self.config.instruments, config.instruments, strict=False)):
-                for key in ("security_id", "instrument_id", "lot", "tick", "feed_tick"):
-                    if getattr(old, key) != getattr(new, key):
-                        raise DaemonError(f"instruments[{n}].{key} = {getattr(new, key)}: is {getattr(old, key)} while "
-                                          f"running; stop the daemon to change it")
-            if len(config.instruments) != len(self.config.instruments):
-                raise DaemonError(f"{len(config.instruments)} instruments, must be the {len(self.config.instruments)} "
-                                  f"that are running; stop the daemon to change them")
-            if config.risk.deadman_ms < 2 * self.config.host.heartbeat_ms:
-                raise DaemonError(f"risk.deadman_ms = {params.plain(config.risk.deadman_ms)}: this daemon beats every "
-                                  f"{params.plain(self.config.host.heartbeat_ms)} ms; must be at least twice that")
-            if self.bank is None:
-                raise DaemonError(f"cannot load limits: the daemon is {self.phase}")
-            self._journal("command", what="limits", source=str(config.source))
-            await self._load(config)
-            # Addresses and session stay those of the start.
-            self.config = self.config.model_copy(update={"instruments": config.instruments, "risk": config.risk})
-        return {"risk": {k: params.plain(v) if not isinstance(v, int) else v for k, v in self.config.risk},
-                "instruments": [{"name": i.name, **params.values(i, self.config.feed.price_exponent)}
-                                for i in self.config.instruments]}
+    # -- limits -------------------------------------------------------------------------------------------------
+
+    def _limits(self):
+        if self.limits is None or self.limits.active is None:
+            raise DaemonError(f"there are no limits yet: the daemon is {self.phase}")
+        return self.limits
+
+    async def limits_show(self):
+        """Limits in force, as :meth:`host.limits.Limits.shown` has them."""
+        return self._limits().shown()
+
+    async def limits_diff(self):
+        """What arming would change."""
+        return {"staged": self._limits().staged is not None, "changes": self.limits.diff()}
+
+    async def limits_load(self, config, arm=False):
+        """Stage the limits of a configuration, or make them active at once."""
+        self._limits().stage(config)
+        changes = self.limits.diff()
+        self._journal("command", what="limits load", source=str(config.source), changes=changes)
+        return await self.limits_arm() if arm else {"staged": True, "changes": changes}
+
+    async def limits_set(self, changes, instrument=None):
+        """Stage single limits: ``changes`` as :meth:`host.limits.Limits.set` takes them."""
+        stored = self._limits().set(changes, instrument)
+        self._journal("command", what="limits set", stored=stored)
+        return {"staged": True, "stored": stored}
+
+    async def limits_discard(self):
+        """Forget what is staged."""
+        changes = self._limits().diff()
+        self.limits.discard()
+        self._journal("command", what="limits discard", changes=changes)
+        return {"staged": False, "changes": changes}
+
+    async def limits_arm(self):
+        """Make active what is staged; returns what that changed."""
+        staged = self._limits().need_staged()
+        self._journal("command", what="limits arm", changes=self.limits.diff())
+        changes = await self._load(staged)
+        self.config = self.config.model_copy(update={"instruments": staged.instruments, "risk": staged.risk})
+        return {"staged": False, "changes": changes}
+
+    async def why(self, count=10, instrument=None):
+        """The last ``count`` decisions that a gate stopped, as :func:`host.why.explain` has them, oldest first."""
+        if not 1 <= count <= BLOCKED_KEPT:
+            raise DaemonError(f"why {count}: must be 1..{BLOCKED_KEPT}, which are kept")
+        names = [i.name for i in self.config.instruments]
+        if instrument is not None and instrument not in names:
+            raise DaemonError(f"instrument {instrument!r} is not quoted; there are {', '.join(names)}")
+        chosen = [b for b in self.blocked if instrument in (None, b.instrument.name)]
+        return {"kept": len(self.blocked), "drops": [why.explain(b) for b in chosen[-count:]]}
+
+    # -- nothing open -------------------------------------------------------------------------------------------
+
+    @property
+    def open_at_venue(self):
+        """Lots of ours in the venue's book by what it has answered; ``None`` while that is unknown: no session, an
+        answer is outstanding, or records were lost."""
+        if not self._handed_over or self.positions.unanswered or self._records_lost:
+            return None
+        return sum(sum(self.positions.lots(n)[1:]) for n in range(len(self.config.instruments)))
+
+    @property
+    def verifying(self):
+        """A verification is under way."""
+        return self._verifying is not None
+
+    def _verdict(self):
+        return {"open_at_venue": self.open_at_venue, "verified": self.verified}
+
+    @property
+    def _frames_recorded(self):
+        return sum(self.decisions[outcome] for outcome in _FRAMES)
+
+    def _frame_counters(self):
+        return [self.registers.read(name) for name in _FRAME_COUNTERS]
+
+    def _verify(self):
+        """Begin to verify with the venue that nothing is open, unless that is under way."""
+        if self._counting and self._verifying is None:
+            self.verified, self.alarm = False, ""
+            self._verifying = self.submit("verify", self._verify_at_venue())
+
+    async def _verification(self):
+        """Wait until none is under way."""
+        while self.verifying:
+            await _Pause()
+
+    async def _verify_at_venue(self):
+        """The fabric has sent a mass cancel if anything was live. If within ``host.verify_ms`` the answers do not show
+        that nothing is open, cancel by ourselves, once; if they do not show it then, raise the alarm."""
+        within_ns, what = int(self.config.host.verify_ms * MILLISECOND), ""
+        try:
+            for own_cancel in (False, True):
+                try:
+                    await self._shown_flat(own_cancel, self.now_ns + within_ns)
+                except DaemonError as error:
+                    what = str(error)
+                    self.log.warning("not verified", why=what, own_cancel=own_cancel)
+                    self._journal("not_verified", why=what, own_cancel=own_cancel)
+                else:
+                    self.verified = True
+                    self._journal("verified", open_lots=0, own_cancel=own_cancel)
+                    self.log.info("verified: nothing is open at the venue", own_cancel=own_cancel)
+                    return
+            self._raise_alarm(what)
+        finally:
+            self._verifying = None  # whatever happened: others wait for it
+
+    async def _shown_flat(self, own_cancel, deadline_ns):
+        """Return when the venue has shown that nothing is open, or raise :class:`DaemonError`."""
+        def until(condition, what):
+            return self._until(lambda: condition() or not self._handed_over, what, max(0, deadline_ns - self.now_ns))
+
+        await until(lambda: self.state not in _TRADING, "the card does not stop")
+        if own_cancel and self._handed_over:
+            self._own_cancels, self._own_refused = self._own_cancels + 1, ""
+            correlation_id = _OWN_CANCEL + self._own_cancels
+            self._journal("own_mass_cancel", id=correlation_id)
+            self.positions.own_cancel(correlation_id)
+            self.session.send("MassQuoteCancelRequest", {
+                "correlationId": correlation_id, "mmpGroupId": self.config.session.mmp_group, "side": _BOTH_SIDES},
+                self.now_ns)
+            await until(lambda: self.positions.answered(correlation_id), "no answer to our own mass cancel")
+            if self._own_refused:
+                raise DaemonError(f"the venue refused our own mass cancel: {self._own_refused}")
+            self._records_lost = False  # whatever they were of had left before our cancel
+        elif self._records_lost:
+            raise DaemonError("telemetry records were lost")
+        elif self._handed_over:
+            # A quote that left in the last cycles may have no record yet: the card has counted it.
+            now, (before, recorded) = self._frame_counters(), self._frames_before
+            await until(lambda: all(p.done for p in (*now, *before)), "the card does not answer")
+            left = sum(p.value for p in now) - sum(p.value for p in before)
+            await until(lambda: self._frames_recorded - recorded >= left, "not every frame of the card has its record")
+        await until(lambda: self.open_at_venue == 0, "no answer that shows it")
+        if not self._handed_over:
+            raise DaemonError("the session has ended")
+
+    def _raise_alarm(self, what):
+        lots = [sum(self.positions.lots(n)[1:]) for n in range(len(self.config.instruments))]
+        named = ", ".join(f"{i.name} {n}" for i, n in zip(self.config.instruments, lots, strict=True) if n)
+        self.alarm = (f"not verified that nothing is open at the venue ({what}); " +
+                      (f"lots that may be open: {named}" if named else "what may be open is unknown") +
+                      "; look at the venue")
+        self._journal("alarm", why=self.alarm, open_lots=sum(lots))
+        self.log.critical("ALARM", why=self.alarm)
 
     async def _flat(self):
         async def nothing_live():
@@ -644,7 +824,8 @@ class Daemon:
             if self._beat_ns is not None:
                 await self.disarm()
             if ready and self._handed_over:
-                await self._until(lambda: not self.positions.unanswered, "the venue has not answered every cancel")
+                if not self.alarm:  # else the end of the session may cancel what our cancels have not
+                    await self._until(lambda: not self.positions.unanswered, "the venue has not answered every cancel")
                 self.session.logout(self.now_ns)
                 await self._until(lambda: self.session.state is State.ENDED, "no answer to the logout")
                 self.registers.write("session_enable", 0)
@@ -668,7 +849,7 @@ def wall_clock():
 
 
 async def run(daemon, *, control=None, arm=False, clock=None):
-    """Run a daemon in real time until it has stopped. Returns its exit code: 0 stopped in order, 1 failed.
+    """Run a daemon in real time until it has stopped. Returns its exit code: 0 stopped in order and verified, 1 not.
 
     SIGINT and SIGTERM disarm, verify and stop; SIGUSR1 kills. ``control``: coroutine function that serves the control
     socket, given the daemon and a function that wakes the loop. ``arm``: arm as soon as the session is up.
@@ -689,7 +870,7 @@ async def run(daemon, *, control=None, arm=False, clock=None):
         loop.add_signal_handler(signum, action)
     server = asyncio.ensure_future(control(daemon, wake.set)) if control else None
     try:
-        while daemon.phase not in ("stopped", "failed"):
+        while daemon.phase not in ("stopped", "failed") or daemon.verifying:
             daemon.pump(clock())
             if arm and daemon.phase == "ready":
                 arm = False
@@ -710,4 +891,4 @@ async def run(daemon, *, control=None, arm=False, clock=None):
             task.cancel()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             loop.remove_signal_handler(signum)
-    return 0 if daemon.phase == "stopped" else 1
+    return 0 if daemon.phase == "stopped" and not daemon.alarm else 1

@@ -132,6 +132,7 @@ class Positions:
         self._seen = OrderedDict()  # (match id, order id)
         self._newest_id = -1
         self._mass_cancels = {}  # quote id of a mass cancel -> seen in the records
+        self._own_cancels = {}  # correlation id of a mass cancel of the host -> newest quote id before it
         self.fills = []
 
     # -- from the fabric ----------------------------------------------------------------------------------------
@@ -151,6 +152,15 @@ class Positions:
         self._mass_cancels[quote_id] = True
         self._newest_id = max(self._newest_id, quote_id)
         return self._retry()
+
+    def own_cancel(self, correlation_id):
+        """The host sends a mass cancel of its own, behind everything whose record has come so far. Its id must be none
+        that the fabric can use. The fabric is not told which sides it took away: not while it trades."""
+        self._own_cancels[correlation_id] = self._newest_id
+
+    def answered(self, correlation_id):
+        """The venue has answered that mass cancel, or refused it."""
+        return correlation_id not in self._own_cancels
 
     # -- from the venue -----------------------------------------------------------------------------------------
 
@@ -181,6 +191,8 @@ class Positions:
                 self._reject(values)
             elif name == "MassCancelResponse":
                 self._cancelled_all(values)
+            elif name == "MassCancelReject":
+                self._own_cancels.pop(values["correlationId"], None)
             elif name == "OrdersCanceled":
                 self._cancelled(values)
             elif name == "reduced":
@@ -191,7 +203,7 @@ class Positions:
         if name in ("MassQuoteResponse", "MassQuoteReject"):
             return values["quoteId"] <= self._newest_id
         if name == "MassCancelResponse":
-            return values["correlationId"] <= self._newest_id
+            return values["correlationId"] <= self._newest_id or values["correlationId"] in self._own_cancels
         return True
 
     def _response(self, values):
@@ -233,8 +245,14 @@ class Positions:
     def _cancelled_all(self, values):
         """A mass cancel was answered: nothing sent before it is open."""
         quote_id = values["correlationId"]
-        if self._mass_cancels.pop(quote_id, None) is None:
-            return  # of a mass cancel that the host sent by hand; OrdersCanceled tells about it
+        if quote_id in self._own_cancels:
+            quote_id = self._own_cancels.pop(quote_id)
+            # The stream keeps its order: what was before it has been answered, or never will be.
+            for cancels, last in ((self._mass_cancels, quote_id), (self._own_cancels, values["correlationId"])):
+                for earlier in [at for at in cancels if at <= last]:
+                    del cancels[earlier]
+        elif self._mass_cancels.pop(quote_id, None) is None:
+            return  # of an earlier session; OrdersCanceled tells about it
         for book in self._books:
             for side in (book.bid, book.ask):
                 side.acknowledge(quote_id)
@@ -305,7 +323,7 @@ class Positions:
     @property
     def unanswered(self):
         """Quotes and cancels that the venue has not answered."""
-        return sum(len(b.bid.history) for b in self._books) + len(self._mass_cancels)
+        return sum(len(b.bid.history) for b in self._books) + len(self._mass_cancels) + len(self._own_cancels)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

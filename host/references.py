@@ -44,7 +44,7 @@ class References:
         self._instruments, self._scales, self._known = config.instruments, [], []
         self._tau_ns = float(config.host.reference_tau_ms) * _MILLISECOND
         self._every_ns = int(config.risk.reference_ms * _MILLISECOND) // _TELLS
-        self._told_ns = None
+        self._told_ns, self._words = None, {}
         for i in config.instruments:
             self._scales.append(params.ref_scale(i.feed_tick, i.tick))
             start = float(Fraction(i.reference_price) / Fraction(i.tick))
@@ -77,7 +77,7 @@ class References:
 
     def begin(self, now_ns):
         """The card knows none: tell it all, as observed now."""
-        self._told_ns = None
+        self._told_ns, self._words = None, {}
         for known in self._known:
             if known is not None:
                 known.seen_ns, known.fresh = now_ns, True
@@ -96,9 +96,15 @@ class References:
                 known.fresh = False
                 value, local = (max(0, min(regmap.TICK_LIMIT - 1, round(price)))
                                 for price in (known.value, known.local))
+                self._words[n] = (value, local, known.basis), now_ns
                 out.append({"ref_value": value, "ref_local": local,
                             "ref_basis": known.basis & (1 << regmap.TICK_BITS) - 1, "ref_commit": n})
         return out
+
+    def told(self, n, now_ns):
+        """(value, local, basis) in ticks that the card was last told of an instrument, and ms since then, or ``None``."""
+        words = self._words.get(n)
+        return None if words is None else (*words[0], Fraction(now_ns - words[1], _MILLISECOND))
 
     def price(self, n):
         """Reference of an instrument in its own units, ``None`` if there is none."""

@@ -490,7 +490,7 @@ def test_configuration_is_refused(tmp_path, old, new, words):
     path.write_text(text.replace(old, new, 1))
     (tmp_path / "simulator.secret").write_text("secret")
     for command in (("replay",), ("run", tmp_path / "no-port"), ("board",), ("venue", "--port", "0"),
-                    ("limits", "--load", path)):
+                    ("limits", "load", path)):
         line = refused(*t2q(*command, "-c", path))
         assert f"{path}: " in line
         assert words in line

@@ -223,7 +223,8 @@ def test_kill_command(bench):
     """`t2q kill`: the card halts and everything is cancelled; the daemon stays and keeps the session."""
     daemon = bench.quoting()
     killed = bench.cli("kill")
-    assert (killed.returncode, killed.stdout) == (0, "HALTED (kill_register)\n"), killed.stderr
+    assert (killed.returncode, killed.stdout) == (
+        0, "HALTED (kill_register)\nverified: nothing is open at the venue\n"), killed.stderr
     status = bench.until(lambda s: s["state"] == "HALTED" and not s["open_orders"])
     assert status["halt_cause"] == ["kill_register"]
     assert 0 < status["flat_ns"] - status["state_ns"] <= WIRE_NS

@@ -156,6 +156,9 @@ REFUSALS = {
     "heartbeat too slow": (
         set_in("host", heartbeat_ms=80),
         "host.heartbeat_ms = 80: must be at most half of risk.deadman_ms (100)"),
+    "verified too late": (
+        set_in("host", verify_ms=60_001), "host.verify_ms = 60001: input should be less than or equal to 60000"),
+    "verified at once": (set_in("host", verify_ms=0), "host.verify_ms = 0: input should be greater than 0"),
 }
 
 

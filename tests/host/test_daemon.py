@@ -1,6 +1,7 @@
 """The daemon with the real core (Verilated), a real pseudo-terminal and the simulated exchange, in lock step."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -8,6 +9,7 @@ from hdl.control import registers as regmap
 from host import config, params
 from host.daemon import DaemonError
 from host.journal import Journal
+from host.limits import LimitError
 from sim.venue.listing import venue_config
 
 from .bench import Bench
@@ -68,8 +70,7 @@ def test_a_day_in_short(make, tmp_path):
         assert (open_bid, open_ask) == (standing[1], standing[-1])
     assert any(daemon.positions.lots(n)[0] for n in range(16))
     result = bench.perform(daemon.disarm())
-    assert result == {"state": "DISARMED"}
-    bench.run(20_000)
+    assert result == {"state": "DISARMED", "open_at_venue": 0, "verified": True}
     assert engine.open_orders() == []
     assert all(daemon.positions.lots(n)[1:] == (0, 0) for n in range(16))
     bench.perform(daemon.shutdown())
@@ -102,15 +103,32 @@ def test_the_same_run_gives_the_same_frames(make):
     assert len(runs[0]) > 30
 
 
-def test_limits_are_loaded_in_one_go_while_running(make, tree):
-    bench = make().start()
+def test_limits_are_staged_and_armed_while_running(make, tree, tmp_path):
+    """Staging has no effect; arming changes every instrument in one cycle, and the journal has old and new values."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    bench = make(journal=journal).start()
+    daemon = bench.daemon
     bench.feed(60)
     bench.run(120_000)
     assert {s.lots for r in bench.quotes() for s in r.sides} == {5}
     tree["instrument_defaults"].update(quote_quantity="0.3", max_long=0)
     smaller = config.build(tree)
-    shown = bench.perform(bench.daemon.limits(smaller))
-    assert {i["quote_lots"] for i in shown["instruments"]} == {3}
+    bank, quotes = register(bench, "bank"), len(bench.quotes())
+    staged = bench.perform(daemon.limits_load(smaller))
+    assert {limit: sum(c["limit"] == limit for c in staged["changes"]) for limit in
+            ("quote_quantity", "max_long", "max_notional_price")} == {
+                "quote_quantity": 16, "max_long": 16, "max_notional_price": 15}  # one has the widest that there is
+    bench.run(50_000)
+    assert (register(bench, "bank"), len(bench.quotes())) == (bank, quotes)
+    assert daemon.config.instruments[0].max_long == 10
+    assert bench.perform(daemon.limits_diff()) == staged
+    armed = bench.perform(daemon.limits_arm())
+    assert armed == {"staged": False, "changes": staged["changes"]}
+    assert register(bench, "bank") != bank
+    shown = bench.perform(daemon.limits_show())
+    assert {i["value"] for i in shown["limits"] if i["limit"] == "quote_quantity"} == {"0.3"}
+    assert not shown["staged"]
+    assert daemon.config.instruments[0].max_long == 0
     bench.run(50_000)
     last = {}
     for r in bench.quotes():
@@ -118,18 +136,59 @@ def test_limits_are_loaded_in_one_go_while_running(make, tree):
             last[s.instrument_id, s.side] = s.lots
     assert {lots for (_, side), lots in last.items() if side == 1} == {0}  # no room for a long position: bids pulled
     assert {lots for (_, side), lots in last.items() if side == -1} == {3}
-    assert bench.daemon.decisions["PULLED"] + bench.daemon.decisions["SENT"] == len(bench.quotes())
-    tree["instruments"][2]["tick"] = "0.2"
-    with pytest.raises(DaemonError, match=r"instruments\[2\]\.tick = 0\.2: is 0\.1 while running; stop the daemon"):
-        bench.perform(bench.daemon.limits(config.build(tree)))
-    tree["instruments"][2]["tick"] = "0.1"
-    tree["risk"]["deadman_ms"], tree["host"]["heartbeat_ms"] = 10, 5
-    with pytest.raises(DaemonError, match=r"risk\.deadman_ms = 10: this daemon beats every 20 ms; must be"):
-        bench.perform(bench.daemon.limits(config.build(tree)))
-    tree["instruments"].pop()
-    tree["risk"]["deadman_ms"] = 100
-    with pytest.raises(DaemonError, match="15 instruments, must be the 16 that are running"):
-        bench.perform(bench.daemon.limits(config.build(tree)))
+    assert daemon.decisions["PULLED"] + daemon.decisions["SENT"] == len(bench.quotes())
+    # The pulls are explained with the row that is active now.
+    drops = bench.perform(daemon.why(16))["drops"]
+    pulled = next(d for d in reversed(drops) if d["reasons"])
+    (reason,) = [r for r in pulled["reasons"] if r["gate"] == "G11"]
+    assert reason["findings"][0]["text"].endswith("> max_long 0 lots")
+    assert bench.perform(daemon.limits_set({"max_long": "1"}))["staged"]
+    assert bench.perform(daemon.limits_discard())["staged"] is False
+    with pytest.raises(LimitError, match="nothing is staged; t2q limits set KEY=VALUE or t2q limits load FILE first"):
+        bench.perform(daemon.limits_arm())
+    journal.close()
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    commands = [line for line in lines if line["kind"] == "command" and line["what"].startswith("limits")]
+    assert [c["what"] for c in commands] == ["limits load", "limits arm", "limits set", "limits discard"]
+    (change,) = [c for c in commands[1]["changes"] if c["instrument"] == bench.config.instruments[3].name and
+                 c["limit"] == "max_long"]
+    assert (change["active"], change["staged"], change["words"]) == ("10", "0", {"max_long_lots": [100, 0]})
+
+
+def test_what_gates_stop_is_explained_by_what_the_card_compared(make):
+    """Gate by gate, a limit is made too tight; the host's figures must fail where the card's did."""
+    bench = make().start()
+    daemon = bench.daemon
+    bench.feed(60)
+    bench.run(120_000)
+    ask_ticks = daemon.status()["instruments"][2]["quote"][2]
+    below = params.plain((ask_ticks - 5) * Decimal("0.1"))
+    tight = {  # a limit that does not allow what stands, and what the pull that follows says
+        1: ({"bid_enabled": "false"}, "G3", "bid: bid_enabled = false: this side must be enabled"),
+        3: ({"max_price": below, "reference_price": below}, "G5",
+            f"ask: price {{price}} ({{ticks}} ticks) > max_price {below} ({ask_ticks - 5} ticks)"),
+        4: ({"max_notional": "4500", "reference_price": "9000"}, "G10",
+            "ask: |price| {price} ({ticks} ticks) > price that max_notional allows 9000 (90000 ticks)"),
+        5: ({"max_short": "0.5"}, "G11", "ask: short 0 + open asks 5 + 5 lots = 10 > max_short 5 lots")}
+    for number, (changes, gate, said) in tight.items():
+        name = f"IDX{number:02}_USDC-PERPETUAL"
+        bench.perform(daemon.limits_set(changes, name))
+        bench.perform(daemon.limits_arm())
+        bench.run(30_000)
+        pulled = [d for d in bench.perform(daemon.why(1000, name))["drops"] if d["outcome"] == "PULLED"]
+        assert all(r["known_to_host"] for d in pulled for r in d["reasons"])
+        (first,) = [r for r in pulled[0]["reasons"] if r["gate"] == gate]
+        assert said.format(**pulled[0]["candidate"]["ask"]) in [f"{f['side']}: {f['text']}" for f in first["findings"]]
+    with pytest.raises(DaemonError, match=r"why 0: must be 1\.\.1000, which are kept"):
+        bench.perform(daemon.why(0))
+    with pytest.raises(DaemonError, match="instrument 'IDX' is not quoted; there are IDX01_USDC-PERPETUAL, "):
+        bench.perform(daemon.why(1, "IDX"))
+
+
+def test_limits_need_a_card(make):
+    bench = make()
+    with pytest.raises(DaemonError, match="there are no limits yet: the daemon is starting"):
+        bench.perform(bench.daemon.limits_show())
 
 
 def test_kill_and_the_way_back(make):
@@ -137,8 +196,8 @@ def test_kill_and_the_way_back(make):
     bench.feed(60)
     bench.run(120_000)
     assert bench.engine.open_orders()
-    assert bench.perform(bench.daemon.kill()) == {"state": "HALTED", "halt_cause": ["kill_register"]}
-    bench.run(30_000)
+    assert bench.perform(bench.daemon.kill()) == {"state": "HALTED", "halt_cause": ["kill_register"],
+                                                  "open_at_venue": 0, "verified": True}
     assert bench.engine.open_orders() == []
     with pytest.raises(DaemonError, match="cannot arm: halted by kill_register; find out why, then arm with"):
         bench.perform(bench.daemon.arm())

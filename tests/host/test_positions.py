@@ -145,7 +145,15 @@ class World:
         self.fabric, self.exchange = Fabric(count_kept), Exchange()
         self.host = Positions([(OTHER, 1, 0, 0), (ID, 1, -1, 0)])
         self.host.updates(everything=True)
-        self.updates = deque()
+        self.updates = deque()  # what the host sends to the fabric, in its order
+        self.own_cancels = 0
+
+    def own(self):
+        """The host sends a mass cancel of its own through the fabric."""
+        self.own_cancels += 1
+        correlation_id = (1 << 62) + self.own_cancels
+        self.host.own_cancel(correlation_id)
+        self.updates.append(("cancel", correlation_id))
 
     def record(self):
         if self.fabric.records:
@@ -168,7 +176,9 @@ class World:
     def tell(self):
         if self.updates:
             u = self.updates.popleft()
-            if u.instrument == 1:
+            if isinstance(u, tuple):
+                self.fabric.wire.append(u)
+            elif u.instrument == 1:
                 self.fabric.update(u)
 
     def settle(self):
@@ -191,7 +201,7 @@ class World:
 PRICES = st.sampled_from([None, 100, 100, 101])
 STEPS = st.lists(st.one_of(
     st.tuples(st.just("quote"), PRICES, PRICES),
-    st.tuples(st.sampled_from(["record", "frame", "answer", "tell", "mass", "refuse"])),
+    st.tuples(st.sampled_from(["record", "frame", "answer", "tell", "mass", "own", "refuse"])),
     st.tuples(st.sampled_from(["record", "frame", "answer", "tell"])),
     st.tuples(st.just("trade"), st.integers(0, 1), st.integers(1, Q)),
     st.tuples(st.just("cancel"), st.integers(0, 1)),
@@ -200,7 +210,7 @@ STEPS = st.lists(st.one_of(
 
 def perform(world, step):
     kind, *arguments = step
-    {"quote": lambda: world.fabric.quote(arguments), "record": world.record, "frame": world.frame,
+    {"quote": lambda: world.fabric.quote(arguments), "record": world.record, "frame": world.frame, "own": world.own,
      "answer": world.answer, "tell": world.tell, "mass": world.fabric.mass_cancel,
      "trade": lambda: world.exchange.trade(*arguments),
      "cancel": lambda: world.exchange.cancel(*arguments),
@@ -334,6 +344,28 @@ def test_a_refused_message_leaves_what_stood():
     assert host.lots(0) == (0, 5, 0)
     (update,) = host.updates()
     assert (update.clear_bid, update.clear_ask) == (False, True)  # the bid still stands: a pull must reach it
+
+
+def test_our_own_cancel_settles_what_was_sent_before_it():
+    host = one()
+    host.message("MassQuoteResponse", response(1, 5, 5))
+    host.mass_cancel(2)  # never answered
+    host.own_cancel(1 << 62)
+    host.decision(0, 3, (Q, True), (0, False))  # behind it
+    assert (host.answered(1 << 62), host.unanswered) == (False, 3)
+    host.message("MassCancelResponse", {"correlationId": 1 << 62, "totalOrderCount": 2})
+    assert (host.answered(1 << 62), host.unanswered) == (True, 1)
+    assert host.lots(0) == (0, 5, 0)
+    host.message("MassCancelResponse", {"correlationId": 2, "totalOrderCount": 0})  # too late to matter
+    assert host.lots(0) == (0, 5, 0)
+
+
+def test_a_later_own_cancel_stands_for_an_earlier_one():
+    host = one()
+    host.own_cancel((1 << 62) + 1)
+    host.own_cancel((1 << 62) + 2)
+    host.message("MassCancelResponse", {"correlationId": (1 << 62) + 2, "totalOrderCount": 2})
+    assert (host.unanswered, host.lots(0)) == (0, (0, 0, 0))
 
 
 @pytest.mark.parametrize(("values", "text"), [

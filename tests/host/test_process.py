@@ -143,17 +143,21 @@ def test_an_operator_s_session(process):
     assert shown.returncode == 0
     assert "DISARMED" in shown.stdout
     assert "IDX01_USDC-PERPETUAL" in shown.stdout
-    assert json.loads(process.cli("limits", "--json").stdout)["instruments"][0]["quote_lots"] == 5
-    refused = process.cli("limits", "--load", "absent.toml")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("t2q: absent.toml: cannot be read")
+    limits(process)
     armed = process.cli("arm")
     assert (armed.returncode, armed.stdout) == (0, "ACTIVE\n")
     process.feed(60)
     process.until(lambda: process.orders() >= 20)
+    drops = json.loads(process.cli("why", "1000", "--json").stdout)["drops"]
+    assert all(d["reasons"] for d in drops)
+    assert {r["gate"] for d in drops for r in d["reasons"]} >= {"G4"}  # books fill one side after the other
+    told = process.cli("why", "2")
+    assert told.returncode == 0
+    assert "  market bid " in told.stdout
     body = urllib.request.urlopen(f"http://127.0.0.1:{process.metrics_port}/metrics", timeout=10).read().decode()
     assert "t2q_state 1.0" in body
     assert 't2q_decisions_total{outcome="SENT"}' in body
+    assert 't2q_limit{instrument="IDX01_USDC-PERPETUAL",limit="max_long",unit="quantity"} 9.0' in body
     watched = subprocess.Popen([sys.executable, "-m", "host.cli", "watch", "--json", "-s", str(process.socket)],
                                stdout=subprocess.PIPE, text=True, env={**os.environ,
                                                                        "PYTHONPATH": str(FIRST_LIGHT.parents[1])})
@@ -173,6 +177,62 @@ def test_an_operator_s_session(process):
                           f"or give its socket with --socket\n"
     kinds = [json.loads(line)["kind"] for line in (process.cwd / "out" / "journal.jsonl").read_text().splitlines()]
     assert kinds[-1] == "stopped"
+
+
+def limits(process):
+    """All that t2q limits can do, with the daemon at its other end."""
+    shown = process.cli("limits")
+    assert shown.returncode == 0
+    assert " ".join(next(line for line in shown.stdout.splitlines() if " max_long " in line).split()) == \
+        "IDX01_USDC-PERPETUAL max_long 10 quantity max_long_lots=100"
+    refused = process.cli("limits", "load", "absent.toml")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("t2q: absent.toml: cannot be read")
+    assert process.cli("limits", "diff").returncode == 0
+    set_ = process.cli("limits", "set", "max_long=9", "stale_ms=4000.000001", "-i", "IDX01_USDC-PERPETUAL")
+    assert set_.stdout.splitlines() == [
+        "IDX01_USDC-PERPETUAL max_long = 9 quantity (max_long_lots=90)",
+        "IDX01_USDC-PERPETUAL stale_ms = 4000.000001, stored as 4000 ms (stale_cycles=500000000)",
+        "staged, not active: t2q limits diff shows it, t2q limits arm makes it active"]
+    refused = process.cli("limits", "set", "max_long=0.05")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "must be a multiple of the lot 0.1; near it are 0 and 0.1" in refused.stderr
+    assert process.cli("limits", "diff").returncode == 1
+    in_force = json.loads(process.cli("limits", "show", "-i", "IDX01_USDC-PERPETUAL", "--json").stdout)
+    assert {limit["value"] for limit in in_force["limits"] if limit["limit"] == "max_long"} == {"10"}
+    armed = process.cli("limits", "arm")
+    assert armed.returncode == 0
+    assert armed.stdout.splitlines()[-1] == "active"
+    nothing = process.cli("limits", "arm")
+    assert (nothing.returncode, nothing.stderr) == (2, "t2q: nothing is staged; t2q limits set KEY=VALUE or t2q limits "
+                                                       "load FILE first\n")
+    loaded = process.cli("limits", "load", str(process.config_path))
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    assert loaded.stdout.splitlines()[-1] == "staged, not active: t2q limits arm makes it active"
+    assert process.cli("limits", "discard").stdout.splitlines()[-1] == "discarded"
+    assert process.cli("limits", "diff").stdout == "no difference: nothing is staged\n"
+
+
+def test_a_kill_that_the_venue_does_not_confirm(process):
+    """Exit code 3, and 0 as soon as the exchange answers mass cancels again."""
+    process.ready()
+    assert process.cli("arm").returncode == 0
+    process.feed(60)
+    process.until(lambda: process.orders() >= 20)
+    with process.lock:
+        cancel = process.bench.engine._mass_quote_cancel
+        process.bench.engine._mass_quote_cancel = lambda client, message: None
+    killed = process.cli("kill")
+    assert (killed.returncode, killed.stdout) == (3, "HALTED (kill_register)\n")
+    assert killed.stderr.startswith("t2q: NOT VERIFIED that nothing is open at the venue (unknown); look at the venue")
+    assert process.orders() >= 20
+    assert "not verified that nothing is open" in process.status()["error"]
+    with process.lock:
+        process.bench.engine._mass_quote_cancel = cancel
+    killed = process.cli("kill")
+    assert (killed.returncode, killed.stdout) == (
+        0, "HALTED (kill_register)\nverified: nothing is open at the venue\n")
+    assert process.orders() == 0
 
 
 def test_kill_9_and_the_dead_man(process):
