@@ -48,8 +48,8 @@ PathControl = Signature({
         ("line_a_ip", 32), ("line_a_port", 16), ("line_b_ip", 32), ("line_b_port", 16), ("vlan", 18),
         ("deadman_cycles", 32), ("session_interval", 32), ("session_burst", 16), ("symbol_interval", 32),
         ("symbol_burst", 8), ("ref_value", REFERENCE_BITS), ("ref_local", REFERENCE_BITS), ("ref_basis", TICK_BITS),
-        ("ref_cycles", 32), ("live_most", 10), ("duplicate_most", 4), ("duplicate_cycles", 32), ("pos_value", 32), ("pos_settled_bid", 32), ("pos_settled_ask", 32),
-        ("pos_quote_id", 32))},
+        ("ref_cycles", 32), ("live_most", 10), ("duplicate_most", 4), ("duplicate_cycles", 32), ("pos_value", 32),
+        ("pos_settled_bid", 32), ("pos_settled_ask", 32), ("pos_quote_id", 32))},
     **{name: Out(1) for name in (
         "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit", "release",
         "ref_cycles_written", "mismatch",

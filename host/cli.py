@@ -390,6 +390,46 @@ def kill(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None
     _stopped(_request(config, socket_path, "kill", STOP_TIMEOUT_S), as_json)
 
 
+@app.command()
+def release(
+    instrument: Annotated[str, typer.Argument(help="Name of the instrument, as in the configuration.")],
+    config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False,
+):
+    """Let go of an instrument that a gate holds (G15: it said the same too often). Find out why first: t2q why.
+
+    Example: t2q release IDX01_USDC-PERPETUAL
+    """
+    answer = _request(config, socket_path, "release", instrument=instrument)
+    if as_json:
+        _print_json(answer)
+    else:
+        print(f"{instrument}: released")
+
+
+@app.command()
+def reference(
+    instrument: Annotated[str, typer.Argument(help="Name of the instrument, as in the configuration.")],
+    price: Annotated[str, typer.Argument(help="An independent price of it, just seen, in its own units.")],
+    local: Annotated[str | None, typer.Option(help="Price at the quoted venue; default: the same.",
+                                              show_default=False)] = None,
+    basis: Annotated[str, typer.Option(help="What the feed's price is above the quoted venue's.")] = "0",
+    config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False,
+):
+    """Tell the card a reference price (gates G6 and G6c). Only with host.references = "external".
+
+    A reference counts for no longer than risk.reference_ms: a price source calls this again and again, with what it has
+    just seen. What nobody renews grows old, and the instrument is not quoted any more.
+
+    Example: t2q reference IDX01_USDC-PERPETUAL 7574.5 --local 7573 --basis 1.5
+    """
+    answer = _request(config, socket_path, "reference", instrument=instrument, price=price, local=local or price,
+                      basis=basis)
+    if as_json:
+        _print_json(answer)
+    else:
+        print(f"{instrument}: {price}")
+
+
 # -- limits -----------------------------------------------------------------------------------------------------------
 
 limits_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, help=(

@@ -119,7 +119,8 @@ RISK = {
     "symbol_rate_per_s": _rate("symbol_interval"),
     "symbol_burst": ("tokens", ("symbol_burst",), lambda w, r: w["symbol_burst"]),
     "max_rejects_per_s": ("a second", (), lambda w, r: r.max_rejects_per_s),
-    "reference_ms": _milliseconds("ref_cycles"), "max_live_sides": ("sides", ("live_most",), lambda w, r: w["live_most"]),
+    "reference_ms": _milliseconds("ref_cycles"),
+    "max_live_sides": ("sides", ("live_most",), lambda w, r: w["live_most"]),
     "duplicate_most": ("quotes", ("duplicate_most",), lambda w, r: w["duplicate_most"]),
     "duplicate_ms": _milliseconds("duplicate_cycles"),
 }

@@ -102,7 +102,7 @@ class References:
         return out
 
     def told(self, n, now_ns):
-        """(value, local, basis) in ticks that the card was last told of an instrument, and ms since then, or ``None``."""
+        """(value, local, basis, ms since then) that the card was last told of an instrument, in ticks, or ``None``."""
         words = self._words.get(n)
         return None if words is None else (*words[0], Fraction(now_ns - words[1], _MILLISECOND))
 

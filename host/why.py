@@ -253,8 +253,8 @@ def _referred(c):
         return
     *_, age = c.b.reference
     limit = Fraction(c.risk["ref_cycles"] * 1000, params.CLOCK_HZ)
-    yield Finding("", f"the reference is {params.plain(age)} ms old, reference_ms {params.plain(limit)} (it may end at half "
-                  f"of that)", age > limit, None, None)
+    yield Finding("", f"the reference is {params.plain(age)} ms old, reference_ms {params.plain(limit)} (it may end at "
+                  f"half of that)", age > limit)
     for share, name in ((c.collar, "collar_bps"), (c.pull, "pull_bps")):
         yield _must(f"{name} {params.plain(Fraction(share * 10_000, 1 << regmap.BAND_BITS))}", share, "0 blocks")
 
@@ -276,9 +276,9 @@ def _basis(c):
     if c.b.reference is not None:
         _, local, basis, _ = c.b.reference
         distance, mid = local * c.pull >> regmap.BAND_BITS, c.mid >> 8
-        around = f"local price {c.price(local)} and basis {c.price(basis)}"
-        yield _at_least("", "mid of the feed", mid, f"{around} less pull_bps", local + basis - distance, "ticks", c.price)
-        yield _at_most("", "mid of the feed", mid, f"{around} and pull_bps", local + basis + distance - 1, "ticks", c.price)
+        fair, around = local + basis, f"local price {c.price(local)} and basis {c.price(basis)}"
+        yield _at_least("", "mid of the feed", mid, f"{around} less pull_bps", fair - distance, "ticks", c.price)
+        yield _at_most("", "mid of the feed", mid, f"{around} and pull_bps", fair + distance - 1, "ticks", c.price)
 
 
 def _post_only(c):
@@ -288,10 +288,10 @@ def _post_only(c):
     skew = max(-w["skew_max_sub"], min(w["skew_max_sub"], skew))
     side, leans = ("bid", "up") if skew < 0 else ("ask", "down")
     edge = abs(skew) - w["half_spread_sub"]
-    tick = params.plain
-    yield Finding(side, f"the book is {tick(Fraction(room, params.SUB))} ticks wide, the skew leans {leans} by "
-                  f"{tick(Fraction(abs(skew), params.SUB))}, half spread {tick(Fraction(w['half_spread_sub'], params.SUB))}: "
-                  f"the {side} would {'reach' if room <= edge else 'not reach'} the other side", room <= edge, room, edge,
+    wide, moved, half = (params.plain(Fraction(sub, params.SUB)) for sub in (room, abs(skew), w["half_spread_sub"]))
+    takes = room <= edge
+    yield Finding(side, f"the book is {wide} ticks wide, the skew leans {leans} by {moved}, half spread {half}: the "
+                  f"{side} would {'reach' if takes else 'not reach'} the other side", takes, room, edge,
                   "skew less half spread", "1/256 ticks")
 
 

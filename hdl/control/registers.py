@@ -305,8 +305,9 @@ def _params():
         ("instrument_id_hi", 32, False, "Quoted instrument's id at the venue, high word"),
         ("px_notional_ticks", TICK_BITS - 1, False,
          "G10: greatest absolute price in quote ticks; times quote_lots it must not exceed max_notional; 0 blocks"),
-        ("bands", 32, False, "Greatest distances in 1/65536: bits 15..0 G6 of a price from its reference, 31..16 G6c of "
-                             "the feed's mid from the local price and the basis"),
+        ("bands", 32, False,
+         "Greatest distances in 1/65536: bits 15..0 G6 of a price from its reference, 31..16 G6c of the feed's mid "
+         "from the local price and the basis"),
     )
     return tuple(Param(name, word, width, signed, doc) for word, (name, width, signed, doc) in enumerate(rows))
 
@@ -333,8 +334,8 @@ def as_dict():
                        "section": r.section, "doc": r.doc} for r in REGISTERS],
         "params": [{"name": p.name, "word": p.word, "width": p.width, "signed": p.signed, "doc": p.doc}
                    for p in PARAMS],
-        "bases": {"global": GLOBAL_BASE, "counter": COUNTER_BASE, "security_id": SECURITY_ID_BASE, "histogram": HISTOGRAM_BASE,
-                  "param": PARAM_BASE},
+        "bases": {"global": GLOBAL_BASE, "counter": COUNTER_BASE, "security_id": SECURITY_ID_BASE,
+                  "histogram": HISTOGRAM_BASE, "param": PARAM_BASE},
         "row_words": ROW_WORDS,
         "histogram_bins": HISTOGRAM_BINS,
         "arm_magic": ARM_MAGIC,

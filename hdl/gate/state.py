@@ -31,10 +31,10 @@ class TradingState(wiring.Component):
     cleared : out(1) strobe: a halt was cleared.
     changed : out(1) strobe: ``state`` has a new value in this cycle.
 
-    What halts: the kill register, the kill pin and ``mismatch`` in every state; the dead-man, a lost session and a lost feed while
-    trading, so that a session that was logged out in DISARMED leaves nothing to be cleared. A halt adds its causes to
-    those that are latched already, and ``clear_halt`` does nothing while the pin lasts, nor in the first cycle of a
-    halt. Nothing is armed without a feed.
+    What halts: the kill register, the kill pin and ``mismatch`` in every state; the dead-man, a lost session and a lost
+    feed while trading, so that a session that was logged out in DISARMED leaves nothing to be cleared. A halt adds its
+    causes to those that are latched already, and ``clear_halt`` does nothing while the pin lasts, nor in the first
+    cycle of a halt. Nothing is armed without a feed.
 
     Latency: a write or a cause in cycle *c* shows in ``state`` in *c* + 1. A heartbeat is weighed for two cycles and
     counts from the second one after its write on; the dead-man expires ``deadman_cycles`` cycles after that: this is

@@ -64,7 +64,8 @@ class QuoteEngine(wiring.Component):
     def __init__(self):
         super().__init__({
             "at": In(8), "best_bid": In(Ticks), "best_ask": In(Ticks), "second_bid": In(Ticks), "second_ask": In(Ticks),
-            "entry_px": In(Ticks), "position": In(signed(32)), "params": In(PARAM_ROW), "refs": Out(References), "rooms": Out(Rooms), "edge": Out(signed(33)), "leans_up": Out(1),
+            "entry_px": In(Ticks), "position": In(signed(32)), "params": In(PARAM_ROW), "refs": Out(References),
+            "rooms": Out(Rooms), "edge": Out(signed(33)), "leans_up": Out(1),
             "skew": Out(signed(32)), "bid": Out(Candidate), "ask": Out(Candidate),
             "bound_notional": Out(NOTIONAL_BITS)})
 

@@ -48,9 +48,9 @@ class Context:
 
     ``state``: as register ``state``. ``deadman_ok``: a heartbeat was seen and its time is not over. ``killed``: the
     kill latch or the pin. ``session_up``: the fabric owns an established session. ``session_tokens``,
-    ``session_burst``, ``symbol_tokens``: token buckets of G14. ``reference``: of the instrument, ``None`` if there is none or
-    it is too old. ``live_elsewhere``: live sides of other instruments, of at most ``live_most`` in all. ``held``: G15
-    holds the instrument, or has no limits.
+    ``session_burst``, ``symbol_tokens``: token buckets of G14. ``reference``: of the instrument, ``None`` if there is
+    none or it is too old. ``live_elsewhere``: live sides of other instruments, of at most ``live_most`` in all.
+    ``held``: G15 holds the instrument, or has no limits.
     """
 
     state: int = 0

@@ -112,8 +112,8 @@ class _Strobes:
 
     accept = applied = arm = blind = cancelled = clear_halt = cleared = commit = disarm = enabled = entry = None
     everything = foreign = frame_end = gap = heartbeat = identified = kill = leave = lost = poisoned = None
-    pos_commit = post = publish = publish_entry = reduce = ref_commit = ref_cycles = release = repeated = reset = revisit = None
-    started = stopped = triggered = weighed = None
+    pos_commit = post = publish = publish_entry = reduce = ref_commit = ref_cycles = release = repeated = None
+    reset = revisit = started = stopped = triggered = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.

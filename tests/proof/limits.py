@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""G3, G5, G6, G9, G10, G11, G13, G15: the limits that do not wait for a price, and the window of prices that they approve."""
+"""The limits that do not wait for a price, and the window of prices that they approve."""
 
 from amaranth.hdl import Assert, Assume, Cover, Mux, Signal, signed
 
@@ -72,7 +72,8 @@ def _static(m, limits, _):
     reach = Mux(away > apart, apart, away)
     near = Mux(p.toward_ticks == 0, 1, p.toward_ticks)
     for side, above, below in ((limits.bid, near, reach), (limits.ask, reach, near)):
-        m.d.comb += [Assert(~done | (side.up - side.live_px == above)), Assert(~done | (side.live_px - side.down == below))]
+        m.d.comb += [Assert(~done | (side.up - side.live_px == above)),
+                     Assert(~done | (side.live_px - side.down == below))]
     for name, sign, enabled, most in (("bid", 1, p.bid_en, p.max_long_lots), ("ask", -1, p.ask_en, p.max_short_lots)):
         side, live = getattr(limits, name), getattr(limits, f"{name}_live")
         live_lots, live_px = (getattr(limits.live, f"{name}_{what}") for what in ("lots", "px"))
@@ -119,9 +120,10 @@ PROOFS = (
         "definitions in plain integers; worst-case "
         "exposure, everything that was sent and is not settled, what is live or its replacement and the position, "
         "never passes the cap on a side that is allowed; the window of prices is that of G5's band, G6's collar and "
-        "G10's bound; a side is kept only nearer to its own target than both half spreads on the other one's side (G8).",
+        "G10's bound; a side is kept only nearer to its own target, on the other one's side, than both half spreads "
+        "(G8).",
         Limits, _static, depth=9, cover_depth=9,
         assumes="Parameters stand from the cycle of their turn on, positions and live quotes from the beginning of an "
-                "evaluation on, references, holds and loads from when they are read, as the benches keep them. The product "
-                "price times quantity is right in cycle 5. No more sides are live of an instrument than of all."),
+                "evaluation on, references, holds and loads from when they are read, as the benches keep them. The "
+                "product price times quantity is right in cycle 5. No more sides are live of an instrument than of all."),
 )

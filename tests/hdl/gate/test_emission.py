@@ -16,7 +16,8 @@ FIELDS = {"mmp_group": 1, "smp_id": 0, "quote_flags": 0, "order_flags": 0}
 PATH = Connection(0x02_0000_0000_01, 0x02_0000_0000_02, 0x0A00_0001, 0x0A00_0002, 4000, 4210)
 QUOTE = quote_message(Params(), Decision(1, 0, "replace", "none", 100, 0, 5, 0), 1, FIELDS, 1, 0, 0)
 CANCEL = cancel_message(2, FIELDS, 2, 0, 0)
-HEARTBEAT = patch(sbe.load("starbase_orders").composites["MessageHeader"].pack(protocolId=0xDB, messageTypeId=7), 1, 0, 0)
+_HEADER = sbe.load("starbase_orders").composites["MessageHeader"]
+HEARTBEAT = patch(_HEADER.pack(protocolId=0xDB, messageTypeId=7), 1, 0, 0)
 
 
 def segment(message):

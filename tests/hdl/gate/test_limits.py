@@ -34,7 +34,8 @@ async def evaluate(ctx, dut, row, state, rng, **more):
         ctx.set(getattr(dut, name), value)
     for t in range(6):
         ctx.set(dut.at, 1 << t)
-        ctx.set(dut.bound_notional, row["px_notional_ticks"] * row.get("quote_lots", 0) if t == 5 else rng.getrandbits(56))
+        bound = row["px_notional_ticks"] * row.get("quote_lots", 0)
+        ctx.set(dut.bound_notional, bound if t == 5 else rng.getrandbits(56))
         await ctx.tick()
     ctx.set(dut.at, 1 << 6)
 

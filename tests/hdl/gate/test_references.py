@@ -120,7 +120,7 @@ def test_age(limit, phase):
         half = limit // 2
         await b.step(1 + 3 * half - (b.cycle - base) % half + phase % half)
         written = await b.commit(2, some)
-        due = base + -(-(written - base) // half) * half       # the strobe of that cycle renews nothing that comes with it
+        due = base + -(-(written - base) // half) * half       # a strobe of that cycle takes nothing of its renewal
         expires = due + half
         seen = None
         while b.cycle < written + limit + 3:

@@ -266,7 +266,8 @@ def random_case(rng, *, calm=False):
     notional = pick((1 << 48) - 1, bound * q, max(0, bound * q - 1), bound * q + 1, 0, p=.1)
     around = (target.mid, target.bid_ticks, target.ask_ticks, near) if wild or not calm else [target.mid]
     share = pick(rng.choice((0xFFFF, 0xFFFF, 655, 66)), 1, 0, p=.02), pick(rng.choice((0xFFFF, 655)), 1, 0, p=.02)
-    row |= {"px_notional_ticks": bound, "bands": share[1] << 16 | share[0], "max_notional_lo": notional & U32, "max_notional_hi": notional >> 32}
+    row |= {"px_notional_ticks": bound, "bands": share[1] << 16 | share[0],
+            "max_notional_lo": notional & U32, "max_notional_hi": notional >> 32}
     for name in ("toward_ticks", "away_ticks"):
         row[name] = rng.choice((0, 1, 2, 4, pick(1, TICKS[1])))
     offsets = (0, 0, 1, -1, 2, -2, -3, 4, -4)
@@ -277,7 +278,8 @@ def random_case(rng, *, calm=False):
                       session_burst=100, symbol_tokens=pick(5, 0, 1),
                       reference=pick(Reference(_near(rng, around, share[0]), _near(rng, around, share[1], 0),
                                                rng.choice((0, 0, 0, 1, -1, 5, rng.choice(TICKS)))), None, p=.03),
-                      live_elsewhere=rng.choice((0, 3, 20)), live_most=pick(1023, 5, 4, 22, 21, 0), held=pick(0, 1, p=.02))
+                      live_elsewhere=rng.choice((0, 3, 20)), live_most=pick(1023, 5, 4, 22, 21, 0),
+                      held=pick(0, 1, p=.02))
     context.killed = context.state == 3 or pick(False, True)
     return Case(row, state, levels, entry, case.fresh, context)
 
