@@ -125,5 +125,5 @@ PROOFS = (
         Limits, _static, depth=9, cover_depth=9,
         assumes="Parameters stand from the cycle of their turn on, positions and live quotes from the beginning of an "
                 "evaluation on, references, holds and loads from when they are read, as the benches keep them. The "
-                "product price times quantity is right in cycle 5. No more sides are live of an instrument than of all."),
+                "product price times quantity is right in cycle 5. No instrument has more live sides than there are."),
 )
