@@ -8,6 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.gate.rows import Rows
+from hdl.memory import BlockMemory
 
 __all__ = ["CYCLES", "PARTS", "UNIT_CYCLES", "RollingSums"]
 
@@ -19,6 +20,8 @@ UNIT_CYCLES = 16
 _UNIT_BITS = UNIT_CYCLES.bit_length() - 1
 _FRACTION = _UNIT_BITS + PARTS.bit_length() - 1     # bits of the window's cycles that are less than a unit each
 _NUMBER_BITS = 24
+#: Words of a memory that is in one block, however wide they are.
+_WIDEST_WORDS = 512
 
 # Cycles after `add`: the row has been fetched, compared, all sub-buckets have been asked for, and the last one has
 # passed memory, choice, sum and total.
@@ -111,8 +114,16 @@ class RollingSums(wiring.Component):
 
         row = data.StructLayout(self.widths)
         width = max(1, (self.instruments - 1).bit_length())
-        m.submodules.parts = parts = Memory(shape=row, depth=_KEPT << width, init=[], attrs={"no_rw_check": 1})
-        write, read = parts.write_port(), parts.read_port(domain="comb")
+        depth = _KEPT << width
+        if depth > _WIDEST_WORDS:       # of several blocks for each bit synthesis would have to choose one
+            m.submodules.parts = parts = BlockMemory(row, depth)
+            write_en, write_addr, write_data = parts.write_en, parts.write_addr, parts.write_data
+            read_addr, read_data = parts.read_addr, parts.read_data
+        else:
+            m.submodules.parts = parts = Memory(shape=row, depth=depth, init=[], attrs={"no_rw_check": 1})
+            write, read = parts.write_port(), parts.read_port(domain="comb")
+            write_en, write_addr, write_data = write.en, write.addr, write.data
+            read_addr, read_data = read.addr, read.data
         at = [Signal(range(_KEPT), name=f"place_{n}") for n in range(_PIPE + 1)]
         with m.If(step == _ASK - 1):
             m.d.sync += at[0].eq(marked_place)
@@ -123,19 +134,19 @@ class RollingSums(wiring.Component):
         m.d.sync += [after.eq(before) for before, after in pairwise(at)]
         fetched, came, kept = (Signal(row, name=name, reset_less=True) for name in ("fetched", "came", "kept"))
         is_first = Signal(_PIPE)
-        m.d.sync += [fetched.eq(read.data), came.eq(fetched), is_first.eq(Cat(asks[0], is_first[:-1])), kept.eq(came)]
+        m.d.sync += [fetched.eq(read_data), came.eq(fetched), is_first.eq(Cat(asks[0], is_first[:-1])), kept.eq(came)]
         with m.If(ages[1]):
             m.d.sync += stale.eq(Mux(stale == 0, 0, stale - 1))
             with m.If(stale != 0):
                 m.d.sync += kept.eq(0)
-        m.d.comb += [read.addr.eq(Cat(self.instrument[:width], at[0])),
-                     write.addr.eq(Cat(self.instrument[:width], at[-1])), write.en.eq(ages[-1]),
+        m.d.comb += [read_addr.eq(Cat(self.instrument[:width], at[0])),
+                     write_addr.eq(Cat(self.instrument[:width], at[-1])), write_en.eq(ages[-1]),
                      newest.write.eq(self.forget | (ages[-1] & is_first[-1]))]
         for name, bits in self.widths.items():
             more = Signal(bits + 1, name=f"more_{name}")
             total = getattr(self, f"sum_{name}")
             m.d.sync += more.eq(kept[name] + Mux(is_first[2], getattr(self, f"amount_{name}"), 0))
-            m.d.comb += write.data[name].eq(more[:bits])
+            m.d.comb += write_data[name].eq(more[:bits])
             with m.If(ages[-1]):
                 added = total[:bits] + more
                 m.d.sync += total.eq(Mux(is_first[-1], more, Cat(added[:bits], added[bits:].any() | total[bits])))
