@@ -58,14 +58,20 @@ class Burst(wiring.Component):
     clear : in(1) forget everything, holds and what waits too, without a post. ``clearing`` : out(1) until that is done,
         a cycle an instrument; the same after reset. Neither event nor release may come in that time.
     busy : out(1) an event or a release is under way, or ``clearing``: no event may come. It is 0 again
-        :data:`EVENT_CYCLES` after an event and the time that posts wait, so that one in each 64 cycles, at most, is
-        never lost if no post waits for more than 20.
+        :data:`EVENT_CYCLES` after an event and the time that posts wait: there is room for one in each 64 cycles if
+        posts wait for 20 of them at most.
     post : out(1) what follows is to be done; it holds still until ``post_ready`` : in(1) is 1 too.
         ``post_instrument`` : out(8), ``post_gate`` : out(5), ``post_hold`` : out(1) hold it (else let it go),
         ``post_bid``, ``post_ask`` : out(1) which sides: both.
 
     What comes while an instrument is held is not counted. When a hold ends, its window is empty. A hold is posted at
     most :data:`HOLD_CYCLES` after its event. Limits are looked at between an event and its post.
+
+    Attributes
+    ----------
+    under_way : {name: Value}, once it is elaborated
+        For proofs, one bit each: ``release`` one waits or is served, ``serves`` an event or a release is served,
+        ``post`` and ``idle`` the state.
     """
 
     def __init__(self, gate, instruments, sums, freezes, members):
@@ -110,6 +116,8 @@ class Burst(wiring.Component):
             self.busy.eq(event | release | serving | self.clearing), self.post_instrument.eq(at),
             *(getattr(window, f"amount_{name}").eq(value) for name, value in amounts.items()),
         ]
+        self.under_way = {"release": release | (serving & (step == _Step.RELEASE)), "serves": serving,
+                          "post": state == _State.POST, "idle": state == _State.IDLE}
         too_much = Signal()
         m.d.comb += too_much.eq(self._too_much(m, window))
 

@@ -63,14 +63,20 @@ class RepeatedExecution(wiring.Component):
         a cycle an instrument; the same after reset. Nothing may come in that time.
     busy : out(1) something is under way, or ``clearing``: no fill may come. ``quoted`` and ``acknowledge`` may come at
         any time, 64 cycles after the one before of its kind at the earliest. Of those of one cycle the fill goes first.
-        It is 0 again after :data:`EVENT_CYCLES` and the time that posts wait, so that one of each kind in each 64
-        cycles, at most, is never lost if no post waits for more than 20.
+        It is 0 again after :data:`EVENT_CYCLES` and the time that posts wait: none of them is lost if posts wait for
+        40 of 64 cycles at most.
     post : out(1) what follows is to be done; it holds still until ``post_ready`` : in(1) is 1 too.
         ``post_instrument`` : out(8), ``post_gate`` : out(5), ``post_hold`` : out(1) hold (else let go), ``post_bid``,
         ``post_ask`` : out(1) which sides.
 
     Latency: a hold is posted :data:`HOLD_CYCLES` after its fill; longer by what was under way, if ``quoted`` or
     ``acknowledge`` came just before.
+
+    Attributes
+    ----------
+    under_way : {name: Value}, once it is elaborated
+        For proofs, one bit each: ``release`` an acknowledgement waits or is served, ``serves`` something is served,
+        ``post`` and ``idle`` the state.
     """
 
     def __init__(self, instruments):
@@ -95,6 +101,8 @@ class RepeatedExecution(wiring.Component):
             self.clearing.eq(rows.clearing), self.busy.eq(self.clearing | serving | Cat(waits.values()).any()),
             self.post_instrument.eq(at),
         ]
+        self.under_way = {"release": waits[_Step.ACKNOWLEDGE] | (serving & (step == _Step.ACKNOWLEDGE)),
+                          "serves": serving, "post": state == _State.POST, "idle": state == _State.IDLE}
         # What a fill does to its side is found out before the row is written.
         exhausted = Signal(2)
         m.d.sync += [exhausted[n].eq(side.repeats >= self.most_repeats)
