@@ -150,7 +150,7 @@ class _Part(enum.Enum):
 @dataclass(frozen=True)
 class _Section:
     """A part of a message: ``start``, its first row; ``size`` in bytes that must be there: of a root block all of it,
-    of an entry up to what is read; ``more``: a group follows; and what :class:`_Read` has."""
+    of an entry up to what is read; ``more``: a group follows; ``kind`` and ``side`` as in :class:`_Read`."""
 
     start: int
     size: int
@@ -172,33 +172,38 @@ class _Program:
 
     def __init__(self):
         self.rows, self.sections, self.at, self.registers = [], [], {}, {}
-        self.header = self._section(_HEADER, _HEADER_READ, _HEADER.size)
-        self.dimension = self._section(_DIMENSION, _DIMENSION_READ, _DIMENSION.size)
+        self.header = self._section(_HEADER, _Read(None, _HEADER_READ), _HEADER.size)
+        self.dimension = self._section(_DIMENSION, _Read(None, _DIMENSION_READ), _DIMENSION.size)
         for name, read in READ.items():
-            message = SCHEMA[name]
+            message, size = SCHEMA[name], SCHEMA[name].block_length
             self.at[name] = len(self.sections)
             groups = list(message.groups.values()) if read.groups else []
             # Nothing is gained by waiting for the end of a root block, unless a group comes behind it.
-            end = message.block_length if groups else None
-            self.sections.append(self._section(message, read.fields, message.block_length, end, bool(groups), read))
+            end = size if groups else self._end(message, read)
+            self.sections.append(self._section(message, read, end, size, bool(groups)))
             for n, group in enumerate(groups):
                 assert group.dimension == _DIMENSION
                 inner = read.groups.get(group.name, _Read(None, {}))
-                last = max((group[f].end for f in inner.fields.values()), default=1)
-                self.sections.append(self._section(group, inner.fields, last, last, n + 1 < len(groups), inner))
+                self.sections.append(self._section(group, inner, self._end(group, inner), more=n + 1 < len(groups)))
 
-    def _section(self, block, fields, size, end=None, more=False, read=None):
+    @staticmethod
+    def _end(block, read):
+        """Bytes up to the last one that is read; at least one."""
+        return max((block[f].end for f in read.fields.values()), default=1)
+
+    def _section(self, block, read, end, size=None, more=False):
+        """Rows for the first ``end`` bytes of a block that needs ``size``, by default as many."""
         start, at = len(self.rows), 0
-        for name, f in sorted(((name, block[f]) for name, f in fields.items()), key=lambda item: item[1].offset):
+        for name, f in sorted(((name, block[f]) for name, f in read.fields.items()), key=lambda item: item[1].offset):
             register = _SHARED.get(name, name)
             assert self.registers.setdefault(register, f.size) == f.size
             assert f.size == 1 or f.byteorder == "little"
             self._skip(f.offset - at)
             self.rows.append((register, f.size, False))
             at = f.end
-        self._skip((at if end is None and read else size if end is None else end) - at)
+        self._skip(end - at)
         self.rows[-1] = (*self.rows[-1][:2], True)
-        return _Section(start, size, more, read and read.kind, read and read.side)
+        return _Section(start, end if size is None else size, more, read.kind, read.side)
 
     def _skip(self, size):
         if size:
