@@ -92,15 +92,19 @@ class CoreBench:
         self.records.remove(replies[0])
         return replies[0].data
 
-    def configure(self, instruments=INSTRUMENTS, *, deadman=10**8, stale=10**7, **overrides):
-        """Addresses, limits that allow everything sensible, one row for each of the first instruments."""
+    def configure(self, instruments=INSTRUMENTS, *, deadman=10**8, stale=10**7, without=(), **overrides):
+        """Addresses, limits that allow everything sensible, one row for each of the first instruments.
+
+        ``without``: registers and words of the rows that are left at their reset values, and ``"references"``.
+        """
         for name, value in (("line_a_ip", LINE_A.group), ("line_a_port", LINE_A.port), ("line_b_ip", LINE_B.group),
                             ("line_b_port", LINE_B.port), ("deadman_cycles", deadman), ("session_interval", 400),
                             ("session_burst", 200), ("symbol_interval", 900), ("symbol_burst", 60), ("window", 8192),
                             ("order_flags", 0x13), ("time_ns", 1_700_000_000_000_000_000), ("quote_id", 1 << 40),
                             ("mmp_group", 7), ("ref_cycles", 0xFFFFFFFF), ("live_most", 1023), ("duplicate_most", 8),
                             ("duplicate_cycles", 1), *LOCAL.items(), *PEER.items()):
-            self.write(name, value)
+            if name not in without:
+                self.write(name, value)
         for n, instrument in enumerate(instruments[:16]):
             self.send(link.encode_write(security_id_address(n), [instrument.security_id & 0xFFFFFFFF]))
             tick = instrument.tick
@@ -115,10 +119,12 @@ class CoreBench:
                 "stale_cycles": stale, "lot_mult": 10, "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000,
                 "instrument_id_lo": 1000 + n,
                 "px_notional_ticks": TICK_LIMIT - 1, "bands": 0xFFFFFFFF}
-            self.row(n, **values | overrides)
+            self.row(n, **{name: value for name, value in (values | overrides).items() if name not in without})
             # With the widest bands: every price from 16 to 1,999,984 ticks.
-            self.send(link.encode_write(BY_NAME["ref_value"].address, [1_000_000, 1_000_000, 0, n]))
-        self.write("commit", 1)
+            if "references" not in without:
+                self.send(link.encode_write(BY_NAME["ref_value"].address, [1_000_000, 1_000_000, 0, n]))
+        if "commit" not in without:
+            self.write("commit", 1)
         return self.settle()
 
     def position(self, instrument, lots, settled_bid, settled_ask, quote_id=0, clear=0):
@@ -126,12 +132,14 @@ class CoreBench:
             lots & 0xFFFFFFFF, settled_bid & 0xFFFFFFFF, settled_ask & 0xFFFFFFFF, quote_id & 0xFFFFFFFF,
             instrument | clear << 8]))
 
-    def open_session(self, arm=True):
-        """Hand over a connection that never was opened, and arm."""
+    def open_session(self, arm=True, without=()):
+        """Hand over a connection that never was opened, and arm. ``without``: registers that are not written, and
+        ``"positions"``."""
         for name, value in (("init_snd_nxt", self.peer_ack), ("init_rcv_nxt", self.peer_seq),
                             ("init_peer_window", 65535), ("init_app_seq", 2), ("session_enable", 1), ("heartbeat", 1)):
-            self.write(name, value)
-        for n in range(16):     # the hand-over has made them unknown
+            if name not in without:
+                self.write(name, value)
+        for n in range(0 if "positions" in without else 16):    # the hand-over has made them unknown
             self.position(n, 0, 0, 0)
         if arm:
             self.write("arm", registers.ARM_MAGIC)
