@@ -9,7 +9,7 @@ WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check lock run test sim formal waves verilog lint bench docs bitstream flash clean
+.PHONY: help setup check lock run test sim formal waves verilog lint bench cuts docs bitstream flash clean
 
 comma := ,
 
@@ -66,6 +66,9 @@ lint: setup  ## ruff over the Python, Verilator's lint over the generated Verilo
 
 bench: setup  ## latency in every case, asserted, and simulation speed: out/bench.json (ARGS=--quick: short; --docs)
 	@$(BIN)/python -m sim.bench $(ARGS)
+
+cuts: setup  ## cut host link, daemon, feed, session at 200 random moments; nothing may stay live: out/cuts.json
+	@$(BIN)/python -m tests.e2e.cuts --points 200 $(ARGS)
 
 waves: setup  ## out/core.vcd: the signals of the core while a market data packet becomes a quote
 	@$(BIN)/python -m sim.waves --output out/core.vcd $(ARGS)

@@ -154,14 +154,14 @@ class Replay:
         self.pty.close()
 
     # -- time ---------------------------------------------------------------------------------------------------
-    def step(self):
-        """One burst of the board, and beside it the consequences of the burst before.
+    def step(self, cycles=BURST):
+        """One burst of the board, of at most :data:`BURST` cycles, and beside it the consequences of the burst before.
 
         A frame that ended in that burst is answered two ways later at the earliest, and that lies beyond the burst that
         is running: the answer is on time. Returns the frames that the core sent in the burst before.
         """
         lock = self.lock
-        lock.begin(BURST)
+        lock.begin(cycles)
         sent = self._consequences() if self._started else []
         lock.end()
         self._started = True

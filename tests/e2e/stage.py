@@ -91,8 +91,8 @@ class Stage(Replay):
         self.peer.at(max(self.peer.now_ns, self.ns(self.board.cycle) + MARKET_LAG_NS), happen)
 
     # -- time ---------------------------------------------------------------------------------------------------
-    def step(self):
-        sent = super().step()
+    def step(self, cycles=BURST):
+        sent = super().step(cycles)
         fills = self.gateway.engine.ledger.fills
         for fill in fills[self._fills:]:
             self._totals[fill.instrument_id] += fill.side * fill.lots
