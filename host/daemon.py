@@ -139,6 +139,7 @@ class Daemon:
         self.last_decision = {}
         self.blocked, self._told = deque(maxlen=BLOCKED_KEPT), {}
         self.verified, self.alarm, self._verifying = False, "", None
+        self._aborting = None
         self._own_cancels, self._own_refused = 0, ""  # how many there were, and why the venue refused the last one
         self._frames_before, self._records_lost = None, False  # counters of the card, and records, at the hand-over
         self.on_decision, self.on_fill, self.on_message = [], [], []
@@ -326,6 +327,8 @@ class Daemon:
             if name == "SESSION_LOST" and self.session:
                 self._handed_over = False
                 self.session.disconnected("the gateway ended the connection")
+                if not self._stopping:
+                    self._aborting = self.submit("abort", self._abort())
             if not self._stopping:
                 self._records_lost |= name != "SESSION_LOST"
                 self._trouble("the gateway ended the connection" if name == "SESSION_LOST" else
@@ -508,6 +511,14 @@ class Daemon:
         await self._settled(lambda: self.session.state is State.UP, f"no answer to the logon from {peer}")
         await self._settled(lambda: path.idle, f"{peer} does not acknowledge the logon")
         await self._hand_over()
+
+    async def _abort(self):
+        """The gateway has ended the connection, or only its half of it: then it still holds our quotes, and the card,
+        which has let go of the session, cancels nothing any more. A reset makes cancel-on-disconnect due at once."""
+        try:
+            self.slowpath.reset(await self._read("snd_nxt"), await self._read("rcv_nxt"))
+        finally:
+            self._aborting = None
 
     async def _settled(self, condition, what):
         await self._until(lambda: condition() or self.slowpath.state == "failed" or self.session.state is State.ENDED,
@@ -723,8 +734,8 @@ class Daemon:
 
     @property
     def verifying(self):
-        """A verification is under way."""
-        return self._verifying is not None
+        """A verification is under way, or the connection is being reset."""
+        return self._verifying is not None or self._aborting is not None
 
     def _verdict(self):
         return {"open_at_venue": self.open_at_venue, "verified": self.verified}

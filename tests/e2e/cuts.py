@@ -154,6 +154,14 @@ def _peer_closed(show, rng):
     show.peer.at(show.peer.now_ns, close)
 
 
+def _peer_half_closed(show, rng):
+    """A FIN and nothing else: the exchange's side says no more, but still has the session and what it holds."""
+    def finish(now_ns):
+        for connection in show.peer.connections.values():
+            connection.closing = True
+    show.peer.at(show.peer.now_ns, finish)
+
+
 @dataclass(frozen=True)
 class Kind:
     """``cut(show, rng)`` and ``bound_ns(config, venue)``: within which the exchange must be empty. ``at_exchange``: the
@@ -184,6 +192,7 @@ KINDS = {
                       at_exchange=True),
     "peer reset": Kind(_peer_reset, lambda c, v: _UNDER_WAY_NS, "disconnect"),
     "peer closed": Kind(_peer_closed, lambda c, v: _UNDER_WAY_NS, "disconnect"),
+    "peer FIN": Kind(_peer_half_closed, lambda c, v: 100_000, "reset"),
 }
 
 

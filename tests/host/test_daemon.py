@@ -267,6 +267,27 @@ def test_the_exchange_hangs_up(make):
     assert bench.daemon.state == regmap.HALTED
     assert "session_lost" in bench.daemon.status()["halt_cause"]
     assert "maintenance" in bench.daemon.error or "ended the connection" in bench.daemon.error
+
+
+def test_the_exchange_closes_its_half(make):
+    """A FIN alone: the session is still there at the exchange, and with it what it holds. It is reset."""
+    bench = make().start()
+    bench.feed(60)
+    bench.run(120_000)
+    assert bench.engine.open_orders()
+    [connection] = bench.peer.connections.values()
+
+    def close(now_ns):
+        connection.closing = True
+    bench.at_exchange(close)
+    bench.until(lambda: bench.daemon.phase == "failed" and not bench.daemon.verifying)
+    assert bench.daemon.error == "the gateway ended the connection"
+    assert bench.daemon.alarm.endswith("look at the venue")
+    bench.run(20_000)
+    assert connection.state == "closed"
+    assert bench.engine.open_orders() == bench.gateway.sessions == []
+    assert {order.closed_by for order in bench.engine.ledger.orders.values()} >= {"CLIENT_DISCONNECT"}
+    assert bench.peer.violations == []
     assert bench.engine.open_orders() == []  # cancel on disconnect
 
 
