@@ -34,6 +34,7 @@ from .references import References
 from .registers import Registers, check_map
 from .session import Session, SessionError, State
 from .slowpath import SlowPath, SlowPathError, mac_text
+from .tracking import Tracking
 
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
@@ -128,6 +129,7 @@ class Daemon:
         self._isn = secrets.randbits(32) if isn is None else isn
         self.positions = Positions([(i.instrument_id, *params.lot_words(i.lot), i.initial_lots)
                                     for i in config.instruments])
+        self.tracking = Tracking([i.name for i in config.instruments])
         self.references = References(config)
         self.limits = None
         self.slowpath = self.session = None
@@ -175,6 +177,8 @@ class Daemon:
                 self._record(record)
             except PositionError as error:
                 self._trouble(str(error))
+        if untracked := self.tracking.lost(self.now_ns):
+            self._trouble(untracked)
         self._timers()
         self._step_tasks()
         self._write_out()
@@ -182,7 +186,8 @@ class Daemon:
 
     def next_deadline_ns(self):
         """Time at which :meth:`pump` should be called even if nothing comes."""
-        due = [self._beat_ns, self._watch_ns, self.references.next_deadline_ns() if self._handed_over else None]
+        due = [self._beat_ns, self._watch_ns, self.tracking.next_deadline_ns(),
+               self.references.next_deadline_ns() if self._handed_over else None]
         if self.slowpath:
             due.append(self.slowpath.next_deadline_ns())
         if self.session:
@@ -288,6 +293,7 @@ class Daemon:
             self._told[d.instrument] = bid + ask
             self._journal("quote", id=d.quote_id, instrument=d.instrument, outcome=outcome, bid=bid, ask=ask)
             if self._counting:
+                self.tracking.sent(d.quote_id, d.instrument)
                 self.session.spoke(self.now_ns)
                 self._filled(self.positions.decision(d.instrument, d.quote_id,
                                                      (d.bid_lots, bool(d.flags & _BID_COUNTED)),
@@ -296,6 +302,7 @@ class Daemon:
             self._told.clear()
             if self._counting:
                 self._journal("mass_cancel", id=d.quote_id)
+                self.tracking.sent(d.quote_id)
                 self._filled(self.positions.mass_cancel(d.quote_id))
         for callback in self.on_decision:
             callback(d, self.now_ns)
@@ -378,6 +385,10 @@ class Daemon:
             self._journal("mmp", group=v["mmpGroupId"], until_ns=v["frozenUntil"])
             self._stop_quoting(f"market-maker protection of group {v['mmpGroupId']} was triggered")
         self._filled(self.positions.message(name, v))
+        if name == "OrderFilled" and self._counting:
+            for f in v["fills"]:  # it counts as exposure, whoever sent it
+                self.tracking.filled(f["clientOrderId"], self.positions.index(f["instrumentId"]), f["matchId"],
+                                     self.now_ns)
 
     def _filled(self, fills):
         for f in fills:

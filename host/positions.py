@@ -209,7 +209,7 @@ class Positions:
     def _response(self, values):
         out = []
         for entry in values["quotes"]:
-            n = self._find(entry["instrumentId"])
+            n = self.index(entry["instrumentId"])
             book, quote_id = self._books[n], values["quoteId"]
             if quote_id <= book.acked_id:
                 continue
@@ -262,7 +262,7 @@ class Positions:
 
     def _cancelled(self, values):
         for entry in values["orders"]:
-            book = self._books[self._find(entry["instrumentId"])]
+            book = self._books[self.index(entry["instrumentId"])]
             for side_name in ("bid", "ask"):
                 side = getattr(book, side_name)
                 if side.order_id and side.order_id == entry["orderId"]:
@@ -286,7 +286,7 @@ class Positions:
                 book.dirty = True
 
     def _fill(self, instrument_id, side, f, price, match_id, order_id, maker):
-        n = self._find(instrument_id)
+        n = self.index(instrument_id)
         book = self._books[n]
         if side not in _SIDES:
             raise PositionError(f"fill {match_id} has side {side}, must be {BUY} or {SELL}")
@@ -338,7 +338,8 @@ class Positions:
             raise PositionError(f"decision for instrument {instrument}, there are {len(self._books)}")
         return self._books[instrument]
 
-    def _find(self, instrument_id):
+    def index(self, instrument_id):
+        """Index of the instrument that the venue calls so. Raises :class:`PositionError`."""
         if instrument_id not in self._index:
             raise PositionError(f"the venue reports instrumentId {instrument_id}, which is not quoted; quoted are "
                                 f"{', '.join(map(str, self._index))}")

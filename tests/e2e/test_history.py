@@ -217,14 +217,17 @@ def report_fill(stage, instrument_id):
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["the venue answers", "the venue is silent"])
-def test_untracked_order(play, monkeypatch, answers):
-    """A fill of an instrument that is not ours to trade: positions are not what they seem. The daemon kills; whether
-    that has worked it asks the venue, and if the venue does not say, it calls for a person."""
+@pytest.mark.parametrize("what", ["instrument", "order"])
+def test_untracked_order(play, monkeypatch, what, answers):
+    """A fill of an instrument that is not ours to trade, or of an order that the card has not sent: positions are not
+    what they seem. The daemon kills; whether that has worked it asks the venue, and if the venue does not say, it calls
+    for a person. What can be counted as a position is."""
     stage = play(verify_ms=1)
     stage.market(IT, *GOOD)
     stage.market(OTHER, *GOOD)
     assert len(stage.open_orders) == 4
-    report_fill(stage, 555)
+    known = stage.config.instruments[IT].instrument_id
+    report_fill(stage, known if what == "order" else 555)
     while stage.daemon.phase != "failed":
         stage.step()
     if not answers:
@@ -233,8 +236,12 @@ def test_untracked_order(play, monkeypatch, answers):
     status = stage.daemon.status()
     assert (status["phase"], status["state"], status["halt_cause"][0]) == ("failed", "HALTED", "kill_register")
     assert stage.open_orders == []
-    assert stage.daemon.error == ("the venue reports instrumentId 555, which is not quoted; quoted are "
-                                  + ", ".join(str(i.instrument_id) for i in stage.config.instruments))
+    assert stage.daemon.error == {
+        "instrument": "the venue reports instrumentId 555, which is not quoted; quoted are "
+                      + ", ".join(str(i.instrument_id) for i in stage.config.instruments),
+        "order": f"the venue reports fill 4000000 of {name(stage)} under the quote id 1, which the card has not sent "
+                 f"for it"}[what]
+    assert stage.daemon.positions.lots(IT)[0] == (3 if what == "order" else 0)
     halted = stage.board.cycle
     for n in range(5):
         stage.market(IT, n - 1, n + 1)
