@@ -139,6 +139,7 @@ class CoSim:
         settings = {"session_interval": 5_000, "session_burst": 200, "symbol_interval": 20_000, "symbol_burst": 40,
                     "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "quote_id": 1 << 33 | 7, "live_most": 1023,
                     "duplicate_most": 8, "duplicate_cycles": 1_000, "ref_cycles": 0xFFFF_FFFF,
+                    "loss_most": 1_000, "drawdown_most": 1_000, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
                     "time_ns": 1_700_000_000_000_000_000}
         for name, value in settings.items():
             self.write(name, value)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from hdl.control.registers import BY_NAME, HALT_CAUSES
+from hdl.control.registers import BY_NAME, HALT_CAUSES, HALTED, REDUCING
 from hdl.layout import net
 from host import link
 from sim.golden.session import cancel_message, tcp_frame
@@ -91,6 +91,43 @@ def limit(sim, rng, new):
         sim.write("duplicate_most", rng.choice((0, 1, 2, 3, 8)))
     elif what < 0.95:
         sim.write("release", i)
+
+
+def account(sim, rng, new):
+    """Equity moves, grows old, begins anew."""
+    if new:
+        sim.peer()
+    what = rng.random()
+    if what < 0.3:
+        sim.write("equity", rng.choice((0, 100, 300, -100, -550, -650, -950)))
+    elif what < 0.33:
+        sim.write("equity", -1_001)
+    elif what < 0.4:
+        sim.write("equity_cycles", rng.choice((0, 20_000, 200_000, 0xFFFF_FFFF)))
+    elif what < 0.45:
+        sim.write("equity_start", rng.choice((0, -500, 100)))
+    elif what < 0.5:
+        sim.write("drawdown_most", rng.choice((0, 400, 1_000, 1_000)))
+    elif what < 0.6:
+        sim.position(rng.randrange(16), rng.randrange(-50, 50))
+    if sim.model.state != 1 and rng.random() < 0.5:
+        sim.write("disarm", 1)
+        sim.write("clear_halt", sim.model.halt_nonce)
+        for i in range(16):
+            sim.position(i, rng.randrange(-20, 20))
+        sim.arm()
+
+
+@pytest.mark.parametrize("seed", [81, 82, 83])
+def test_equity(seed):
+    """G12, G19: too old, warned, lost."""
+    sim = ready(seed)
+    replay(sim, seed, 500, each=account, max_idle_ns=8_000)
+    finish(sim)
+    assert sim.model.counters["drop_g12"]
+    states = {e.data for e in sim.model.events if e.code == "STATE_CHANGED"}
+    assert REDUCING in states
+    assert HALTED | 1 << 8 + HALT_CAUSES["loss"] in states
 
 
 @pytest.mark.parametrize("seed", [61, 62, 63])
