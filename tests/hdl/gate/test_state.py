@@ -94,6 +94,7 @@ def test_converts():
 def test_reset_blocks():
     async def test(b):
         assert (b.state, b.trading, b.heartbeat_ok, b.halt_cause, b.halt_nonce) == (DISARMED, 0, 0, 0, 0)
+        assert (b.silent, b.changed) == (1, 0)
         assert await b.step(arm=1, data=ARM_MAGIC) == {"arm_refused"}   # no session
         assert b.state == DISARMED
     simulate(test)
