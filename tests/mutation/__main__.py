@@ -14,6 +14,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.mutation.child import WORK
@@ -95,6 +96,7 @@ def summary(judged, seconds, *, whole):
         "by_operator": by(OPERATORS, lambda mutant: mutant.operator),
         "caught_by": dict(Counter(found["by"] for _, found in counted if found["by"]).most_common()),
         "seconds": round(seconds, 1),
+        "outcomes": {mutant.id: {what: found[what] for what in ("status", "by")} for mutant, found in judged},
     }
 
 
@@ -143,7 +145,9 @@ def run(chosen, jobs, console):
         def hold(subject, mutant):
             nonlocal survivors
             found = judge(subject, mutant.id, *measured[subject])
-            survivors += found["status"] == "survived"
+            if found["status"] == "survived":
+                survivors += 1
+                progress.console.print(f"{mutant.file}:{mutant.line} {mutant.id} not caught", highlight=False)
             progress.update(faults, advance=1, description=f"faults, {survivors} not caught")
             return mutant, found
 
@@ -158,6 +162,7 @@ def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default
          limit: int = typer.Option(None, help="Only the first so many mutants."),
          sample: int = typer.Option(None, help="Only so many, drawn at random."),
          seed: int = typer.Option(1, help="For the draw."),
+         again: bool = typer.Option(False, "--again", help="The last run stands but for what is named or survived."),
          jobs: int = typer.Option(os.cpu_count() or 1, help="So many at a time."),
          results: Path = typer.Option(RESULTS, help="Where to write what was found, as JSON.")):
     """Put single faults into the gate and see which of them a test or a proof catches. Exit code 1: less than 99 %."""
@@ -166,7 +171,15 @@ def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default
     sources = {subject: Source(subject.file, (ROOT / subject.file).read_text()) for subject in SUBJECTS}
     pairs = [(subject, mutant) for subject, source in sources.items() for mutant in source.mutants
              if mutant.operator not in subject.left_out]
-    everything = len(pairs)
+    everything, stands, seconds = len(pairs), {}, 0.
+    if again:
+        last = json.loads(results.read_text())
+        if set(last["outcomes"]) != {mutant.id for _, mutant in pairs}:
+            console.print(f"[red]{results} is about other mutants[/red] than there are now: run without --again first")
+            raise typer.Exit(2)
+        stands, seconds = {mutant.id: (mutant, last["outcomes"][mutant.id]) for _, mutant in pairs}, last["seconds"]
+    if again and not names:
+        pairs = [(subject, mutant) for subject, mutant in pairs if stands[mutant.id][1]["status"] == "survived"]
     if names:
         known = {name for subject, mutant in pairs for name in (subject.file, mutant.id)}
         if unknown := [name for name in names if name not in known]:
@@ -181,13 +194,17 @@ def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default
     chosen = {}
     for subject, mutant in pairs:
         chosen.setdefault(subject, []).append(mutant)
-    found = summary(run(chosen, jobs, console), time.monotonic() - began, whole=len(pairs) == everything)
+    judged = stands | {mutant.id: (mutant, found) for mutant, found in run(chosen, jobs, console)}
+    found = summary(list(judged.values()), seconds + time.monotonic() - began, whole=len(judged) == everything)
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(found, indent=1) + "\n")
     for survivor in found["survivors"]:
         if not survivor["argument"]:
             console.print(f"{survivor['file']}:{survivor['line']} [yellow]{survivor['id']}[/yellow] not caught, and "
-                          f"nothing says why:\n  {survivor['before']}\n  {survivor['after']}", highlight=False)
+                          f"nothing says why:\n  {escape(survivor['before'])}\n  {escape(survivor['after'])}",
+                          highlight=False)
+    if found["whole"] and (about_nothing := set(arguments()) - {of(mutant) for mutant, _ in judged.values()}):
+        console.print(f"{ARGUMENTS} speaks of what is not there: {sorted(about_nothing)}", highlight=False)
     console.print(f"{found['caught']} of {found['mutants']} caught ({found['share']:.1%}); {found['equivalent']} "
                   f"change nothing, {found['not_elaborated']} are no gateware; {found['seconds']:.0f} s; {results}")
     raise typer.Exit(found["share"] < WANTED)

@@ -19,11 +19,11 @@ definitions has to notice.
 
 - A fault is a change of one place in the Python syntax tree of a file of `hdl/gate`. The mutated module is imported
   from that tree in a process of its own; nothing is written into the source.
-- A fault that leaves the generated RTLIL as it is, is none, and is not counted. Neither is one that Amaranth refuses
-  to elaborate.
-- What is left is a mutant. The checks of its file are tried one after the other until one fails: that one has caught it.
-  A test that takes {patience} times as long as it does on the gate as it is (at least {least} s) hangs, and has caught
-  it; a proof that does has found nothing out. All checks must pass on the gate as it is before anything else is done.
+- A fault that leaves the generated RTLIL as it is, is none, and is not counted. Neither is one that Amaranth
+  refuses to elaborate.
+- What is left is a mutant. The checks of its file are tried one after the other until one fails: that one has caught
+  it. A test that takes {patience} times as long as it does on the gate as it is (at least {least} s) hangs, and has
+  caught it; a proof that does has found nothing out. All checks must pass on the gate as it is before anything else.
 - A mutant that passes all of them is held against the original once more, by Yosys: if both do the same in every
   cycle for every input, it is none. Else it has survived, and is told of below, with the reason why it does no harm.
 - `make mutate` fails if less than {wanted} of the mutants are caught. `make mutate ARGS="hdl/gate/window.py"` is about

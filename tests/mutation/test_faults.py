@@ -65,8 +65,8 @@ def test_every_operator_is_told_of():
     FRAME.format('"""One of 3, or ~2."""'),
     FRAME.format("assert a < 3, b"),
     FRAME.format('x = y[f"{side}_{1}"]'),
-    FRAME.format('rows = Memory(shape=shape, depth=n, init=[1], attrs={"no_rw_check": 1})'),
-    "class Part:\n    def __init__(self, n=3):\n        self.half = n // 2\n        self.n = n + 1 & 3 if n < 2 else ~n",
+    FRAME.format('rows = Memory(shape=shape, depth=n, init=[1], attrs={"block": 1})'),
+    "class Part:\n    def __init__(self, n=3):\n        self.n = n + 1 & 3 if n < 2 else ~n",
     "LIMIT = 5",
     "import hdl",
 ])

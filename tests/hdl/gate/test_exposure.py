@@ -185,6 +185,14 @@ def test_converts(instruments):
     assert "module" in verilog.convert(Exposure(instruments))
 
 
+def test_reset():
+    """Nothing is live or known before the first load either."""
+    async def test(b):
+        for name in ("bid_live", "ask_live", "position_known", "live_bids", "live_asks"):
+            assert b.ctx.get(getattr(b.dut, name)) == 0, name
+    simulate(test)
+
+
 def test_what_was_sent_counts_until_it_is_settled():
     """Every lot of every quote, also of a side that is only repeated, also of one that was taken away since."""
     async def test(b):
@@ -205,9 +213,10 @@ def test_what_was_sent_is_counted_modulo_32_bits():
     async def test(b):
         most = (1 << 24) - 1
         for n in range(260):
-            await b.emit(1, bid_lots=most, quote_id=n)
+            await b.emit(1, bid_lots=most, ask_lots=most - 1, quote_id=n)
         await b.fetch(1)
         assert b.ctx.get(b.dut.live.sent_bid) == 260 * most & MASK
+        assert b.ctx.get(b.dut.live.sent_ask) == 260 * (most - 1) & MASK
         assert 260 * most > MASK
     simulate(test)
 

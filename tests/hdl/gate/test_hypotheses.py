@@ -1,18 +1,21 @@
-"""Thresholds instead of prices: proved to be the same, for every reference, skew, spread, limit and price.
+"""Thresholds instead of prices: proved to be the same, for every reference, skew, spread, limit and price; and verdicts
+that are made of them, against prices in plain integers.
 
-That the gateware makes its verdicts of these thresholds is tested in ``tests/hdl/quote/test_engine_and_gate.py``.
+Those of a whole evaluation are held against the golden model in ``tests/hdl/quote/test_engine_and_gate.py``.
 """
 
+import random
 import re
 
 import pytest
 import z3
 from amaranth.back import rtlil, verilog
 from amaranth.hdl import Shape
+from amaranth.sim import Simulator
 
 from hdl.control.registers import PARAM_BY_NAME
 from hdl.gate.hypotheses import Hypotheses, Offset
-from hdl.quote.engine import Reference
+from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, Reference
 
 _HYPOTHESES = Hypotheses()
 RTLIL = rtlil.convert(_HYPOTHESES)
@@ -129,3 +132,131 @@ def test_comparing_references_is_comparing_prices(side, width):
     fits = signed(z3.Extract(limit_width - 1, 0, ref), ref.size()) == ref
     near = z3.Extract(limit_width - 1, 0, ref)
     prove(z3.Implies(fits, (near >= limit) == (price >= signed(x, wide))))
+
+
+# ---------------------------------------------------------------------- verdicts
+
+SEED = 74
+SIDES = "bid", "ask"
+
+
+def span(shape):
+    """Least and greatest value."""
+    return -(1 << shape.width - 1), (1 << shape.width - 1) - 1
+
+
+TICKS, MOVES, REFS, SKEWS = (span(Shape.cast(shape)) for shape in (
+    LIMITS["low"], LIMITS["up"], Reference, MEMBERS["skew"].shape))
+
+
+WIDTH = Shape.cast(Reference).width
+
+
+class Evaluated:
+    """An instrument, with limits around the prices of its hypotheses, and what is to be said of each of them."""
+
+    def __init__(self, rng):
+        self.half_spread = rng.choice((0, 1, 255, 256, rng.randrange(1 << 12), (1 << HALF_SPREAD) - 1))
+        self.skew = rng.choice((0, 1, -256, rng.randrange(-5000, 5000), *SKEWS))
+        mid = rng.choice((0, rng.randrange(-5000, 5000), rng.randrange(*TICKS), *TICKS))
+        self.refs = [256 * mid + rng.choice((self.skew, self.skew, 0)) + rng.randrange(-600, 600)
+                     for _ in range(HYPOTHESES)]
+        near = [price for h in range(HYPOTHESES) for price in self.prices(h).values()]
+        # Some are wider than any threshold, and no different in the bits that a threshold has.
+        self.refs = [ref + rng.choice((-1, 1)) * (1 << rng.randrange(32, WIDTH - 1)) if rng.random() < .1 else ref
+                     for ref in self.refs]
+        self.refs = [max(REFS[0], min(REFS[1], ref)) for ref in self.refs]
+
+        def limit(of, *others):
+            """Mostly the price of a hypothesis, or the next one to it."""
+            low, high = of
+            return max(low, min(high, rng.choice((rng.choice(near) + rng.choice((-1, 0, 1)), *others))))
+
+        self.low, self.high = limit(TICKS, TICKS[0], TICKS[0]), limit(TICKS, TICKS[1], TICKS[1])
+        self.sides = {name: {"fixed": 1 << rng.choice((3, 5, 9, 10, 11)) if rng.random() < .1 else 0,
+                             "reduces": rng.random() < .8, "live": rng.random() < .7, "resize": rng.random() < .2,
+                             "up": limit(MOVES, MOVES[1]), "down": limit(MOVES, MOVES[0])} for name in SIDES}
+        self.reducing = rng.random() < .3
+        self.book_ok = [rng.random() < .8 for _ in range(HYPOTHESES)]
+
+    def prices(self, h):
+        """A bid is rounded down, an ask up."""
+        exact = self.refs[h] - self.skew
+        return {"bid": (exact - self.half_spread) // 256, "ask": -(-(exact + self.half_spread) // 256)}
+
+    def moved(self, h, name):
+        return self.prices(h)[name] >= self.sides[name]["up"] or self.prices(h)[name] <= self.sides[name]["down"]
+
+    def verdict(self, h):
+        """(want, pull)."""
+        want = pull = False
+        for name, side in self.sides.items():
+            right = (not side["fixed"] and (side["reduces"] or not self.reducing)
+                     and self.low <= self.prices(h)[name] <= self.high)
+            want |= right and (side["resize"] or self.moved(h, name))
+            pull |= side["live"] and not right
+        live = any(side["live"] for side in self.sides.values())
+        return (want, pull) if self.book_ok[h] else (False, live)
+
+
+def test_verdicts():
+    """With anything on the inputs in the cycles in which they do not count yet, or no more."""
+    print(f"seed {SEED}")
+    rng = random.Random(SEED)
+    seen, moved = {}, set()
+    dut = Hypotheses()
+
+    def set_limits(ctx, case):
+        for name, value in (("low", case.low), ("high", case.high)):
+            ctx.set(getattr(dut, name), value)
+        for name, side in case.sides.items():
+            for what in ("up", "down"):
+                ctx.set(getattr(getattr(dut, name), what), side[what])
+
+    def set_verdicts_of_limits(ctx, case):
+        for name, side in case.sides.items():
+            for what in ("fixed", "reduces", "resize", "live"):
+                ctx.set(getattr(getattr(dut, name), what), side[what])
+        ctx.set(dut.reducing, case.reducing)
+
+    async def testbench(ctx):
+        for _ in range(2000):
+            case, other = Evaluated(rng), Evaluated(rng)
+            for t in range(8):
+                ctx.set(dut.at, 1 << t)
+                if t in (0, 1):
+                    ctx.set(dut.params, {"half_spread_sub": (case if t else other).half_spread})
+                if t in (0, 3):
+                    set_limits(ctx, case if t else other)
+                if t in (0, 4):
+                    ctx.set(dut.skew, (case if t else other).skew)
+                if t in (0, 6):
+                    set_verdicts_of_limits(ctx, case if t else other)
+                for n, (early, late) in enumerate(REFERENCES if t >= 5 else ()):
+                    h = {5: early, 6: late}.get(t)
+                    ctx.set(dut.refs[n], rng.randrange(*REFS) if h is None else case.refs[h])
+                if t in (0, 7):
+                    ctx.set(dut.book_ok, sum(ok << h for h, ok in enumerate((case if t else other).book_ok)))
+                if t < 7:
+                    await ctx.tick()
+            for h in range(HYPOTHESES):
+                verdict, want = dut.verdicts[h], case.verdict(h)
+                assert (ctx.get(verdict.want), ctx.get(verdict.pull)) == want, (h, case.prices(h), vars(case))
+                seen[h, want] = seen.get((h, want), 0) + 1
+            assert ctx.get(dut.pull_all) == any(side["live"] for side in case.sides.values())
+            await ctx.tick()
+            ctx.set(dut.at, 0)
+            inside = {name: case.low <= case.prices(SAME)[name] <= case.high for name in SIDES}
+            for name in SIDES:
+                if inside[name]:        # if the limits do not allow it, it says nothing
+                    assert ctx.get(getattr(dut, f"{name}_moved")) == case.moved(SAME, name), (name, vars(case))
+                    moved.add((name, case.moved(SAME, name)))
+
+    simulator = Simulator(dut)
+    simulator.add_clock(8e-9)
+    simulator.add_testbench(testbench)
+    simulator.run()
+    print(seen)
+    assert len(seen) == 4 * HYPOTHESES
+    assert min(seen.values()) > 50
+    assert len(moved) == 4

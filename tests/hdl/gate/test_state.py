@@ -100,6 +100,17 @@ def test_reset_blocks():
     simulate(test)
 
 
+def test_nothing_is_armed_in_the_first_cycle():
+    """The word of a command has to stand in the cycle before it, and there is none."""
+    async def test(b):
+        for name, value in (("session_up", 1), ("arm", 1), ("data", ARM_MAGIC)):
+            b.ctx.set(getattr(b.dut, name), value)
+        assert (b.armed, b.arm_refused) == (0, 1)
+        await b.ctx.tick()
+        assert b.state == DISARMED
+    simulate(test)
+
+
 #: (command, data, state) -> (state after it, strobes). What is not named changes nothing.
 EFFECT = {
     ("arm", ARM_MAGIC, DISARMED): (ACTIVE, {"armed"}),
@@ -210,6 +221,19 @@ def test_kill_pin_holds_the_halt():
     simulate(test)
 
 
+def test_a_halt_is_cleared_once():
+    """A command that stays for a second cycle finds nothing to clear."""
+    async def test(b):
+        await b.enter(HALTED)
+        b.ctx.set(b.dut.data, b.nonce)
+        await b.ctx.tick()
+        b.ctx.set(b.dut.clear_halt, 1)
+        assert b.cleared
+        await b.ctx.tick()
+        assert (b.state, b.cleared) == (DISARMED, 0)
+    simulate(test)
+
+
 def test_halt_must_be_cleared_by_its_own_nonce():
     async def test(b):
         await b.enter(HALTED)
@@ -279,6 +303,14 @@ def test_no_heartbeat_no_trading(limit):
         assert (b.state, b.heartbeat_ok) == (ACTIVE, 0)     # G1 blocks already
         await b.step()
         assert (b.state, b.cause) == (HALTED, DEADMAN)
+    simulate(test)
+
+
+@pytest.mark.parametrize("limit", [2, 1 << 31, (1 << 32) - 1])
+def test_every_bit_of_the_limit_counts(limit):
+    async def test(b):
+        await b.heartbeat(deadman_cycles=limit)
+        assert b.heartbeat_ok
     simulate(test)
 
 
