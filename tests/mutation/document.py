@@ -27,7 +27,8 @@ definitions has to notice.
 - A mutant that passes all of them is held against the original once more, by Yosys: if both do the same in every
   cycle for every input, it is none. Else it has survived, and is told of below, with the reason why it does no harm.
 - `make mutate` fails if less than {wanted} of the mutants are caught. `make mutate ARGS="hdl/gate/window.py"` is about
-  one file, `ARGS="--sample 100 --seed 7"` about so many at random, `ARGS=window-choice-1a2b3c4d` about one mutant.
+  one file, `ARGS="--sample 100 --seed 7"` about so many at random, `ARGS=window-choice-1a2b3c4d` about one mutant;
+  `ARGS=--again` judges what has survived once more, and the rest of the last run stands.
 
 | operator | what it does |
 |---|---|

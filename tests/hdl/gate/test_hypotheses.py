@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Thresholds instead of prices: proved to be the same, for every reference, skew, spread, limit and price; and verdicts
 that are made of them, against prices in plain integers.
 
@@ -13,16 +14,19 @@ from amaranth.back import rtlil, verilog
 from amaranth.hdl import Shape
 from amaranth.sim import Simulator
 
+from hdl.control.params import Ticks
 from hdl.control.registers import PARAM_BY_NAME
 from hdl.gate.hypotheses import Hypotheses, Offset
-from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, Reference
+from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, QuoteEngine, Reference
 
 _HYPOTHESES = Hypotheses()
 RTLIL = rtlil.convert(_HYPOTHESES)
 MEMBERS = _HYPOTHESES.signature.members
+#: As the engine gives it.
+SKEW = Shape.cast(QuoteEngine().signature.members["skew"].shape)
 HALF_SPREAD = PARAM_BY_NAME["half_spread_sub"].width
 #: Prices that a threshold is made of, with their shapes.
-LIMITS = {"low": MEMBERS["low"].shape, "high": MEMBERS["high"].shape,
+LIMITS = {"low": Ticks, "high": Ticks,
           **{name: MEMBERS["bid"].signature.members[name].shape for name in ("up", "down")}}
 
 
@@ -86,10 +90,10 @@ def test_no_width_overflows(side, limit):
     """A threshold as the fabric computes it, and as it would be in wide arithmetic, for everything on the inputs.
     ``more`` : ``high`` and ``down`` are held against as the price above them."""
     (base_width,), (width,) = widths(f"{side}_{limit}_base"), widths(f"{side}_{limit}_limit")
-    shape, skew_shape = Shape.cast(LIMITS[limit]), Shape.cast(MEMBERS["skew"].shape)
+    shape = Shape.cast(LIMITS[limit])
     assert shape.signed
-    assert skew_shape.signed
-    x, skew = z3.BitVec("x", shape.width), z3.BitVec("skew", skew_shape.width)
+    assert SKEW.signed
+    x, skew = z3.BitVec("x", shape.width), z3.BitVec("skew", SKEW.width)
     half_spread = z3.BitVec("half_spread", HALF_SPREAD)
     sign, rounding = (1, 0) if side == "bid" else (-1, -255)
     more = 1 if limit in ("high", "down") else 0
@@ -105,9 +109,9 @@ def test_no_width_overflows(side, limit):
 def test_a_reference_beyond_the_thresholds_is_beyond_every_limit(side):
     """Such a reference counts as outside of the window; its price is."""
     ref, half_spread = z3.BitVec("ref", Shape.cast(Reference).width), z3.BitVec("half_spread", HALF_SPREAD)
-    skew, x = (z3.BitVec(name, Shape.cast(MEMBERS[name].shape).width) for name in ("skew", "low"))
+    skew, x = z3.BitVec("skew", SKEW.width), z3.BitVec("low", Ticks.width)
     (width,) = widths(f"{side}_low_limit")
-    assert Shape.cast(MEMBERS["low"].shape) == Shape.cast(MEMBERS["high"].shape)
+    assert Shape.cast(MEMBERS["low"].shape) == Shape.cast(MEMBERS["high"].shape) == Ticks
     wide = ref.size() + 3
     sign, up = (1, 0) if side == "bid" else (-1, 255)
     price = (signed(ref, wide) - signed(skew, wide) - sign * unsigned(half_spread, wide) + up) >> 8
@@ -121,7 +125,7 @@ def test_comparing_references_is_comparing_prices(side, width):
     """Bit by bit: any reference, any skew, any half spread, any price to compare with."""
     reference = Shape.cast(Reference)
     assert reference.signed
-    ref, skew = z3.BitVec("ref", reference.width), z3.BitVec("skew", Shape.cast(MEMBERS["skew"].shape).width)
+    ref, skew = z3.BitVec("ref", reference.width), z3.BitVec("skew", SKEW.width)
     half_spread, x = z3.BitVec("half_spread", HALF_SPREAD), z3.BitVec("x", width)
     (limit_width,) = widths(f"{side}_low_limit")
     assert limit_width < reference.width
@@ -145,8 +149,7 @@ def span(shape):
     return -(1 << shape.width - 1), (1 << shape.width - 1) - 1
 
 
-TICKS, MOVES, REFS, SKEWS = (span(Shape.cast(shape)) for shape in (
-    LIMITS["low"], LIMITS["up"], Reference, MEMBERS["skew"].shape))
+TICKS, MOVES, REFS, SKEWS = (span(Shape.cast(shape)) for shape in (Ticks, LIMITS["up"], Reference, SKEW))
 
 
 WIDTH = Shape.cast(Reference).width
@@ -161,6 +164,10 @@ class Evaluated:
         mid = rng.choice((0, rng.randrange(-5000, 5000), rng.randrange(*TICKS), *TICKS))
         self.refs = [256 * mid + rng.choice((self.skew, self.skew, 0)) + rng.randrange(-600, 600)
                      for _ in range(HYPOTHESES)]
+        # The first reference of a price decides: a bid is one as soon as it is reached, an ask as soon as it is passed.
+        firsts = 0, self.skew + self.half_spread, self.skew - self.half_spread + 1
+        self.refs = [ref - (ref - first) % 256 if first else ref
+                     for ref in self.refs for first in (rng.choice(firsts),)]
         near = [price for h in range(HYPOTHESES) for price in self.prices(h).values()]
         # Some are wider than any threshold, and no different in the bits that a threshold has.
         self.refs = [ref + rng.choice((-1, 1)) * (1 << rng.randrange(32, WIDTH - 1)) if rng.random() < .1 else ref
