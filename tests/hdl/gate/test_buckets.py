@@ -116,8 +116,8 @@ def test_every_token_of_an_instrument_counts(burst):
     simulate(test)
 
 
-@pytest.mark.xfail(reason="hdl.memory.told_of without `unless` forms two bits of each row, of which only half fit: from "
-                          "instrument 16 on it tells of another one, or of none")
+@pytest.mark.xfail(reason="hdl.memory.told_of without `unless` forms two bits of each row, of which only half fit: "
+                          "from instrument 16 on it tells of another one, or of none")
 def test_instruments_of_every_number():
     async def test(b):
         await b.resize(session_burst=99, symbol_burst=1)
