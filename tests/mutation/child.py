@@ -31,7 +31,7 @@ WORK = ROOT / "build" / "mutation"
 _WARM = ("amaranth.back.verilog", "amaranth.sim.pysim", "amaranth.lib.memory", "hdl.memory", "hdl.quote.engine",
          "scapy.all", "sim.board.tap", "sim.golden.model", "structlog", "z3", "_pytest.assertion", "_pytest.runner")
 #: Seconds that it may take to import a mutant, and to compare its components with what they should be.
-_IMPORT, _EQUALITY = 60, 30
+_IMPORT, _EQUALITY = 60, 20
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -222,6 +222,24 @@ def test_instruments_do_not_share_tokens():
     simulate(test)
 
 
+@pytest.mark.parametrize("later", [1, 2, 3, 4])
+def test_what_was_spent_is_forgotten_with_the_next_fill(later):
+    async def test(b):
+        async def spend():
+            await b.step(6, spend_session=1, spend_symbol=1)
+        await b.resize(session_burst=99, symbol_burst=2, index=1, spender=1)
+        await b.step(2, fill=1)
+        await spend()
+        await spend()
+        assert not b.new_ok
+        await b.step(later, fill=1)
+        await spend()
+        assert b.new_ok, "two, less one"
+        await spend()
+        assert not b.new_ok
+    simulate(test)
+
+
 def test_empty_bucket_stays_empty():
     async def test(b):
         await b.resize(session_burst=1, symbol_burst=1)
