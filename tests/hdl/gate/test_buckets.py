@@ -240,6 +240,35 @@ def test_what_was_spent_is_forgotten_with_the_next_fill(later):
     simulate(test)
 
 
+@pytest.mark.parametrize(("burst", "arrive"), [(20, 3), (20, 256), (20, 512), (20, 1024), (200, 130), (200, 199)])
+def test_what_has_come_since_is_added_to_what_was_left(burst, arrive):
+    async def test(b):
+        await b.resize(session_burst=65535, symbol_burst=burst, index=1, spender=1)
+        await b.step(2, fill=1)
+        for _ in range(burst):
+            await b.step(6, spend_session=1, spend_symbol=1)
+        assert not b.new_ok
+        await b.step(restart_symbol=1)
+        await b.step(arrive, symbol_interval=1)
+        await b.step(3, restart_symbol=1, symbol_interval=0)
+        spent = 0
+        while b.new_ok and spent <= burst:
+            await b.step(6, spend_session=1, spend_symbol=1)
+            spent += 1
+        assert spent == min(burst, arrive)
+    simulate(test)
+
+
+def test_the_next_spender_may_come_at_once():
+    async def test(b):
+        await b.resize(session_burst=99, symbol_burst=1, spender=1)
+        await b.step(2, fill=1)
+        await b.step(spend_session=1, spend_symbol=1)
+        await b.step(6, spender=2)
+        assert await b.symbols() == [1, 0, 1]
+    simulate(test)
+
+
 def test_empty_bucket_stays_empty():
     async def test(b):
         await b.resize(session_burst=1, symbol_burst=1)
