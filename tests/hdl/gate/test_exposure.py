@@ -251,6 +251,44 @@ def test_side_is_cleared_only_if_its_last_quote_is_meant(clear, quote_id):
     simulate(test)
 
 
+def test_every_bit_of_a_quote_id_counts():
+    async def test(b):
+        for bit in range(32):
+            await b.emit(2, bid_lots=5, ask_lots=5, quote_id=1 << bit)
+            await b.fetch(2)
+            await b.step(**settle(quote_id=0, clear_bid=1, clear_ask=1))
+            await b.fetch(2)
+            assert (b.ctx.get(b.dut.bid_live), b.ctx.get(b.dut.ask_live)) == (1, 1), bit
+    simulate(test)
+
+
+@pytest.mark.parametrize("lots", [-(1 << 31), -(1 << 30) - 1, (1 << 31) - 1, 1 << 30])
+def test_every_bit_of_a_position_counts(lots):
+    async def test(b):
+        await b.fetch(2)
+        await b.step(**settle(lots=lots, bid=MASK, ask=MASK))
+        await b.fetch(2)    # what the model says is checked against the outputs in every step
+        assert b.bench.lots == lots
+    simulate(test)
+
+
+@pytest.mark.parametrize(("instrument", "other"), [(130, 2), (2, 130)])
+def test_instruments_of_every_number_have_a_row(instrument, other):
+    async def test(b):
+        for name, value in quote(instrument, bid_lots=5).items():
+            b.ctx.set(getattr(b.dut, name), value)
+        await b.ctx.tick()
+        b.ctx.set(b.dut.emit, 0)
+        for address, sent in ((other, 0), (instrument, 5)):
+            b.ctx.set(b.dut.address, address)
+            await b.ctx.tick().repeat(2)
+            b.ctx.set(b.dut.load, 1)
+            await b.ctx.tick()
+            b.ctx.set(b.dut.load, 0)
+            assert b.ctx.get(b.dut.live.sent_bid) == sent, address
+    simulate(test, instruments=200)
+
+
 @pytest.mark.parametrize("before", [0, 1, 2, 3])
 def test_write_is_seen_by_the_load_two_cycles_after_it(before):
     """... and by none sooner. ``before`` : cycles from the write to the load."""
