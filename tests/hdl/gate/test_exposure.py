@@ -253,12 +253,13 @@ def test_side_is_cleared_only_if_its_last_quote_is_meant(clear, quote_id):
 
 def test_every_bit_of_a_quote_id_counts():
     async def test(b):
-        for bit in range(32):
-            await b.emit(2, bid_lots=5, ask_lots=5, quote_id=1 << bit)
-            await b.fetch(2)
-            await b.step(**settle(quote_id=0, clear_bid=1, clear_ask=1))
-            await b.fetch(2)
-            assert (b.ctx.get(b.dut.bid_live), b.ctx.get(b.dut.ask_live)) == (1, 1), bit
+        for emitted, settled in ((0, 1), (1, 0)):
+            for bit in range(32):
+                await b.emit(2, bid_lots=5, ask_lots=5, quote_id=emitted << bit)
+                await b.fetch(2)
+                await b.step(**settle(quote_id=settled << bit, clear_bid=1, clear_ask=1))
+                await b.fetch(2)
+                assert (b.ctx.get(b.dut.bid_live), b.ctx.get(b.dut.ask_live)) == (1, 1), bit
     simulate(test)
 
 
@@ -273,7 +274,7 @@ def test_every_bit_of_a_position_counts(lots):
 
 
 @pytest.mark.parametrize(("instrument", "other"), [(130, 2), (2, 130)])
-def test_instruments_of_every_number_have_a_row(instrument, other):
+def test_all_instruments_have_a_row(instrument, other):
     async def test(b):
         for name, value in quote(instrument, bid_lots=5).items():
             b.ctx.set(getattr(b.dut, name), value)
