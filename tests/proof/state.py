@@ -48,7 +48,7 @@ def _latch(m, state, _):
         Assert(~left | (state.state == DISARMED)),
         # No other halt had that nonce: each has the next one.
         Assert(~((was != HALTED) & (state.state == HALTED)) | (state.halt_nonce == (was_nonce + 1)[:32])),
-        Assert(~((was == HALTED) & (state.state == HALTED)) | (state.halt_nonce == was_nonce)),
+        Assert(((was != HALTED) & (state.state == HALTED)) | (state.halt_nonce == was_nonce)),
         # What has halted stays told until then.
         Assert(~((was == HALTED) & (state.state == HALTED)) | ((state.halt_cause & cause) == cause)),
         Cover(left), Cover(killed & state.clear_halt), Cover(left & (state.halt_nonce == 2)),
