@@ -37,8 +37,8 @@ class Side:
 
     def __init__(self, rng, p):
         low, high, bound = p["px_min_ticks"], p["px_max_ticks"], p["px_notional_ticks"]
-        near = rng.choice((*p["collar"], low, high, bound, -bound, 0, rng.randrange(*TICKS), TICKS[0], TICKS[1] + 1)) + rng.choice(
-            (-1, 0, 0, 1))
+        edges = *p["collar"], low, high, bound, -bound, 0, rng.randrange(*TICKS), TICKS[0], TICKS[1] + 1
+        near = rng.choice(edges) + rng.choice((-1, 0, 0, 1))
         # Candidates are wider than what they are compared with: every bit of theirs counts.
         far = rng.choice((-1, 1)) * (1 << rng.randrange(_WIDTH - 1)) + near
         self.px = max(CANDIDATES[0], min(CANDIDATES[1], rng.choice((near, near, near, far, *CANDIDATES))))
