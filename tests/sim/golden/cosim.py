@@ -129,11 +129,13 @@ class CoSim:
             self.write(f"line_{name}_port", line.port)
 
     def configure(self, instruments, **limits):
-        """Security ids and limits of ``instruments`` ((security id, tick mantissa) pairs), both banks."""
-        for i, (security, _) in enumerate(instruments):
+        """Security ids and limits of ``instruments`` ((security id, tick mantissa) pairs, ``None`` where none is),
+        both banks."""
+        used = [(i, *instrument) for i, instrument in enumerate(instruments) if instrument]
+        for i, security, _ in used:
             self.say(link.encode_write(map_.security_id_address(i), [security & 0xFFFF_FFFF]))
         for _ in range(2):
-            for i, (_, tick) in enumerate(instruments):
+            for i, _, tick in used:
                 self.params(i, **(LIMITS | tick_words(tick) | {"instrument_id_lo": 1000 + i} | limits))
             self.write("commit", 1)
         settings = {"session_interval": 5_000, "session_burst": 200, "symbol_interval": 20_000, "symbol_burst": 40,
@@ -143,7 +145,7 @@ class CoSim:
                     "time_ns": 1_700_000_000_000_000_000}
         for name, value in settings.items():
             self.write(name, value)
-        for i, (security, _) in enumerate(instruments):
+        for i, security, _ in used:
             self.reference(i, MIDS[security], MIDS[security])
 
     def hand_over(self, window=65535, **registers):

@@ -10,6 +10,8 @@ import pytest
 from hdl.control.registers import BY_NAME, HALT_CAUSES, HALTED, REDUCING
 from hdl.layout import net
 from host import link
+from sim.board.verilate import Design
+from sim.golden.quote import SENT
 from sim.golden.session import cancel_message, tcp_frame
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, generate
 from sim.market.schedule import schedule, wire_bytes
@@ -18,11 +20,16 @@ from tests.sim.golden.cosim import FRAME_TX, MIDS, PEER, SESSION_TX, CoSim
 CHOSEN = [(i.security_id, i.tick) for i in INSTRUMENTS[:16]]
 
 
-def ready(seed, **limits):
-    """Both set up, connected and armed, in mid-session."""
-    sim = CoSim(seed=seed)
+def ready(seed, places=None, **limits):
+    """Both set up, connected and armed, in mid-session. ``places``: numbers of the instruments, on a card of so many as
+    the last one asks for."""
+    sim, chosen = CoSim(seed=seed), CHOSEN
+    if places:
+        many = places[-1] + 1
+        sim = CoSim(Design(arguments={"instruments": many}), many, seed)
+        chosen = [CHOSEN[places.index(n)] if n in places else None for n in range(many)]
     sim.lines(LINE_A, LINE_B)
-    sim.configure(CHOSEN, **limits)
+    sim.configure(chosen, **limits)
     sim.hand_over()
     sim.arm()
     while sim.board.link_waiting:
@@ -160,6 +167,16 @@ def test_quiet_market(seed):
     finish(sim)
     assert sim.model.latency.count > 20
     assert (sim.model.latency.minimum, sim.model.latency.maximum) == (2, 2)
+
+
+def test_instruments_all_over_a_larger_card():
+    """Sets of one bit an instrument are asked in rows of 16: the first, the last and some between are of each row."""
+    places = [0, 7, 15, 16, 17, 24, 31, 32, 33, 36, 38, 39]
+    sim = ready(5, places)
+    replay(sim, 5, 400)
+    finish(sim)
+    quoted = {d.instrument for d in sim.model.decisions if d.outcome == SENT}
+    assert all(quoted & set(range(row, row + 16)) for row in (0, 16, 32)), quoted
 
 
 def disturb(sim, rng, new):
