@@ -9,7 +9,7 @@ WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check lock run test sim formal waves verilog lint bench cuts docs bitstream flash clean
+.PHONY: help setup check lock run test sim formal mutate waves verilog lint bench cuts docs bitstream flash clean
 
 comma := ,
 
@@ -57,6 +57,9 @@ sim: setup  ## only the tests that simulate the gateware (components, virtual bo
 formal: setup  ## prove what docs/proofs.md says of the gate: out/proofs.json (ARGS="dead_man" for one)
 	@$(BIN)/python -m tests.proof $(ARGS)
 
+mutate: setup  ## put single faults into the gate: what catches each? out/mutation.json (ARGS="hdl/gate/window.py" for one file)
+	@$(BIN)/python -m tests.mutation $(ARGS)
+
 verilog: setup  ## write the core as Verilog: build/core.v
 	@$(BIN)/python -m sim.board verilog --output build/core.v $(ARGS)
 
@@ -73,10 +76,11 @@ cuts: setup  ## cut host link, daemon, feed, session at 200 random moments; noth
 waves: setup  ## out/core.vcd: the signals of the core while a market data packet becomes a quote
 	@$(BIN)/python -m sim.waves --output out/core.vcd $(ARGS)
 
-docs: setup  ## write what is generated: registers, link, and the tables of boards, latency, proofs, README (make bench, formal)
+docs: setup  ## write what is generated: registers, link, and the tables of boards, latency, proofs, mutation, README (make bench, formal, mutate)
 	@$(BIN)/python -m hdl.control.document
 	@$(BIN)/python -m boards.document
 	@$(BIN)/python -m tests.proof.document
+	@$(BIN)/python -m tests.mutation.document
 	@$(BIN)/python -m sim.bench.document
 
 bitstream: setup  ## make bitstream BOARD=...: a bitstream in build/boards/, its figures in out/boards/; timing checked

@@ -1,6 +1,6 @@
 """Memories, as synthesis takes them without adding logic around them: block RAM, and sets of one bit an instrument."""
 
-from amaranth import Cat, Module, Shape, Signal
+from amaranth import Cat, Module, Mux, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -81,7 +81,7 @@ def told_of(m, bits, index, name, unless=0):
     low = _AT_ONCE.bit_length() - 1
     rows = [bits[at:at + _AT_ONCE] for at in range(0, len(bits), _AT_ONCE)]
     chosen = Signal(len(rows), name=f"{name}_chosen")
-    m.d.sync += chosen.eq(Cat(each.bit_select(index[:low], 1) & ~unless for each in rows))
+    m.d.sync += chosen.eq(Cat(Mux(unless, 0, each.bit_select(index[:low], 1)) for each in rows))
     if len(rows) == 1:
         return chosen[0]
     row = Signal(len(index) - low, name=f"{name}_row")

@@ -13,6 +13,7 @@ from hdl.feed.arbiter import SequenceArbiter
 from hdl.feed.lookup import NARROWING, InstrumentLookup
 from hdl.feed.mdp3 import SCHEMA, Mdp3Walker
 from hdl.feed.ticks import TickConverter
+from hdl.gate.account import Account
 from hdl.gate.buckets import TokenBuckets
 from hdl.gate.duplicates import Duplicates
 from hdl.gate.exposure import Exposure, Position
@@ -48,11 +49,13 @@ PathControl = Signature({
         ("line_a_ip", 32), ("line_a_port", 16), ("line_b_ip", 32), ("line_b_port", 16), ("vlan", 18),
         ("deadman_cycles", 32), ("session_interval", 32), ("session_burst", 16), ("symbol_interval", 32),
         ("symbol_burst", 8), ("ref_value", REFERENCE_BITS), ("ref_local", REFERENCE_BITS), ("ref_basis", TICK_BITS),
-        ("ref_cycles", 32), ("live_most", 10), ("duplicate_most", 4), ("duplicate_cycles", 32), ("pos_value", 32),
+        ("ref_cycles", 32), ("live_most", 10), ("duplicate_most", 4), ("duplicate_cycles", 32), ("equity", 32),
+        ("equity_start", 32), ("loss_most", 31), ("drawdown_most", 31), ("equity_cycles", 32), ("pos_value", 32),
         ("pos_settled_bid", 32), ("pos_settled_ask", 32), ("pos_quote_id", 32))},
     **{name: Out(1) for name in (
         "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit", "release",
-        "ref_cycles_written", "mismatch",
+        "ref_cycles_written", "equity_written", "equity_start_written", "equity_cycles_written", "limit_written",
+        "mismatch",
         "session_interval_written", "symbol_interval_written", "quote_id_written", "security_id_written",
         "stale_limit_written", "kill_pin", "feed_lost")},
     "data": Out(32), "quote_id": Out(64), "security_index": Out(8), "stale_limit_address": Out(16),
@@ -174,6 +177,7 @@ class TickPath(wiring.Component):
         m.submodules.state = state = TradingState()
         m.submodules.limits = limits = Limits()
         m.submodules.hypotheses = hypotheses = Hypotheses()
+        m.submodules.account = account = Account()
         m.submodules.references = references = References(n)
         m.submodules.holds = holds = Holds(n)
         m.submodules.duplicates = duplicates = Duplicates()
@@ -279,7 +283,8 @@ class TickPath(wiring.Component):
 
         # What a command of the host's has changed, a cycle later: neither gives leave to anything.
         armed, cleared, evaluate_all = Signal(), Signal(), Signal()
-        m.d.sync += [armed.eq(state.armed), cleared.eq(state.cleared), evaluate_all.eq(state.armed | state.reduced)]
+        m.d.sync += [armed.eq(state.armed), cleared.eq(state.cleared),
+                     evaluate_all.eq(state.armed | state.reduced | account.changed | control.limit_written)]
 
         # ------------------------------------------------------------------ which instrument, when
         # What a byte does to the book is done in the cycle after it, when all of its entry is in registers.
@@ -350,7 +355,7 @@ class TickPath(wiring.Component):
             limits.position_known.eq(exposure.position_known), limits.bound_notional.eq(engine.bound_notional),
             hypotheses.at.eq(at), hypotheses.params.eq(self.row), hypotheses.refs.eq(engine.refs),
             hypotheses.skew.eq(engine.skew), hypotheses.low.eq(limits.low), hypotheses.high.eq(limits.high),
-            hypotheses.reducing.eq(state.state == REDUCING), buckets.index.eq(scheduler.current),
+            hypotheses.reducing.eq((state.state == REDUCING) | ~account.fresh), buckets.index.eq(scheduler.current),
             hypotheses.rooms.eq(engine.rooms), hypotheses.edge.eq(engine.edge),
             hypotheses.leans_up.eq(engine.leans_up), hypotheses.mid_low.eq(references.mid_low),
             hypotheses.mid_high.eq(references.mid_high),
@@ -399,6 +404,7 @@ class TickPath(wiring.Component):
                 (moment.state, state.state), (moment.kill_pin, control.kill_pin),
                 (moment.heartbeat_ok, state.heartbeat_ok), (moment.session_up, self.session_up),
                 (moment.new_ok, buckets.new_ok), (moment.cancel_ok, buckets.cancel_ok), (moment.can_send, go),
+                (moment.equity_ok, account.fresh),
                 (moment.fouled, scheduler.fouled), (moment.fired, fired), (line_b, payload.line),
                 (last_seq, arbiter.last_seq), (trigger_at, on_pins)):
             keep(target, value)
@@ -480,7 +486,7 @@ class TickPath(wiring.Component):
             duplicates.cycles.eq(control.duplicate_cycles),
             # Verdicts are made of what all these showed: when that changes they are worth nothing.
             scheduler.disturbed.eq(mass_cancel | leaves_now | state.reduced | cleared | self.session_enabled
-                                   | references.disturbed | holds.disturbed),
+                                   | references.disturbed | holds.disturbed | account.changed | control.limit_written),
             scheduler.revisit.eq(references.changed | Mux(holds.changed, of_held, 0)),
         ]
         # Who is held, and who not any more; every other cycle at most. The host's word comes last.
@@ -511,6 +517,11 @@ class TickPath(wiring.Component):
             *(getattr(state, name).eq(getattr(control, name)) for name in (
                 "arm", "disarm", "reduce", "kill", "clear_halt", "data", "heartbeat", "deadman_cycles", "kill_pin",
                 "feed_lost", "mismatch")),
+            account.equity.eq(control.equity), account.told.eq(control.equity_written),
+            account.start.eq(control.equity_start), account.begun.eq(control.equity_start_written),
+            account.loss_most.eq(control.loss_most), account.drawdown_most.eq(control.drawdown_most),
+            account.cycles.eq(control.equity_cycles), account.cycles_written.eq(control.equity_cycles_written),
+            state.lost.eq(account.lost), state.warned.eq(account.warned),
             state.session_up.eq(self.session_up), state.session_lost.eq(self.session_lost),
             *(getattr(buckets, name).eq(getattr(control, name)) for name in (
                 "session_interval", "session_burst", "symbol_interval", "symbol_burst")),

@@ -294,7 +294,9 @@ def _status_table(status):
 def _status_line(status):
     decisions = ", ".join(f"{v} {k.lower()}" for k, v in sorted(status["decisions"].items())) or "none"
     return (f"decisions: {decisions}; fills: {status['fills']}; answers: {sum(status['answers'].values())}; "
-            f"{_venue_text(status)}" + ("; limits are staged, see t2q limits diff" if status["limits_staged"] else ""))
+            f"{_venue_text(status)}; equity {status['equity']['now']} (start {status['equity']['start']}, best "
+            f"{status['equity']['greatest']})"
+            + ("; limits are staged, see t2q limits diff" if status["limits_staged"] else ""))
 
 
 def _venue_text(answer):

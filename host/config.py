@@ -184,7 +184,9 @@ class Risk(_Section):
     may come at once; a quarter of the session's bucket is kept for cancels. ``max_rejects_per_s``: refusals by the
     venue within a second that disarm. ``reference_ms``: greatest age of a reference price. ``max_live_sides``: of all
     instruments together. ``duplicate_most``: so many equal quotes of an instrument among the last 8 of all within
-    ``duplicate_ms`` hold it until it is released.
+    ``duplicate_ms`` hold it until it is released. ``equity``: what the account is worth at the start of the day;
+    ``max_loss`` since then and ``max_drawdown`` from the greatest since then halt, three fifths of them reduce;
+    ``equity_ms``: greatest age of what the daemon tells; ``money_unit``: in which the card counts money.
     """
 
     deadman_ms: Positive
@@ -197,6 +199,11 @@ class Risk(_Section):
     max_live_sides: Annotated[int, Field(ge=1, le=1023)]
     duplicate_most: Annotated[int, Field(ge=1, le=8)]
     duplicate_ms: Positive
+    equity: Number
+    max_loss: Positive
+    max_drawdown: Positive
+    equity_ms: Positive
+    money_unit: Positive = Decimal(1)
 
 
 class Host(_Section):

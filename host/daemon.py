@@ -28,6 +28,7 @@ from . import config as configuration
 from . import latency as measured
 from . import link, params, why
 from .device import DeviceError
+from .equity import Equity
 from .limits import Limits
 from .positions import PositionError, Positions
 from .references import References
@@ -131,6 +132,7 @@ class Daemon:
                                     for i in config.instruments])
         self.tracking = Tracking([i.name for i in config.instruments])
         self.references = References(config)
+        self.equity = Equity(config, self.references.price)
         self.limits = None
         self.slowpath = self.session = None
         self.phase, self.error = "starting", ""
@@ -186,8 +188,8 @@ class Daemon:
 
     def next_deadline_ns(self):
         """Time at which :meth:`pump` should be called even if nothing comes."""
-        due = [self._beat_ns, self._watch_ns, self.tracking.next_deadline_ns(),
-               self.references.next_deadline_ns() if self._handed_over else None]
+        due = [self._beat_ns, self._watch_ns, self.tracking.next_deadline_ns(), *(
+            (self.references.next_deadline_ns(), self.equity.next_deadline_ns()) if self._handed_over else ())]
         if self.slowpath:
             due.append(self.slowpath.next_deadline_ns())
         if self.session:
@@ -246,6 +248,9 @@ class Daemon:
             self._tell_positions()
             for words in self.references.updates(self.now_ns):
                 self.registers.burst("ref_value", words)
+            equity = self.equity.update(self.now_ns)
+            if equity is not None:
+                self.registers.write("equity", equity)
 
     def _tell_positions(self, everything=False):
         for update in self.positions.updates(everything):
@@ -392,6 +397,7 @@ class Daemon:
 
     def _filled(self, fills):
         for f in fills:
+            self.equity.filled(f.instrument, f.side, f.lots, f.price_e9)
             self._journal("fill", instrument=f.instrument, side=f.side, lots=f.lots, price_e9=f.price_e9,
                           match=f.match_id, order=f.order_id, maker=f.maker)
             for callback in self.on_fill:
@@ -553,6 +559,8 @@ class Daemon:
             raise DaemonError("the card did not take over the connection")
         self._tell_positions(everything=True)
         self.references.begin(self.now_ns)
+        for name, value in self.equity.begin().items():
+            self.registers.write(name, value)
         self._journal("session", app_seq=app_seq)
         # Nothing leaves before it is armed: who needs these figures finds them there.
         self._frames_before = self._frame_counters(), self._frames_recorded
@@ -595,6 +603,8 @@ class Daemon:
             "open_at_venue": self.open_at_venue, "verified": self.verified, "verifying": self.verifying,
             "limits_staged": bool(self.limits and self.limits.staged),
             "handed_over": self._handed_over, "time_ns": self.now_ns, "map_hash": f"{regmap.MAP_HASH:08x}",
+            "equity": {"now": params.plain(self.equity.value), "start": params.plain(self.config.risk.equity),
+                       "greatest": params.plain(self.equity.greatest)},
             "decisions": dict(self.decisions), "reasons": dict(self.reasons), "events": dict(self.events),
             "answers": dict(self.answers), "fills": len(self.positions.fills), "link_errors": self.device.errors,
             "card": dict(self.watched), "instruments": instruments}

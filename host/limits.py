@@ -107,6 +107,10 @@ def _rate(word):
     return "a second", (word,), lambda w, r: Fraction(CLOCK_HZ, w[word]) if w[word] else 0
 
 
+def _money(word):
+    return "money", (word,), lambda w, r: w[word] * Fraction(r.money_unit)
+
+
 def _milliseconds(word):
     return "ms", (word,), lambda w, r: Fraction(w[word] * 1000, CLOCK_HZ)
 
@@ -123,6 +127,9 @@ RISK = {
     "max_live_sides": ("sides", ("live_most",), lambda w, r: w["live_most"]),
     "duplicate_most": ("quotes", ("duplicate_most",), lambda w, r: w["duplicate_most"]),
     "duplicate_ms": _milliseconds("duplicate_cycles"),
+    "equity": ("money", (), lambda w, r: r.equity), "money_unit": ("money", (), lambda w, r: r.money_unit),
+    "max_loss": _money("loss_most"), "max_drawdown": _money("drawdown_most"),
+    "equity_ms": _milliseconds("equity_cycles"),
 }
 
 

@@ -43,6 +43,7 @@ class DaemonCollector(Collector):
                 family.add_metric([key], value)
             yield family
         yield from self._gates(d)
+        yield GaugeMetricFamily("t2q_equity", "What the account is worth by our count", value=float(d.equity.value))
         yield CounterMetricFamily("t2q_fills", "Trades of ours", value=len(d.positions.fills))
         yield from self._instruments(d)
         yield from self._card(d)

@@ -255,6 +255,15 @@ def row(instrument, feed_exponent):
     return tuple(named[p.name] & 0xFFFF_FFFF for p in regmap.PARAMS)
 
 
+#: Registers that hold a greatest age, and the keys that say how many milliseconds.
+_AGES = (("ref_cycles", "reference_ms"), ("duplicate_cycles", "duplicate_ms"), ("equity_cycles", "equity_ms"))
+
+
+def money_word(key, amount, unit):
+    """An amount of money in units, rounded down, as a signed word of 32 bits."""
+    return _fit(key, amount, floor(Fraction(amount) / Fraction(unit)), 32, "units of money", True, unit) & 0xFFFF_FFFF
+
+
 def risk_words(risk):
     """Register values of a :class:`host.config.Risk`: what is limited over all instruments."""
     def interval(name, key):
@@ -276,9 +285,15 @@ def risk_words(risk):
         "duplicate_most": _global("duplicate_most", "duplicate_most", risk.duplicate_most, risk.duplicate_most,
                                   "quotes", 1),
         **{name: _global(name, key, getattr(risk, key), cycles(getattr(risk, key)), "cycles", Fraction(1000, CLOCK_HZ))
-           for name, key in (("ref_cycles", "reference_ms"), ("duplicate_cycles", "duplicate_ms"))},
+           for name, key in _AGES},
     }
-    for name, key in (("ref_cycles", "reference_ms"), ("duplicate_cycles", "duplicate_ms")):
+    for name, key in (("loss_most", "max_loss"), ("drawdown_most", "max_drawdown")):
+        amount, unit = getattr(risk, key), risk.money_unit
+        out[name] = _global(name, key, amount, floor(Fraction(amount) / Fraction(unit)), "units of money", unit)
+        if not out[name]:
+            raise ParameterError(key, plain(amount), f"must be at least money_unit ({plain(unit)}); less would block "
+                                 "every quote")
+    for name, key in _AGES:
         if out[name] < 2:
             raise ParameterError(key, plain(getattr(risk, key)), "must be at least two cycles, 0.000016 (less would "
                                  "block every quote)")

@@ -299,6 +299,13 @@ def _self_trade(c):
     yield Finding("", "bid and ask of the frame would have met at one end of the window; both left with 0 lots", True)
 
 
+def _equity(c):
+    for name, key in (("loss_most", "max_loss"), ("drawdown_most", "max_drawdown"), ("equity_cycles", "equity_ms")):
+        yield _must(f"{key}: {name} = {c.risk[name]}", c.risk[name], "0 blocks")
+    yield Finding("", f"equity was not told within equity_ms {_time(c.risk['equity_cycles'])}, so that only what "
+                  f"reduces a position goes", True)
+
+
 def _load(c):
     wanted = c.w["bid_en"] + c.w["ask_en"]
     yield _at_most("", f"live sides elsewhere {c.b.live_elsewhere} + {wanted} here =", c.b.live_elsewhere + wanted,
@@ -337,6 +344,8 @@ EXPLAINED = {
     10: _Gate(_max_notional, "t2q limits show has max_notional"),
     11: _Gate(_position, "the card counts what it has sent by itself, and may have sent what the host had not seen "
                          "yet; it also fails while the card has not been told a position (pos_commit)"),
+    12: _Gate(_equity, "the age of what the card was told is not in the record; t2q status has the host's equity",
+              True),
     13: _Gate(_load, "registers live_bids and live_asks have the live sides of instruments 0 to 31", True),
     14: _Gate(_rate, "tokens at that very moment are not in the record; register session_tokens has the session's "
                      "present ones, an instrument's own are not readable", True),

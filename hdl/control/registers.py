@@ -43,7 +43,8 @@ DISARMED, ACTIVE, REDUCING, HALTED = range(4)
 STATES = ("DISARMED", "ACTIVE", "REDUCING", "HALTED")
 
 #: Bits of ``HALT_CAUSE``.
-HALT_CAUSES = {"kill_register": 0, "kill_pin": 1, "deadman": 2, "session_lost": 3, "feed_lost": 4, "emission": 5}
+HALT_CAUSES = {"kill_register": 0, "kill_pin": 1, "deadman": 2, "session_lost": 3, "feed_lost": 4, "emission": 5,
+               "loss": 6}
 
 #: Gates by bit of the reason bitmap (the gates' customary names, G0 to G22), with what each one says when it blocks.
 GATES = {
@@ -58,6 +59,8 @@ GATES = {
     9: ("G9", "max quantity", "quantity above max_lots"),
     10: ("G10", "max notional", "price times quantity above max_notional, or the price bound does not ensure it"),
     11: ("G11", "position", "position, open and in-flight quantity would pass max_long or max_short, or unknown"),
+    12: ("G12", "equity", "equity was not told for equity_cycles, or has no limits, and the side does not reduce the "
+                          "position"),
     13: ("G13", "open load", "more sides would be live than live_most"),
     14: ("G14", "rate", "session or instrument token bucket empty"),
     15: ("G15", "duplicate", "the instrument said the same too often: held until the host releases it"),
@@ -127,7 +130,7 @@ def _build():
             ("state", "ro", "0 DISARMED, 1 ACTIVE, 2 REDUCING, 3 HALTED", 2),
             ("halt_cause", "ro",
              "Causes of the halt: 0 kill register, 1 kill pin, 2 dead-man, 3 session lost, 4 feed lost, 5 emission "
-             "(G21)", 8),
+             "(G21), 6 loss (G19)", 8),
             ("halt_nonce", "ro", "Number of the halt; clear_halt must repeat it", 32),
             ("heartbeat", "rw", "Host dead-man: counts only if the value written differs by +1 from the last one"),
             ("deadman_cycles", "rw", "G1 limit in cycles; 0 blocks"),
@@ -191,6 +194,12 @@ def _build():
             ("duplicate_most", "rw", "G15: so many equal quotes of an instrument among the last 8 of all, each sent "
                                      "within duplicate_cycles of the one before; 0 blocks", 4),
             ("duplicate_cycles", "rw", "G15: what is older than so many cycles counts no more; 0 blocks"),
+            ("equity", "rw", "What the account is worth, signed, in the host's unit of money; told with every write"),
+            ("equity_start", "rw", "G19: equity from which losses count, signed; the greatest so far is that again"),
+            ("loss_most", "rw",
+             "G19: greatest loss since equity_start; more halts, three fifths reduce; 0 blocks (G12)", 31),
+            ("drawdown_most", "rw", "G19: greatest distance from the greatest equity, likewise; 0 blocks (G12)", 31),
+            ("equity_cycles", "rw", "G12: greatest age of equity in cycles, as ref_cycles; 0 blocks"),
             ("release", "wo", "Bits 7..0 instrument: it is not held any more (G15)"),
             ("quotes_sent", "count", "Frames with at least one new or changed side"),
             ("quotes_pulled", "count", "Frames that only take sides away"),

@@ -12,7 +12,7 @@ REMEMBERED = 8
 #: Words of 32 bits of one: what it says, and when it left.
 _WORDS = 5
 #: Cycles from ``emit`` to ``repeated``.
-ANSWER_CYCLES = _WORDS + REMEMBERED * _WORDS + 4
+ANSWER_CYCLES = _WORDS + REMEMBERED * _WORDS + 5
 
 
 class Duplicates(wiring.Component):
@@ -47,7 +47,7 @@ class Duplicates(wiring.Component):
         newest = Signal(range(REMEMBERED))      # where the next quote goes: over the oldest one
         some = Signal(REMEMBERED)               # what is there
         m.submodules.memory = memory = Memory(shape=32, depth=1 << len(entry) + len(word), init=[],
-                                              attrs={"no_rw_check": 1})
+                                              attrs={"ram_style": "distributed", "no_rw_check": 1})
         write, read = memory.write_port(), memory.read_port(domain="comb")
 
         # It is stored first, and then every quote is held against it, itself too: a word a cycle, both times.
@@ -70,17 +70,19 @@ class Duplicates(wiring.Component):
                 m.d.sync += [entry.eq(entry + 1), reading.eq(entry != REMEMBERED - 1)]
 
         # What was read and what it is held against stand a cycle later; what that says of a quote, with its last word,
-        # another one later; and then it counts.
+        # two cycles later; and then it counts.
         was, its, compares, is_last, is_there, final = Signal(32), Signal(32), Signal(), Signal(), Signal(), Signal()
         m.d.sync += [was.eq(read.data), its.eq(its_word), compares.eq(reading), is_last.eq(ends),
                      is_there.eq(some.bit_select(entry, 1)), final.eq(reading & ends & (entry == REMEMBERED - 1))]
-        same, equal, age, decides, found, over = Signal(init=1), Signal(), Signal(32), Signal(), Signal(4), Signal()
+        same, equal, age, young, counts = Signal(init=1), Signal(), Signal(32), Signal(), Signal()
+        found, decides = Signal(4), Signal(3)
         with m.If(compares):
             m.d.sync += same.eq(is_last | (same & (was == its)))
-        m.d.sync += [equal.eq(compares & is_last & same & is_there), age.eq(its - was), decides.eq(final),
-                     over.eq(decides), self.repeated.eq(over & (self.most <= found))]
+        m.d.sync += [equal.eq(compares & is_last & same & is_there), age.eq(its - was), counts.eq(equal),
+                     young.eq(age < self.cycles), decides.eq(decides << 1 | final),
+                     self.repeated.eq(decides[-1] & (self.most <= found))]
         with m.If(writing):
             m.d.sync += found.eq(0)
-        with m.Elif(equal & (age < self.cycles)):
+        with m.Elif(counts & young):
             m.d.sync += found.eq(found + 1)
         return m

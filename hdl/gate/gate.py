@@ -14,13 +14,13 @@ from hdl.quote.engine import Candidate
 #:
 #: Members
 #: -------
-#: state : Out(2), kill_pin, heartbeat_ok, session_up, new_ok, cancel_ok : Out(1)
+#: state : Out(2), kill_pin, heartbeat_ok, session_up, new_ok, cancel_ok, equity_ok : Out(1)
 #: can_send : Out(1) the port would have taken a frame, and trading was allowed. fouled : Out(1) what the verdict was
 #:     made of had changed meanwhile. fired : Out(1) a frame started.
 #: cycle : Out(64) when that was.
 Moment = Signature({"state": Out(2), "kill_pin": Out(1), "heartbeat_ok": Out(1), "session_up": Out(1),
-                    "new_ok": Out(1), "cancel_ok": Out(1), "can_send": Out(1), "fired": Out(1), "fouled": Out(1),
-                    "cycle": Out(64)})
+                    "new_ok": Out(1), "cancel_ok": Out(1), "equity_ok": Out(1), "can_send": Out(1), "fired": Out(1),
+                    "fouled": Out(1), "cycle": Out(64)})
 
 
 #: Wider than any limit on a price.
@@ -109,10 +109,12 @@ class Gate(wiring.Component):
             # Step 2.
             reasons, ok = named(REASONS, "reasons"), getattr(self, f"{name}_ok")
             replace, keep, pull = named(1, "replace"), named(1, "keep"), named(1, "pull")
-            grows = (moment.state == REDUCING) & ~limits.reduces
+            grows = Signal(REASONS, name=f"{name}_grows")   # what only a side that reduces passes
             m.d.comb += [
+                grows[0].eq((moment.state == REDUCING) & ~limits.reduces),
+                grows[12].eq(~moment.equity_ok & ~limits.reduces),
                 reasons.eq(fixed | now | grows),
-                ok.eq(fits & now_ok & ~grows),
+                ok.eq(fits & now_ok & ~grows[0] & ~grows[12]),
                 replace.eq(ok & changed & moment.new_ok),
                 keep.eq(limits.live & ok & ~(changed & moment.new_ok)),
                 pull.eq(limits.live & ~ok),

@@ -59,7 +59,8 @@ class Holds(wiring.Component):
         with m.If(self.clearing):
             m.d.sync += [sweep.eq(sweep + 1), self.clearing.eq(sweep != n - 1)]
 
-        m.submodules.rows = rows = Memory(shape=Held, depth=n, init=[], attrs={"no_rw_check": 1})
+        m.submodules.rows = rows = Memory(shape=Held, depth=n, init=[],
+                                          attrs={"ram_style": "distributed", "no_rw_check": 1})
         write = rows.write_port()
         asked, posted = (rows.read_port(domain="comb") for _ in range(2))
         fetched, new = Signal(Held, reset_less=True), Signal(Held)

@@ -127,7 +127,8 @@ class Session:
                 "deadman_cycles": 0xFFFF_FFFF, "session_interval": 40, "session_burst": 4000, "symbol_interval": 40,
                 "symbol_burst": 200, "window": 8192, "order_flags": 0x13, "time_ns": 1_700_000_000_000_000_000,
                 "quote_id": 1 << 40, "mmp_group": 7, "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8,
-                "duplicate_cycles": 1, "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
+                "duplicate_cycles": 1, "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
+                "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
                 "local_ip": _LOCAL.local_ip, "peer_ip": _LOCAL.peer_ip, "local_port": _LOCAL.local_port,
                 "peer_port": _LOCAL.peer_port}.items():
             self.write(name, value)

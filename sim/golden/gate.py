@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from hdl.control.registers import ACTIVE, REDUCING, TICK_LIMIT
 
-__all__ = ["G0", "G1", "G3", "G4", "G5", "G6", "G6C", "G7", "G8", "G9", "G10", "G11", "G13", "G14", "G15", "G22", "S0",
-           "Context", "Reference", "gate", "rate_blocked", "window"]
+__all__ = ["G0", "G1", "G3", "G4", "G5", "G6", "G6C", "G7", "G8", "G9", "G10", "G11", "G12", "G13", "G14", "G15", "G22",
+           "S0", "Context", "Reference", "gate", "rate_blocked", "window"]
 
-G0, G1, G3, G4, G5, G6, G7, G8, G9, G10, G11, G13, G14, G15, G22, S0, G6C = (
-    1 << bit for bit in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 22, 24, 26))
+G0, G1, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14, G15, G22, S0, G6C = (
+    1 << bit for bit in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 22, 24, 26))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Context:
     kill latch or the pin. ``session_up``: the fabric owns an established session. ``session_tokens``,
     ``session_burst``, ``symbol_tokens``: token buckets of G14. ``reference``: of the instrument, ``None`` if there is
     none or it is too old. ``live_elsewhere``: live sides of other instruments, of at most ``live_most`` in all.
-    ``held``: G15 holds the instrument, or has no limits.
+    ``held``: G15 holds the instrument, or has no limits. ``equity_ok``: G12, equity was told.
     """
 
     state: int = 0
@@ -64,6 +64,7 @@ class Context:
     live_elsewhere: int = 0
     live_most: int = 0
     held: bool = True
+    equity_ok: bool = False
 
 
 def gate(p, s, candidate, book_ok, context):
@@ -120,8 +121,8 @@ def gate(p, s, candidate, book_ok, context):
         side that may still fill; ``kept``: lots that are live and may be repeated instead of ``q``."""
         reasons = whole | (G7 if takes else 0) | (0 if ticks in collar else G6)
         lots = max(q, kept)
-        if reducing and not (held < 0 and other + lots <= -held):
-            reasons |= G0
+        if not (held < 0 and other + lots <= -held):
+            reasons |= (G0 if reducing else 0) | (0 if context.equity_ok else G12)
         if not enabled:
             reasons |= G3
         if (ticks == 0 and not spans) or not p.px_min_ticks <= ticks <= p.px_max_ticks:

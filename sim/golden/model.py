@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass, field
 
 from hdl.control import registers as map_
 from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING
-from hdl.gate import duplicates
+from hdl.gate import account, duplicates
 from hdl.layout import net, sbe
 from sim.golden import feed, session
+from sim.golden.account import Account
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
 from sim.golden.emission import Emission
 from sim.golden.gate import Context, Reference
@@ -113,7 +114,7 @@ class _Strobes:
     accept = applied = arm = blind = cancelled = clear_halt = cleared = commit = disarm = enabled = entry = None
     everything = foreign = frame_end = gap = heartbeat = identified = kill = leave = lost = poisoned = None
     pos_commit = post = publish = publish_entry = reduce = ref_commit = ref_cycles = release = repeated = None
-    reset = revisit = started = stopped = triggered = weighed = None
+    equity_checked = limit = reset = revisit = started = stopped = triggered = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
@@ -243,7 +244,8 @@ class GoldenModel:
         self._duplicated = 0        # ... that G15 holds
         self._sent = []             # (cycle, instrument, prices and lots) of the last quotes, for G15
         self._to_hold = self._to_release = None     # instruments, until their turn has come
-        self._emission = Emission()
+        self._emission, self._account = Emission(), Account()
+        self._equity_ticks = _Ticker()
         self._last_tick = -1        # of a ticker that has been restarted since
         self._session_tokens, self._symbol_tokens = _Bucket(), [_Bucket() for _ in range(instruments)]
         self._sizes = {"session_burst": 0, "symbol_burst": 0}   # what they are cut to; registers say what fills them
@@ -505,6 +507,8 @@ class GoldenModel:
             data &= (1 << register.width) - 1
         if name == "ref_cycles":
             s.ref_cycles = True
+        if name in ("live_most", "duplicate_most", "duplicate_cycles"):
+            s.limit = True
         if name == "heartbeat":
             self._at(cycle + self.timing.heartbeat, self._beat, data)
         return lambda: self._hold_value(cycle, name, data)
@@ -543,7 +547,15 @@ class GoldenModel:
         elif name == "symbol_interval":
             self._at(cycle + 1, self._restart, self._symbol_ticks, value)
         elif name == "ref_cycles":
-            self._at(cycle + 1, self._restart_references, value >> 1)
+            self._at(cycle + 1, self._restart_simply, self._reference_ticks, value >> 1)
+        elif name == "equity":
+            self._at(cycle + 1, self._told_equity)
+        elif name == "equity_start":
+            self._at(cycle + 1, self._begin_account)
+        if name in ("equity_cycles", "loss_most", "drawdown_most"):
+            self._at(cycle + 1, self._limit_account)
+        if name == "equity_cycles":
+            self._at(cycle + 1, self._restart_simply, self._equity_ticks, value >> 1)
 
     def _take_value(self, cycle, s, name, value):
         def take():
@@ -576,11 +588,25 @@ class GoldenModel:
     def _set_quote_id(self, cycle, s, value):
         return lambda: setattr(self, "_quote_number", value >> map_.INSTRUMENT_BITS)
 
-    def _restart_references(self, cycle, s, interval):
+    def _restart_simply(self, cycle, s, ticker, interval):
         def restart():
-            self._reference_ticks.base, self._reference_ticks.interval = cycle, interval
-            self._wake(self._reference_ticks.next_from(cycle + 1))
+            ticker.base, ticker.interval = cycle, interval
+            self._wake(ticker.next_from(cycle + 1))
         return restart
+
+    def _told_equity(self, cycle, s):
+        equity, start = (wrap(self._rw[name], 32) for name in ("equity", "equity_start"))
+        verdict = self._account.check(equity, start, self._rw["loss_most"], self._rw["drawdown_most"])
+        self._at(cycle + account.CHECK_CYCLES - 1, self._check_equity, verdict)
+
+    def _check_equity(self, cycle, s, verdict):
+        s.equity_checked = verdict
+
+    def _begin_account(self, cycle, s):
+        return lambda: self._account.begin(wrap(self._rw["equity_start"], 32))
+
+    def _limit_account(self, cycle, s):
+        return lambda: self._account.limit(self._rw["loss_most"], self._rw["drawdown_most"], self._rw["equity_cycles"])
 
     def _write_row(self, cycle, instrument, word, data):
         if instrument >= self.instruments or word >= len(map_.PARAMS):
@@ -753,7 +779,13 @@ class GoldenModel:
         elif self._to_release is not None:
             s.post = self._to_release, False
 
+        if self._account.changes or s.limit:
+            s.everything = disturbed = True
+
         # ============================================================== the clock edge
+        equity_tick = self._equity_ticks.is_tick(c)
+        if equity_tick:
+            self._wake(self._equity_ticks.next_from(c + 1))
         if r.post is not None:
             self._duplicated = self._duplicated & ~(1 << instrument) | held << instrument
         if s.post is not None:
@@ -790,6 +822,7 @@ class GoldenModel:
 
         state = self.state
         armed, stopped, cleared = self._edge_state(c, s, trading, mismatch)
+        self._account.edge(equity_tick, s.equity_checked)
         reduced = state == ACTIVE and self.state == REDUCING
         if stopped:     # an attribute of its own means that something happened
             s.stopped = True
@@ -913,7 +946,7 @@ class GoldenModel:
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
         self._before = c, s, eligible, last_eligible, claim
         return bool(late or fired or mass_cancel or due or squash or expired or stopped or self._pending != before
-                    or self._to_hold is not None or self._to_release is not None
+                    or self._to_hold is not None or self._to_release is not None or self._account.changes
                     or s.__dict__ or self._can_start(c + 1))
 
     def _can_start(self, c):
@@ -970,7 +1003,8 @@ class GoldenModel:
             self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._sizes["session_burst"],
             self._symbol(i, c), self._references[i] if self._referred >> i & 1 and rw["ref_cycles"] > 1 else None,
             sum(other.live_bid + other.live_ask for n, other in enumerate(self.states) if n != i), rw["live_most"],
-            bool(self._duplicated >> i & 1) or not rw["duplicate_most"] or not rw["duplicate_cycles"])
+            bool(self._duplicated >> i & 1) or not rw["duplicate_most"] or not rw["duplicate_cycles"],
+            self._account.fresh)
         d = evaluate(p, st, *flight.bests, flight.fresh, context)
         is_new = d.outcome == SENT
         deferred = (d.emits and not can_send) or self._fouled
@@ -1105,7 +1139,8 @@ class GoldenModel:
         causes = 0
         for name, cause in (("kill_register", s.kill), ("kill_pin", self._kill_pin),
                             ("deadman", trading and not self._deadman_ok(c)), ("session_lost", trading and s.lost),
-                            ("feed_lost", trading and self._feed_lost), ("emission", mismatch)):
+                            ("feed_lost", trading and self._feed_lost), ("emission", mismatch),
+                            ("loss", trading and self._account.lost)):
             causes |= 1 << HALT_CAUSES[name] if cause else 0
         before, armed, stopped, cleared = self.state, False, False, False
         if causes:
@@ -1116,12 +1151,12 @@ class GoldenModel:
             self.state = HALTED
         elif s.disarm and trading:
             self.state, stopped = DISARMED, True
-        elif s.reduce and self.state == ACTIVE:
+        elif (s.reduce or self._account.warned) and self.state == ACTIVE:
             self.state = REDUCING
         elif s.clear_halt is not None and self.state == HALTED and s.clear_halt == self.halt_nonce:
             self.state, self.halt_cause, cleared = DISARMED, 0, True
         elif s.arm is not None:
-            usable = self._port.up and not s.lost and not self._feed_lost
+            usable = self._port.up and not s.lost and not self._feed_lost and not self._account.lost
             if self.state == DISARMED and usable and s.arm == ARM_MAGIC:
                 self.state, armed = ACTIVE, True
             else:

@@ -55,6 +55,9 @@ CARD = {
     "session_burst": Alone(("session_burst",), ("G14",)),
     "symbol_burst": Alone(("symbol_burst",), ("G14",)),
     "ref_cycles": Alone(("ref_cycles",), ("G6", "G6c")),
+    "loss_most": Alone(("loss_most",), ("G12",)),
+    "drawdown_most": Alone(("drawdown_most",), ("G12",)),
+    "equity_cycles": Alone(("equity_cycles",), ("G12",)),
     "live_most": Alone(("live_most",), ("G13",)),
     "duplicate_most": Alone(("duplicate_most",), ("G15",)),
     "duplicate_cycles": Alone(("duplicate_cycles",), ("G15",)),
@@ -66,6 +69,7 @@ UNSAID = {
     "session_enable": Alone(("session_enable",), ("G0", "S0")),
     "positions": Alone(("positions",), ("G11",)),
     "references": Alone(("references",), ("G6", "G6c")),
+    "equity": Alone(("equity",), ("G12",)),
 }
 ALONE = ROW | CARD | UNSAID
 #: At 0 these two are the least that is allowed, and prices and quantities below it are none anyway.
@@ -75,7 +79,7 @@ RATES = {"session_interval", "symbol_interval"}
 #: Everything of the map that a gate has as its limit.
 ROW_LIMITS = {p.name for p in PARAMS if re.match(r"G\d", p.doc) or "0 blocks" in p.doc} | {"bands"}
 CARD_LIMITS = {r.name for r in REGISTERS if r.access == "rw" and r.section in ("state", "quoting")
-               and re.match(r"G\d", r.doc) and r.name not in ("ref_value", "ref_local", "ref_basis")}
+               and re.match(r"G\d", r.doc) and r.name not in ("ref_value", "ref_local", "ref_basis", "equity_start")}
 
 
 def played(bench, frames, max_idle_ns=4000):

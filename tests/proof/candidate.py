@@ -8,7 +8,7 @@ from hdl.gate.gate import Gate
 from tests.proof.obligation import Proof, before, stands
 
 #: Gates that are spoken of here, by what fails them: the limits (whatever the price), the price, the moment.
-_OF_LIMITS, _OF_PRICE, _OF_MOMENT = (3, 5, 6, 9, 10, 11, 13, 15, 26), (4, 5, 6, 7, 10, 26), (0, 1, 22, 24)
+_OF_LIMITS, _OF_PRICE, _OF_MOMENT = (3, 5, 6, 9, 10, 11, 13, 15, 26), (4, 5, 6, 7, 10, 26), (0, 1, 12, 22, 24)
 
 
 def _candidate(m, gate, _):
@@ -40,6 +40,7 @@ def _candidate(m, gate, _):
             5: (exact < p.px_min_ticks) | (exact > p.px_max_ticks) | ((exact == 0) & ~spans_zero),
             6: (exact < gate.collar_low) | (exact > gate.collar_high), 7: takes, 26: far,
             10: (exact < -bound) | (exact > bound),
+            12: ~moment.equity_ok & ~limits.reduces,
             0: ~state_ok | ((moment.state == REDUCING) & ~limits.reduces), 1: ~moment.heartbeat_ok,
             22: (moment.state == HALTED) | moment.kill_pin, 24: ~moment.session_up,
         }
@@ -78,7 +79,7 @@ def _candidate(m, gate, _):
 PROOFS = (
     Proof(
         "candidate_as_defined", "What a frame says has passed every gate, and what has not is told by name",
-        "G0, G1, G3 to G7, G9 to G11, G13 to G15, G22",
+        "G0, G1, G3 to G7, G9 to G15, G22",
         "The verdict on a candidate price is that of the gates' definitions in plain integers, at full width; a frame "
         "says of each side the candidate that passed, or what is live and passes, or nothing; the reasons that are "
         "told are those that fail, no more and no fewer; nothing is new without a token.",

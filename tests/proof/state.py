@@ -12,7 +12,8 @@ from tests.proof.obligation import Proof, before
 #: Of the path, all that says nothing of state and tokens: it may do what it likes.
 _MARKET = tuple(f"dut.{name}" for name in (
     "match", "arbiter", "walker", "lookup", "ticks", "book", "scheduler", "engine", "exposure", "limits", "hypotheses",
-    "gate", "window", "references", "holds", "duplicates"))
+    "gate", "window", "references", "holds", "duplicates",
+    "account"))
 
 
 def _consistent(m, state):
@@ -47,7 +48,7 @@ def _latch(m, state, _):
         Assert(~left | (state.state == DISARMED)),
         # No other halt had that nonce: each has the next one.
         Assert(~((was != HALTED) & (state.state == HALTED)) | (state.halt_nonce == (was_nonce + 1)[:32])),
-        Assert(~((was == HALTED) & (state.state == HALTED)) | (state.halt_nonce == was_nonce)),
+        Assert(((was != HALTED) & (state.state == HALTED)) | (state.halt_nonce == was_nonce)),
         # What has halted stays told until then.
         Assert(~((was == HALTED) & (state.state == HALTED)) | ((state.halt_cause & cause) == cause)),
         Cover(left), Cover(killed & state.clear_halt), Cover(left & (state.halt_nonce == 2)),
@@ -67,7 +68,10 @@ def _reset(m, state, _):
         Assert(~((was != ACTIVE) & (state.state == ACTIVE)) | (before(m, state.armed, "armed") & (was == DISARMED))),
         Assert(~((was != REDUCING) & (state.state == REDUCING)) | (was == ACTIVE)),
         Assert(~before(m, state.mismatch, "mismatch") | (state.state == HALTED)),      # G21
+        Assert(~before(m, state.trading & state.lost, "lost") | (state.state == HALTED)),              # G19
+        Assert(~before(m, (state.state == ACTIVE) & state.warned, "warned") | (state.state != ACTIVE)),
         Assert(~state.armed | (state.session_up & ~state.session_lost & ~state.feed_lost & ~state.kill_pin)),
+        Assert(~state.armed | ~state.lost),
         Cover(state.trading & state.heartbeat_ok), Cover(state.state == REDUCING),
         Cover(state.arm_refused & state.heartbeat_ok),
     ]
@@ -130,9 +134,10 @@ PROOFS = (
         assumes="The word of a command stands from the cycle before its strobe on, as the register bank makes it."),
     Proof(
         "reset_blocks", "Nothing trades before it is armed",
-        "G0, G21",
+        "G0, G19, G21",
         "Nothing trades before it was armed, with a session and a feed; REDUCING comes from ACTIVE alone, and ACTIVE "
-        "from DISARMED by arming alone. What leaves unapproved (G21) halts in the next cycle.",
+        "from DISARMED by arming alone. What leaves unapproved (G21) or a loss (G19) halts in the next cycle, and a "
+        "warning of one ends ACTIVE.",
         TradingState, _reset, depth=3, cover_depth=8),
     Proof(
         "dead_man", "No heartbeat counts longer than the limit",

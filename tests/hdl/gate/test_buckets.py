@@ -1,9 +1,10 @@
 """Token buckets against a naive model, and the sentences of their docstring one by one."""
 
 import random
+import re
 
 import pytest
-from amaranth.back import verilog
+from amaranth.back import rtlil, verilog
 from amaranth.sim import Simulator
 
 from hdl.control.registers import BY_NAME
@@ -80,7 +81,7 @@ def test_reset_blocks():
 
 
 @pytest.mark.parametrize("which", ["session", "symbol"])
-@pytest.mark.parametrize("interval", [1, 2, 7])
+@pytest.mark.parametrize("interval", [1, 2, 7, 16, 17, 33])
 def test_one_token_every_interval(which, interval):
     """Counted from the cycle after the write of the interval; the token shows in the cycle after its tick."""
     async def test(b):
@@ -92,6 +93,47 @@ def test_one_token_every_interval(which, interval):
             # The tick of the last of these cycles has just been added.
             assert b.tokens == 4
     simulate(test)
+
+
+@pytest.mark.parametrize("which", ["session", "symbol"])
+def test_every_bit_of_an_interval_counts(which):
+    async def test(b):
+        for bit in range(7, 32):
+            await b.step(**{f"restart_{which}": 1})
+            assert await b.step(20, **{f"{which}_interval": 5 + (1 << bit)}) == [], bit
+    simulate(test)
+
+
+@pytest.mark.parametrize("burst", [100, 200, 255])
+def test_every_token_of_an_instrument_counts(burst):
+    async def test(b):
+        await b.resize(session_burst=65535, symbol_burst=burst, index=1, spender=1)
+        await b.step(2, fill=1)
+        for left in reversed(range(burst)):
+            assert b.new_ok
+            await b.step(6, spend_session=1, spend_symbol=1)
+            assert b.new_ok == (left > 0), left
+    simulate(test)
+
+
+def test_instruments_of_every_number():
+    async def test(b):
+        await b.resize(session_burst=99, symbol_burst=1)
+        for spender in (0, 2, 130, 199):
+            await b.step(fill=1)
+            await b.step(2, spender=spender)
+            await b.step(6, spend_session=1, spend_symbol=1)
+            for index in (0, 2, 66, 130, 194, 199):
+                await b.step(2, index=index)
+                assert b.new_ok == (index != spender), (spender, index)
+    simulate(test, instruments=200)
+
+
+def test_as_many_tokens_are_told_apart_as_promised():
+    """2^28, everywhere: it would take too long to give them all."""
+    text = rtlil.convert(TokenBuckets(3))
+    for wire in ("given", r"made\.given", r"row\.given"):
+        assert re.findall(rf"wire width (\d+) \\{wire}\n", text) == ["28"], wire
 
 
 def test_a_shorter_interval_counts_at_once():
@@ -175,6 +217,53 @@ def test_instruments_do_not_share_tokens():
         assert await b.symbols() == [1, 0, 1]
         await b.step(3, symbol_interval=1)
         assert await b.symbols() == [1, 1, 1]
+    simulate(test)
+
+
+@pytest.mark.parametrize("later", [1, 2, 3, 4])
+def test_what_was_spent_is_forgotten_with_the_next_fill(later):
+    async def test(b):
+        async def spend():
+            await b.step(6, spend_session=1, spend_symbol=1)
+        await b.resize(session_burst=99, symbol_burst=2, index=1, spender=1)
+        await b.step(2, fill=1)
+        await spend()
+        await spend()
+        assert not b.new_ok
+        await b.step(later, fill=1)
+        await spend()
+        assert b.new_ok, "two, less one"
+        await spend()
+        assert not b.new_ok
+    simulate(test)
+
+
+@pytest.mark.parametrize(("burst", "arrive"), [(20, 3), (20, 256), (20, 512), (20, 1024), (200, 130), (200, 199)])
+def test_what_has_come_since_is_added_to_what_was_left(burst, arrive):
+    async def test(b):
+        await b.resize(session_burst=65535, symbol_burst=burst, index=1, spender=1)
+        await b.step(2, fill=1)
+        for _ in range(burst):
+            await b.step(6, spend_session=1, spend_symbol=1)
+        assert not b.new_ok
+        await b.step(restart_symbol=1)
+        await b.step(arrive, symbol_interval=1)
+        await b.step(3, restart_symbol=1, symbol_interval=0)
+        spent = 0
+        while b.new_ok and spent <= burst:
+            await b.step(6, spend_session=1, spend_symbol=1)
+            spent += 1
+        assert spent == min(burst, arrive)
+    simulate(test)
+
+
+def test_the_next_spender_may_come_at_once():
+    async def test(b):
+        await b.resize(session_burst=99, symbol_burst=1, spender=1)
+        await b.step(2, fill=1)
+        await b.step(spend_session=1, spend_symbol=1)
+        await b.step(6, spender=2)
+        assert await b.symbols() == [1, 0, 1]
     simulate(test)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections import deque
 
 import pytest
 from amaranth.back import verilog
@@ -71,6 +72,7 @@ class Bench:
         self.bench = None
 
     def forget(self):
+        self.sides = deque([0] * 3, maxlen=3)
         self.rows = [Row() for _ in range(self.dut.instruments)]
         self.asked = self.earlier = self.held = None
 
@@ -108,6 +110,7 @@ class Bench:
             ctx.set(dut.settle, 1)
             ctx.set(dut.load, load)
             self.asked, self.earlier = address, before
+            self.sides.append(self.sides[-1])
         await ctx.tick()
         if load:
             # The memories were read at the end of the cycle before: changes up to the end of the one before that.
@@ -154,6 +157,9 @@ class Bench:
             assert {name: output(name) for name in want} == want, self.held
         assert output("live_bids") == sum(row.bid_live << i for i, row in enumerate(self.rows))
         assert output("live_asks") == sum(row.ask_live << i for i, row in enumerate(self.rows))
+        # How many there are is told two cycles later.
+        self.sides.append(sum(row.bid_live + row.ask_live for row in self.rows))
+        assert output("live_sides") == self.sides[0]
 
 
 def quote(instrument, bid_lots=0, ask_lots=0, quote_id=0, bid_px=0, ask_px=0):
@@ -185,6 +191,14 @@ def test_converts(instruments):
     assert "module" in verilog.convert(Exposure(instruments))
 
 
+def test_reset():
+    """Nothing is live or known before the first load either."""
+    async def test(b):
+        for name in ("bid_live", "ask_live", "position_known", "live_bids", "live_asks"):
+            assert b.ctx.get(getattr(b.dut, name)) == 0, name
+    simulate(test)
+
+
 def test_what_was_sent_counts_until_it_is_settled():
     """Every lot of every quote, also of a side that is only repeated, also of one that was taken away since."""
     async def test(b):
@@ -205,9 +219,10 @@ def test_what_was_sent_is_counted_modulo_32_bits():
     async def test(b):
         most = (1 << 24) - 1
         for n in range(260):
-            await b.emit(1, bid_lots=most, quote_id=n)
+            await b.emit(1, bid_lots=most, ask_lots=most - 1, quote_id=n)
         await b.fetch(1)
         assert b.ctx.get(b.dut.live.sent_bid) == 260 * most & MASK
+        assert b.ctx.get(b.dut.live.sent_ask) == 260 * (most - 1) & MASK
         assert 260 * most > MASK
     simulate(test)
 
@@ -240,6 +255,45 @@ def test_side_is_cleared_only_if_its_last_quote_is_meant(clear, quote_id):
         assert (b.ctx.get(b.dut.bid_live), b.ctx.get(b.dut.ask_live)) == (~gone & 1, ~gone >> 1 & 1)
         assert (b.ctx.get(b.dut.live_bids), b.ctx.get(b.dut.live_asks)) == ((~gone & 1) << 2, (~gone >> 1 & 1) << 2)
     simulate(test)
+
+
+def test_every_bit_of_a_quote_id_counts():
+    async def test(b):
+        for emitted, settled in ((0, 1), (1, 0)):
+            for bit in range(32):
+                await b.emit(2, bid_lots=5, ask_lots=5, quote_id=emitted << bit)
+                await b.fetch(2)
+                await b.step(**settle(quote_id=settled << bit, clear_bid=1, clear_ask=1))
+                await b.fetch(2)
+                assert (b.ctx.get(b.dut.bid_live), b.ctx.get(b.dut.ask_live)) == (1, 1), bit
+    simulate(test)
+
+
+@pytest.mark.parametrize("lots", [-(1 << 31), -(1 << 30) - 1, (1 << 31) - 1, 1 << 30])
+def test_every_bit_of_a_position_counts(lots):
+    async def test(b):
+        await b.fetch(2)
+        await b.step(**settle(lots=lots, bid=MASK, ask=MASK))
+        await b.fetch(2)    # what the model says is checked against the outputs in every step
+        assert b.bench.lots == lots
+    simulate(test)
+
+
+@pytest.mark.parametrize(("instrument", "other"), [(130, 2), (2, 130)])
+def test_all_instruments_have_a_row(instrument, other):
+    async def test(b):
+        for name, value in quote(instrument, bid_lots=5).items():
+            b.ctx.set(getattr(b.dut, name), value)
+        await b.ctx.tick()
+        b.ctx.set(b.dut.emit, 0)
+        for address, sent in ((other, 0), (instrument, 5)):
+            b.ctx.set(b.dut.address, address)
+            await b.ctx.tick().repeat(2)
+            b.ctx.set(b.dut.load, 1)
+            await b.ctx.tick()
+            b.ctx.set(b.dut.load, 0)
+            assert b.ctx.get(b.dut.live.sent_bid) == sent, address
+    simulate(test, instruments=200)
 
 
 @pytest.mark.parametrize("before", [0, 1, 2, 3])

@@ -1,25 +1,32 @@
-"""Thresholds instead of prices: proved to be the same, for every reference, skew, spread, limit and price.
+# amaranth: UnusedElaboratable=no
+"""Thresholds instead of prices: proved to be the same, for every reference, skew, spread, limit and price; and verdicts
+that are made of them, against prices in plain integers.
 
-That the gateware makes its verdicts of these thresholds is tested in ``tests/hdl/quote/test_engine_and_gate.py``.
+Those of a whole evaluation are held against the golden model in ``tests/hdl/quote/test_engine_and_gate.py``.
 """
 
+import random
 import re
 
 import pytest
 import z3
 from amaranth.back import rtlil, verilog
 from amaranth.hdl import Shape
+from amaranth.sim import Simulator
 
+from hdl.control.params import Ticks
 from hdl.control.registers import PARAM_BY_NAME
 from hdl.gate.hypotheses import Hypotheses, Offset
-from hdl.quote.engine import Reference
+from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, QuoteEngine, Reference
 
 _HYPOTHESES = Hypotheses()
 RTLIL = rtlil.convert(_HYPOTHESES)
 MEMBERS = _HYPOTHESES.signature.members
+#: As the engine gives it.
+SKEW = Shape.cast(QuoteEngine().signature.members["skew"].shape)
 HALF_SPREAD = PARAM_BY_NAME["half_spread_sub"].width
 #: Prices that a threshold is made of, with their shapes.
-LIMITS = {"low": MEMBERS["low"].shape, "high": MEMBERS["high"].shape,
+LIMITS = {"low": Ticks, "high": Ticks,
           **{name: MEMBERS["bid"].signature.members[name].shape for name in ("up", "down")}}
 
 
@@ -83,10 +90,10 @@ def test_no_width_overflows(side, limit):
     """A threshold as the fabric computes it, and as it would be in wide arithmetic, for everything on the inputs.
     ``more`` : ``high`` and ``down`` are held against as the price above them."""
     (base_width,), (width,) = widths(f"{side}_{limit}_base"), widths(f"{side}_{limit}_limit")
-    shape, skew_shape = Shape.cast(LIMITS[limit]), Shape.cast(MEMBERS["skew"].shape)
+    shape = Shape.cast(LIMITS[limit])
     assert shape.signed
-    assert skew_shape.signed
-    x, skew = z3.BitVec("x", shape.width), z3.BitVec("skew", skew_shape.width)
+    assert SKEW.signed
+    x, skew = z3.BitVec("x", shape.width), z3.BitVec("skew", SKEW.width)
     half_spread = z3.BitVec("half_spread", HALF_SPREAD)
     sign, rounding = (1, 0) if side == "bid" else (-1, -255)
     more = 1 if limit in ("high", "down") else 0
@@ -102,9 +109,9 @@ def test_no_width_overflows(side, limit):
 def test_a_reference_beyond_the_thresholds_is_beyond_every_limit(side):
     """Such a reference counts as outside of the window; its price is."""
     ref, half_spread = z3.BitVec("ref", Shape.cast(Reference).width), z3.BitVec("half_spread", HALF_SPREAD)
-    skew, x = (z3.BitVec(name, Shape.cast(MEMBERS[name].shape).width) for name in ("skew", "low"))
+    skew, x = z3.BitVec("skew", SKEW.width), z3.BitVec("low", Ticks.width)
     (width,) = widths(f"{side}_low_limit")
-    assert Shape.cast(MEMBERS["low"].shape) == Shape.cast(MEMBERS["high"].shape)
+    assert Shape.cast(MEMBERS["low"].shape) == Shape.cast(MEMBERS["high"].shape) == Ticks
     wide = ref.size() + 3
     sign, up = (1, 0) if side == "bid" else (-1, 255)
     price = (signed(ref, wide) - signed(skew, wide) - sign * unsigned(half_spread, wide) + up) >> 8
@@ -118,7 +125,7 @@ def test_comparing_references_is_comparing_prices(side, width):
     """Bit by bit: any reference, any skew, any half spread, any price to compare with."""
     reference = Shape.cast(Reference)
     assert reference.signed
-    ref, skew = z3.BitVec("ref", reference.width), z3.BitVec("skew", Shape.cast(MEMBERS["skew"].shape).width)
+    ref, skew = z3.BitVec("ref", reference.width), z3.BitVec("skew", SKEW.width)
     half_spread, x = z3.BitVec("half_spread", HALF_SPREAD), z3.BitVec("x", width)
     (limit_width,) = widths(f"{side}_low_limit")
     assert limit_width < reference.width
@@ -129,3 +136,158 @@ def test_comparing_references_is_comparing_prices(side, width):
     fits = signed(z3.Extract(limit_width - 1, 0, ref), ref.size()) == ref
     near = z3.Extract(limit_width - 1, 0, ref)
     prove(z3.Implies(fits, (near >= limit) == (price >= signed(x, wide))))
+
+
+# ---------------------------------------------------------------------- verdicts
+
+SEED = 74
+SIDES = "bid", "ask"
+
+
+def span(shape):
+    """Least and greatest value."""
+    return -(1 << shape.width - 1), (1 << shape.width - 1) - 1
+
+
+TICKS, MOVES, REFS, SKEWS = (span(Shape.cast(shape)) for shape in (Ticks, LIMITS["up"], Reference, SKEW))
+
+
+WIDTH = Shape.cast(Reference).width
+EDGES, MIDS = (span(Shape.cast(MEMBERS[name].shape)) for name in ("edge", "mid_low"))
+
+
+class Evaluated:
+    """An instrument, with limits around the prices of its hypotheses, and what is to be said of each of them."""
+
+    def __init__(self, rng):
+        self.half_spread = rng.choice((0, 1, 255, 256, rng.randrange(1 << 12), (1 << HALF_SPREAD) - 1))
+        self.skew = rng.choice((0, 1, -256, rng.randrange(-5000, 5000), *SKEWS))
+        mid = rng.choice((0, rng.randrange(-5000, 5000), rng.randrange(*TICKS), *TICKS))
+        self.refs = [256 * mid + rng.choice((self.skew, self.skew, 0)) + rng.randrange(-600, 600)
+                     for _ in range(HYPOTHESES)]
+        # The first reference of a price decides: a bid is one as soon as it is reached, an ask as soon as it is passed.
+        firsts = 0, self.skew + self.half_spread, self.skew - self.half_spread + 1
+        self.refs = [ref - (ref - first) % 256 if first else ref
+                     for ref in self.refs for first in (rng.choice(firsts),)]
+        near = [price for h in range(HYPOTHESES) for price in self.prices(h).values()]
+        # Some are wider than any threshold, and no different in the bits that a threshold has.
+        self.refs = [ref + rng.choice((-1, 1)) * (1 << rng.randrange(32, WIDTH - 1)) if rng.random() < .1 else ref
+                     for ref in self.refs]
+        self.refs = [max(REFS[0], min(REFS[1], ref)) for ref in self.refs]
+
+        def limit(of, *others):
+            """Mostly the price of a hypothesis, or the next one to it."""
+            low, high = of
+            return max(low, min(high, rng.choice((rng.choice(near) + rng.choice((-1, 0, 1)), *others))))
+
+        self.low, self.high = limit(TICKS, TICKS[0], TICKS[0]), limit(TICKS, TICKS[1], TICKS[1])
+        self.sides = {name: {"fixed": 1 << rng.choice((3, 5, 9, 10, 11)) if rng.random() < .1 else 0,
+                             "reduces": rng.random() < .8, "live": rng.random() < .7, "resize": rng.random() < .2,
+                             "up": limit(MOVES, MOVES[1]), "down": limit(MOVES, MOVES[0])} for name in SIDES}
+        self.edge, self.leans_up = rng.choice((0, rng.randrange(-600, 600), *EDGES)), rng.random() < .5
+        self.rooms = [max(REFS[0], min(REFS[1], rng.choice((self.edge, self.edge + 1, REFS[1], REFS[1], REFS[0]))))
+                      for _ in range(HYPOTHESES)]
+        mids = [ref >> 8 for ref in self.refs]
+        self.mid_low, self.mid_high = (
+            max(MIDS[0], min(MIDS[1], rng.choice((end, end, end, rng.choice(mids) + more)))) for end, more in zip(
+                MIDS, (rng.choice((0, 1, -1)), rng.choice((0, 1, 2))), strict=True))
+        self.reducing = rng.random() < .3
+        self.book_ok = [rng.random() < .8 for _ in range(HYPOTHESES)]
+
+    def prices(self, h):
+        """A bid is rounded down, an ask up."""
+        exact = self.refs[h] - self.skew
+        return {"bid": (exact - self.half_spread) // 256, "ask": -(-(exact + self.half_spread) // 256)}
+
+    def moved(self, h, name):
+        return self.prices(h)[name] >= self.sides[name]["up"] or self.prices(h)[name] <= self.sides[name]["down"]
+
+    def takes(self, h, name):
+        return self.rooms[h] <= self.edge and (name == "bid") == self.leans_up
+
+    def far(self, h):
+        return not self.mid_low <= self.refs[h] >> 8 < self.mid_high or not -(1 << 33) <= self.refs[h] < 1 << 33
+
+    def verdict(self, h):
+        """(want, pull)."""
+        want = pull = False
+        for name, side in self.sides.items():
+            right = (not side["fixed"] and (side["reduces"] or not self.reducing)
+                     and self.low <= self.prices(h)[name] <= self.high and not self.far(h)
+                     and not self.takes(h, name))
+            want |= right and (side["resize"] or self.moved(h, name))
+            pull |= side["live"] and not right
+        live = any(side["live"] for side in self.sides.values())
+        return (want, pull) if self.book_ok[h] else (False, live)
+
+
+def test_verdicts():
+    """With anything on the inputs in the cycles in which they do not count yet, or no more."""
+    print(f"seed {SEED}")
+    rng = random.Random(SEED)
+    seen, moved, told = {}, set(), set()
+    dut = Hypotheses()
+
+    def set_limits(ctx, case):
+        for name, value in (("low", case.low), ("high", case.high)):
+            ctx.set(getattr(dut, name), value)
+        for name, side in case.sides.items():
+            for what in ("up", "down"):
+                ctx.set(getattr(getattr(dut, name), what), side[what])
+
+    def set_verdicts_of_limits(ctx, case):
+        for name, side in case.sides.items():
+            for what in ("fixed", "reduces", "resize", "live"):
+                ctx.set(getattr(getattr(dut, name), what), side[what])
+        ctx.set(dut.reducing, case.reducing)
+
+    async def testbench(ctx):
+        for _ in range(2000):
+            case, other = Evaluated(rng), Evaluated(rng)
+            for t in range(8):
+                ctx.set(dut.at, 1 << t)
+                if t in (0, 1):
+                    ctx.set(dut.params, {"half_spread_sub": (case if t else other).half_spread})
+                if t in (0, 3):
+                    set_limits(ctx, case if t else other)
+                if t in (0, 5):
+                    for name in ("edge", "leans_up", "mid_low", "mid_high"):
+                        ctx.set(getattr(dut, name), getattr(case if t else other, name))
+                if t in (0, 4):
+                    ctx.set(dut.skew, (case if t else other).skew)
+                if t in (0, 6):
+                    set_verdicts_of_limits(ctx, case if t else other)
+                for n, (early, late) in enumerate(REFERENCES if t >= 5 else ()):
+                    h = {5: early, 6: late}.get(t)
+                    ctx.set(dut.refs[n], rng.randrange(*REFS) if h is None else case.refs[h])
+                    ctx.set(dut.rooms[n], rng.randrange(*REFS) if h is None else case.rooms[h])
+                if t in (0, 7):
+                    ctx.set(dut.book_ok, sum(ok << h for h, ok in enumerate((case if t else other).book_ok)))
+                if t < 7:
+                    await ctx.tick()
+            for h in range(HYPOTHESES):
+                verdict, want = dut.verdicts[h], case.verdict(h)
+                assert (ctx.get(verdict.want), ctx.get(verdict.pull)) == want, (h, case.prices(h), vars(case))
+                seen[h, want] = seen.get((h, want), 0) + 1
+            assert ctx.get(dut.pull_all) == any(side["live"] for side in case.sides.values())
+            await ctx.tick()
+            ctx.set(dut.at, 0)
+            assert ctx.get(dut.far) == case.far(SAME), vars(case)
+            for name in SIDES:
+                assert ctx.get(getattr(dut, f"{name}_takes")) == case.takes(SAME, name), (name, vars(case))
+                told.add((name, case.takes(SAME, name), case.far(SAME)))
+            inside = {name: case.low <= case.prices(SAME)[name] <= case.high for name in SIDES}
+            for name in SIDES:
+                if inside[name]:        # if the limits do not allow it, it says nothing
+                    assert ctx.get(getattr(dut, f"{name}_moved")) == case.moved(SAME, name), (name, vars(case))
+                    moved.add((name, case.moved(SAME, name)))
+
+    simulator = Simulator(dut)
+    simulator.add_clock(8e-9)
+    simulator.add_testbench(testbench)
+    simulator.run()
+    print(seen)
+    assert len(seen) == 4 * HYPOTHESES
+    assert min(seen.values()) > 50
+    assert len(moved) == 4
+    assert len(told) == 8

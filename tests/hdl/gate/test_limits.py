@@ -5,7 +5,8 @@ import random
 from amaranth.back import verilog
 from amaranth.sim import Simulator
 
-from hdl.control.registers import ACTIVE, PARAM_BY_NAME, TICK_LIMIT
+from hdl.control.params import NOTIONAL_BITS, TURNS
+from hdl.control.registers import ACTIVE, LOT_BITS, PARAM_BY_NAME, TICK_BITS, TICK_LIMIT
 from hdl.gate.limits import Limits
 from sim.golden import gate as golden
 from sim.golden.gate import Context
@@ -249,3 +250,188 @@ def test_a_kept_side_is_out_of_reach_of_the_other():
             assert (ctx.get(dut.bid.up) - px, px - ctx.get(dut.bid.down)) == (toward, away), row
             assert (ctx.get(dut.ask.up) - px, px - ctx.get(dut.ask.down)) == (away, toward), row
     simulate(test)
+
+
+MOST_LOTS = (1 << LOT_BITS) - 1
+#: Parameters that limits go by.
+USED = ("sym_en", "bid_en", "ask_en", "px_min_ticks", "px_max_ticks", "px_notional_ticks", "toward_ticks", "away_ticks",
+        "half_spread_sub", "quote_lots", "q_min_lots", "q_hard_lots", "max_lots", "max_long_lots", "max_short_lots",
+        "max_notional_lo", "max_notional_hi")
+
+
+def anything(rng, name):
+    """A value that a parameter can have."""
+    width, is_signed = PARAM_BY_NAME[name].width, PARAM_BY_NAME[name].signed
+    value = rng.choice((0, 1, (1 << width) - 1, rng.getrandbits(width)))
+    return value - (value >> width - 1 << width) if is_signed else value
+
+
+class Evaluated:
+    """An instrument around the edges of its limits, and what is to be said of it, in plain integers."""
+
+    def __init__(self, rng):
+        def lots(*near):
+            return max(0, min(MOST_LOTS, rng.choice((*near, *near, 1, MOST_LOTS, rng.getrandbits(LOT_BITS)))
+                              + rng.choice((0, 0, 0, -1, 1))))
+
+        def ticks(*near):
+            return max(TICKS[0], min(TICKS[1], rng.choice((*near, 0, *TICKS, rng.randrange(*TICKS)))
+                                     + rng.choice((0, 0, -1, 1))))
+
+        def rarely(value, other, p=.06):
+            return other if rng.random() < p else value
+
+        quantity = rarely(lots(), 0, .03)
+        self.row = row = {"sym_en": rarely(1, 0), "bid_en": rarely(1, 0), "ask_en": rarely(1, 0),
+                          "px_min_ticks": rng.choice((TICKS[0], ticks())),
+                          "px_max_ticks": rng.choice((TICKS[1], ticks())),
+                          "px_notional_ticks": rarely(max(0, rng.choice((WIDEST, ticks()))), 0, .03),
+                          "toward_ticks": rng.choice((0, 1, 2, rng.getrandbits(TICK_BITS - 1))),
+                          "away_ticks": rng.choice((0, 1, 2, rng.getrandbits(TICK_BITS - 1))),
+                          "half_spread_sub": rarely(anything(rng, "half_spread_sub") or 1, 0), "quote_lots": quantity,
+                          "q_min_lots": rarely(0, lots(quantity), .3),
+                          "q_hard_lots": rarely(MOST_LOTS, lots(quantity), .3),
+                          "max_lots": rarely(MOST_LOTS, lots(quantity), .3)}
+        self.bound_notional = rng.choice((0, 1, (1 << NOTIONAL_BITS) - 1, rng.getrandbits(NOTIONAL_BITS)))
+        most = rng.choice(((1 << 48) - 1, max(0, self.bound_notional + rng.choice((-1, 0, 1)))))
+        row |= {"max_notional_lo": most & 0xFFFF_FFFF, "max_notional_hi": most >> 32 & 0xFFFF}
+        self.most = row["max_notional_hi"] << 32 | row["max_notional_lo"]
+        self.known = rng.random() < .95
+        self.collar = (TICKS if rng.random() < .6 else (ticks(row["px_min_ticks"]), ticks(row["px_max_ticks"])))
+        self.referred, self.duplicates_off = rng.random() < .92, rng.random() < .03
+        self.holds = [int(rng.random() < .05) for _ in range(2)]
+        self.elsewhere = rng.choice((0, 1, 30, 1000))
+        self.live_most = rarely(1023, self.elsewhere + rng.randrange(4), .2)
+        self.held = rng.choice((0, 1, -1, -MOST_LOTS, (1 << 31) - 1, -1 << 31, rng.randrange(-1 << 31, 1 << 31)))
+        self.sides, least, greatest = {}, *self.window()
+        for name, sign, cap in (("bid", 1, "max_long_lots"), ("ask", -1, "max_short_lots")):
+            settled, open_lots = rng.getrandbits(32), rng.choice((0, 0, 1, 0xFFFF_FFFF, rng.getrandbits(32)))
+            side = {"live": rng.random() < .7, "px": ticks(least, greatest), "lots": lots(quantity, quantity),
+                    "sent": settled + open_lots & 0xFFFF_FFFF, "settled": settled, "open": open_lots}
+            side["largest"] = max(quantity, side["lots"] * side["live"])
+            side["worst"] = sign * self.held + open_lots + side["largest"]
+            # Around zero, where REDUCING ends, and around the cap.
+            if rng.random() < .2:
+                self.held -= sign * (side["worst"] - rng.choice((0, 0, 1, -1)))
+                self.held = max(-1 << 31, min((1 << 31) - 1, self.held))
+            self.sides[name] = side, sign, cap
+        for side, sign, cap in self.sides.values():
+            side["worst"] = sign * self.held + side["open"] + side["largest"]
+            row[cap] = max(0, min(GREATEST_CAP, rng.choice((side["worst"] - 1, side["worst"], GREATEST_CAP))))
+
+    def window(self):
+        least, greatest, bound = (self.row[name] for name in ("px_min_ticks", "px_max_ticks", "px_notional_ticks"))
+        return max(least or 1, -bound, self.collar[0]), min(greatest or -1, bound, self.collar[1])
+
+    def early(self):
+        """What stands from cycle 3 on."""
+        low, high = self.window()
+        toward, away = self.row["toward_ticks"] or 1, min(self.row["away_ticks"] or 1,
+                                                          -(-self.row["half_spread_sub"] // 128))
+        out = {"low": low, "high": high}
+        for name, (side, sign, _) in self.sides.items():
+            up, down = (toward, away) if sign > 0 else (away, toward)
+            out |= {f"{name}_largest": side["largest"], f"{name}.up": side["px"] + up,
+                    f"{name}.down": side["px"] - down, f"{name}.live": side["live"],
+                    f"{name}.live_px": side["px"], f"{name}.live_lots": side["lots"]}
+        return out
+
+    def late(self):
+        """What stands from cycle 6 on, until the next one."""
+        row, (low, high), quantity, out = self.row, self.window(), self.row["quote_lots"], {}
+        for name, (side, sign, cap) in self.sides.items():
+            fails = {
+                3: not (row["sym_en"] and row[f"{name}_en"]),
+                5: not row["q_min_lots"] <= quantity <= row["q_hard_lots"] or not quantity
+                or not row["half_spread_sub"],
+                9: quantity > row["max_lots"], 10: not row["px_notional_ticks"] or self.bound_notional > self.most,
+                11: not self.known or side["worst"] > row[cap], 6: not self.referred, 26: not self.referred,
+                13: self.elsewhere + row["bid_en"] + row["ask_en"] > self.live_most,
+                15: self.holds[sign < 0] or self.duplicates_off}
+            out |= {f"{name}.fixed": sum(bool(failed) << gate for gate, failed in fails.items()),
+                    f"{name}.reduces": sign * self.held < 0 and side["worst"] <= 0,
+                    f"{name}.resize": not side["live"] or side["lots"] != quantity or not low <= side["px"] <= high}
+        return out
+
+
+def test_against_the_definitions():
+    """Every result, from the cycle on in which it is promised, with anything on the inputs that does not count yet."""
+    print(f"seed {SEED + 7}")
+    rng = random.Random(SEED + 7)
+    seen = {}
+
+    async def test(ctx, dut):
+        def got(names):
+            def value(name):
+                of = dut
+                for part in name.split("."):
+                    of = getattr(of, part)
+                return ctx.get(of)
+            return {name: value(name) for name in names}
+
+        def set_instrument(live, position):
+            """``live``, ``position`` : of each side (live, px, lots, sent), (held, known, settled ...)."""
+            ctx.set(dut.live, {f"{name}_{what}": value for name, side in live.items()
+                               for what, value in (("px", side["px"]), ("lots", side["lots"]))}
+                    | {f"sent_{name}": side["sent"] for name, side in live.items()})
+            for name, side in live.items():
+                ctx.set(getattr(dut, f"{name}_live"), side["live"])
+            held, known = position
+            ctx.set(dut.known, {"lots": held} | {f"settled_{name}": side["settled"] for name, side in live.items()})
+            ctx.set(dut.position_known, known)
+
+        def set_rest(case, t):
+            """What is there from some cycle on, and stands as long as it counts."""
+            collar = case.collar if t == 2 else (rng.randrange(*TICKS), rng.randrange(*TICKS))
+            ctx.set(dut.collar_low, collar[0])
+            ctx.set(dut.collar_high, collar[1])
+            ctx.set(dut.reference_ok, case.referred if t >= 3 else rng.randrange(2))
+            own = sum(side["live"] for side, _, _ in case.sides.values())
+            ctx.set(dut.live_sides, case.elsewhere + own)
+            for name, value in (("live_most", case.live_most), ("duplicates_off", case.duplicates_off),
+                                ("held", {"bid": case.holds[0], "ask": case.holds[1]})):
+                ctx.set(getattr(dut, name), value)
+
+        def set_anything():
+            ctx.set(dut.params, {name: anything(rng, name) for name in USED})
+            ctx.set(dut.bound_notional, rng.getrandbits(NOTIONAL_BITS))
+            other = Evaluated(rng)
+            set_instrument({name: side for name, (side, _, _) in other.sides.items()}, (other.held, other.known))
+            set_rest(other, rng.randrange(8))
+
+        held_over = {}
+        for _ in range(1000):
+            case = Evaluated(rng)
+            set_instrument({name: side for name, (side, _, _) in case.sides.items()}, (case.held, case.known))
+            for t in range(7):
+                ctx.set(dut.at, 1 << t)
+                # A parameter comes in its turn; the product in cycle 5.
+                comes = {name for turn in TURNS[:t + 1] for name in turn}
+                ctx.set(dut.params, {name: case.row[name] if name in comes else anything(rng, name) for name in USED})
+                ctx.set(dut.bound_notional, case.bound_notional if t == 5 else rng.getrandbits(NOTIONAL_BITS))
+                set_rest(case, t)
+                if t <= 2:
+                    assert got(held_over) == held_over, t
+                if t >= 3:
+                    assert got(case.early()) == case.early(), (t, case.row, case.sides)
+                if t == 6:
+                    assert got(case.late()) == case.late(), (case.row, case.sides, case.held)
+                await ctx.tick()
+            ctx.set(dut.at, rng.choice((0, 1 << 7)))
+            for _ in range(rng.randrange(3)):
+                set_anything()
+                await ctx.tick()
+                ctx.set(dut.at, 0)
+                assert got(case.late()) == case.late(), "until the next one"
+            early = case.early()
+            held_over = {name: early[name] for name in ("low", "high", "bid_largest", "ask_largest")}
+            for name, value in case.late().items():
+                seen[name, value] = seen.get((name, value), 0) + 1
+
+    simulate(test)
+    print(seen)
+    for name in ("bid", "ask"):
+        for fixed in (0, 1 << 6 | 1 << 26, *(1 << gate for gate in (3, 5, 9, 10, 11, 13, 15))):
+            assert seen[f"{name}.fixed", fixed] > 5, (name, fixed)
+        for what in ("reduces", "resize"):
+            assert min(seen[f"{name}.{what}", False], seen[f"{name}.{what}", True]) > 40

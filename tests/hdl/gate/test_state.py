@@ -10,9 +10,9 @@ from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALT
 from hdl.gate.state import TradingState
 
 SEED = 62
-KILL, PIN, DEADMAN, LOST, FEED = (1 << HALT_CAUSES[name] for name in (
-    "kill_register", "kill_pin", "deadman", "session_lost", "feed_lost"))
-STROBES = ("arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "session_lost")
+KILL, PIN, DEADMAN, LOST, FEED, EMISSION, LOSS = (1 << HALT_CAUSES[name] for name in (
+    "kill_register", "kill_pin", "deadman", "session_lost", "feed_lost", "emission", "loss"))
+STROBES = ("arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "session_lost", "mismatch")
 FOREVER = 1 << 20
 #: Cycles from the write of a heartbeat to the first one in which it shows.
 HEARTBEAT = 3
@@ -94,7 +94,19 @@ def test_converts():
 def test_reset_blocks():
     async def test(b):
         assert (b.state, b.trading, b.heartbeat_ok, b.halt_cause, b.halt_nonce) == (DISARMED, 0, 0, 0, 0)
+        assert (b.silent, b.changed) == (1, 0)
         assert await b.step(arm=1, data=ARM_MAGIC) == {"arm_refused"}   # no session
+        assert b.state == DISARMED
+    simulate(test)
+
+
+def test_nothing_is_armed_in_the_first_cycle():
+    """The word of a command has to stand in the cycle before it, and there is none."""
+    async def test(b):
+        for name, value in (("session_up", 1), ("arm", 1), ("data", ARM_MAGIC)):
+            b.ctx.set(getattr(b.dut, name), value)
+        assert (b.armed, b.arm_refused) == (0, 1)
+        await b.ctx.tick()
         assert b.state == DISARMED
     simulate(test)
 
@@ -115,6 +127,12 @@ EFFECT = {
     ("session_lost", 1, REDUCING): (HALTED, {"stopped"}),
     ("feed_lost", 1, ACTIVE): (HALTED, {"stopped"}),
     ("feed_lost", 1, REDUCING): (HALTED, {"stopped"}),
+    ("mismatch", 1, DISARMED): (HALTED, set()),
+    ("mismatch", 1, ACTIVE): (HALTED, {"stopped"}),
+    ("mismatch", 1, REDUCING): (HALTED, {"stopped"}),
+    ("lost", 1, ACTIVE): (HALTED, {"stopped"}),
+    ("lost", 1, REDUCING): (HALTED, {"stopped"}),
+    ("warned", 1, ACTIVE): (REDUCING, {"reduced"}),
     ("clear_halt", 1, HALTED): (DISARMED, {"cleared"}),     # 1 is the nonce of the first halt
 }
 
@@ -122,7 +140,8 @@ EFFECT = {
 @pytest.mark.parametrize("state", range(4), ids=STATES)
 @pytest.mark.parametrize(("command", "data"), [
     ("arm", ARM_MAGIC), ("arm", ARM_MAGIC ^ 1), ("arm", 0), ("disarm", 1), ("reduce", 1), ("kill", 1), ("kill_pin", 1),
-    ("session_lost", 1), ("feed_lost", 1), ("clear_halt", 1), ("clear_halt", 0), ("clear_halt", 2)])
+    ("session_lost", 1), ("feed_lost", 1), ("mismatch", 1), ("lost", 1), ("warned", 1), ("clear_halt", 1),
+    ("clear_halt", 0), ("clear_halt", 2)])
 def test_every_command_in_every_state(state, command, data):
     async def test(b):
         await b.enter(state)
@@ -137,9 +156,10 @@ def test_every_command_in_every_state(state, command, data):
         assert b.changed == (after != state)
         assert b.trading == (after in (ACTIVE, REDUCING))
         assert b.nonce == nonce + (after == HALTED and state != HALTED)
-        bits = {"kill": KILL, "kill_pin": PIN, "session_lost": LOST, "feed_lost": FEED}
+        bits = {"kill": KILL, "kill_pin": PIN, "session_lost": LOST, "feed_lost": FEED, "mismatch": EMISSION,
+                "lost": LOSS}
         bit = bits.get(command, 0) if after == HALTED else 0
-        if command in ("session_lost", "feed_lost") and state == HALTED:
+        if command in ("session_lost", "feed_lost", "lost") and state == HALTED:
             bit = 0     # nothing was trading
         assert b.cause == (0 if after != HALTED else cause | bit)
         await b.step()
@@ -187,6 +207,20 @@ def test_without_a_feed_nothing_is_armed():
     simulate(test)
 
 
+def test_after_a_loss_nothing_is_armed():
+    async def test(b):
+        await b.enter(ACTIVE)
+        await b.step(lost=1)
+        assert (b.state, b.cause) == (HALTED, LOSS)
+        assert await b.clear() == {"cleared"}
+        assert await b.step(arm=1, data=ARM_MAGIC) == {"arm_refused"}
+        assert await b.step(arm=1, data=ARM_MAGIC, lost=0, warned=1) == {"armed"}
+        assert b.state == ACTIVE
+        assert await b.step() == {"reduced"}     # as long as the warning lasts
+        assert b.state == REDUCING
+    simulate(test)
+
+
 def test_causes_of_one_cycle_are_all_told():
     async def test(b):
         await b.enter(ACTIVE)
@@ -206,6 +240,19 @@ def test_kill_pin_holds_the_halt():
         await b.step(kill_pin=0)
         assert await b.clear() == {"cleared"}
         assert (b.state, b.cause) == (DISARMED, 0)
+    simulate(test)
+
+
+def test_a_halt_is_cleared_once():
+    """A command that stays for a second cycle finds nothing to clear."""
+    async def test(b):
+        await b.enter(HALTED)
+        b.ctx.set(b.dut.data, b.nonce)
+        await b.ctx.tick()
+        b.ctx.set(b.dut.clear_halt, 1)
+        assert b.cleared
+        await b.ctx.tick()
+        assert (b.state, b.cleared) == (DISARMED, 0)
     simulate(test)
 
 
@@ -281,6 +328,14 @@ def test_no_heartbeat_no_trading(limit):
     simulate(test)
 
 
+@pytest.mark.parametrize("limit", [2, 1 << 31, (1 << 32) - 1])
+def test_every_bit_of_the_limit_counts(limit):
+    async def test(b):
+        await b.heartbeat(deadman_cycles=limit)
+        assert b.heartbeat_ok
+    simulate(test)
+
+
 def test_deadman_does_not_halt_while_disarmed():
     async def test(b):
         await b.enter(DISARMED)
@@ -319,9 +374,9 @@ class Naive:
 
     def step(self, x):
         trading = self.state in (ACTIVE, REDUCING)
-        cause = KILL * x["kill"] | PIN * x["kill_pin"]
+        cause = KILL * x["kill"] | PIN * x["kill_pin"] | EMISSION * x["mismatch"]
         if trading:
-            cause |= DEADMAN * (not self.alive) | LOST * x["session_lost"] | FEED * x["feed_lost"]
+            cause |= DEADMAN * (not self.alive) | LOST * x["session_lost"] | FEED * x["feed_lost"] | LOSS * x["lost"]
         fired = set()
         if cause:
             self.nonce += self.state != HALTED
@@ -330,12 +385,12 @@ class Naive:
             self.state = HALTED
         elif x["disarm"] and trading:
             self.state, fired = DISARMED, {"stopped"}
-        elif x["reduce"] and self.state == ACTIVE:
+        elif (x["reduce"] or x["warned"]) and self.state == ACTIVE:
             self.state, fired = REDUCING, {"reduced"}
         elif x["clear_halt"] and self.state == HALTED and x["data"] == self.nonce:
             self.state, self.cause, fired = DISARMED, 0, {"cleared"}
         elif x["arm"]:
-            usable = x["session_up"] and not x["session_lost"] and not x["feed_lost"]
+            usable = x["session_up"] and not x["session_lost"] and not x["feed_lost"] and not x["lost"]
             if self.state == DISARMED and usable and x["data"] == ARM_MAGIC:
                 self.state, fired = ACTIVE, {"armed"}
             else:
@@ -357,9 +412,9 @@ def test_random():
     visited, causes = set(), set()
 
     async def test(b):
-        levels = {"deadman_cycles": 60, "kill_pin": 0, "feed_lost": 0, "session_up": 1}
+        levels = {"deadman_cycles": 60, "kill_pin": 0, "feed_lost": 0, "lost": 0, "warned": 0, "session_up": 1}
         for _ in range(8000):
-            for name in ("kill_pin", "feed_lost"):
+            for name in ("kill_pin", "feed_lost", "lost", "warned"):
                 levels[name] = rng.random() < (.5 if levels[name] else .005)
             if rng.random() < .02:
                 levels["session_up"] = rng.random() < .8
@@ -376,7 +431,7 @@ def test_random():
             if what in ("arm", "clear_halt"):       # its data stand a cycle before it
                 y = x | {what: 0}
                 assert await b.step(**y) == naive.step(y), y
-            x["session_lost"] = int(rng.random() < .01)
+            x["session_lost"], x["mismatch"] = int(rng.random() < .01), int(rng.random() < .003)
             before = naive.state
             want_fired = naive.step(x)
             assert await b.step(**x) == want_fired, x
@@ -391,4 +446,4 @@ def test_random():
     simulate(test)
     assert visited == {(a, b) for a in range(4) for b in range(4)} - {(HALTED, ACTIVE), (HALTED, REDUCING),
                                                                      (DISARMED, REDUCING), (REDUCING, ACTIVE)}
-    assert {KILL, PIN, DEADMAN, LOST, FEED} <= causes
+    assert {KILL, PIN, DEADMAN, LOST, FEED, EMISSION, LOSS} <= causes

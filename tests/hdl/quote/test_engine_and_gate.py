@@ -143,7 +143,7 @@ async def evaluation(ctx, dut, case, rng):
                           "bid_lots": state.live_bid_lots, "ask_lots": state.live_ask_lots,
                           "sent_bid": state.sent_bid, "sent_ask": state.sent_ask})
     ctx.set(limits.known, {"lots": state.position, "settled_bid": state.settled_bid, "settled_ask": state.settled_ask})
-    ctx.set(dut.hypotheses.reducing, case.context.state == REDUCING)
+    ctx.set(dut.hypotheses.reducing, case.context.state == REDUCING or not case.context.equity_ok)
     context, own = case.context, state.live_bid + state.live_ask
     for name, value in (("live_sides", context.live_elsewhere + own), ("live_most", context.live_most),
                         ("held", {"bid": context.held, "ask": context.held}), ("duplicates_off", 0)):
@@ -169,7 +169,7 @@ async def decide(ctx, dut, case):
     for name, value in (("state", context.state), ("kill_pin", context.killed and context.state != 3),
                         ("heartbeat_ok", context.deadman_ok), ("session_up", context.session_up),
                         ("new_ok", not golden_gate.rate_blocked(context)),
-                        ("cancel_ok", context.session_tokens > 0)):
+                        ("cancel_ok", context.session_tokens > 0), ("equity_ok", context.equity_ok)):
         ctx.set(getattr(moment, name), value)
 
 
@@ -279,7 +279,7 @@ def random_case(rng, *, calm=False):
                       reference=pick(Reference(_near(rng, around, share[0]), _near(rng, around, share[1], 0),
                                                rng.choice((0, 0, 0, 1, -1, 5, rng.choice(TICKS)))), None, p=.03),
                       live_elsewhere=rng.choice((0, 3, 20)), live_most=pick(1023, 5, 4, 22, 21, 0),
-                      held=pick(0, 1, p=.02))
+                      held=pick(0, 1, p=.02), equity_ok=pick(True, False))
     context.killed = context.state == 3 or pick(False, True)
     return Case(row, state, levels, entry, case.fresh, context)
 
@@ -322,7 +322,7 @@ def test_verdict_on_every_hypothesis():
     for h in range(HYPOTHESES):
         assert len(tally[h]) == 4, (h, tally[h])
         assert min(tally[h].values()) > 100, (h, tally[h])
-        assert reasons[h] == sum(1 << g for g in (0, 3, 4, 5, 6, 7, 9, 10, 11, 13, 15, 26)), f"{h}: {reasons[h]:b}"
+        assert reasons[h] == sum(1 << g for g in (0, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 15, 26)), f"{h}: {reasons[h]:b}"
 
 
 def test_against_pure_functions():
@@ -370,7 +370,7 @@ def test_against_pure_functions():
     print(outcomes, f"{reasons_seen:b}", repeated)
     assert set(outcomes) == {golden.HELD, golden.SENT, golden.PULLED, golden.DROPPED}
     assert min(outcomes.values()) > 100
-    assert reasons_seen == sum(1 << g for g in (0, 1, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 22, 24, 26))
+    assert reasons_seen == sum(1 << g for g in (0, 1, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 22, 24, 26))
     assert actions == {golden.NONE, golden.KEEP, golden.REPLACE, golden.PULL}
     assert repeated
 

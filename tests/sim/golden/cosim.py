@@ -129,20 +129,23 @@ class CoSim:
             self.write(f"line_{name}_port", line.port)
 
     def configure(self, instruments, **limits):
-        """Security ids and limits of ``instruments`` ((security id, tick mantissa) pairs), both banks."""
-        for i, (security, _) in enumerate(instruments):
+        """Security ids and limits of ``instruments`` ((security id, tick mantissa) pairs, ``None`` where none is),
+        both banks."""
+        used = [(i, *instrument) for i, instrument in enumerate(instruments) if instrument]
+        for i, security, _ in used:
             self.say(link.encode_write(map_.security_id_address(i), [security & 0xFFFF_FFFF]))
         for _ in range(2):
-            for i, (_, tick) in enumerate(instruments):
+            for i, _, tick in used:
                 self.params(i, **(LIMITS | tick_words(tick) | {"instrument_id_lo": 1000 + i} | limits))
             self.write("commit", 1)
         settings = {"session_interval": 5_000, "session_burst": 200, "symbol_interval": 20_000, "symbol_burst": 40,
                     "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "quote_id": 1 << 33 | 7, "live_most": 1023,
                     "duplicate_most": 8, "duplicate_cycles": 1_000, "ref_cycles": 0xFFFF_FFFF,
+                    "loss_most": 1_000, "drawdown_most": 1_000, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
                     "time_ns": 1_700_000_000_000_000_000}
         for name, value in settings.items():
             self.write(name, value)
-        for i, (security, _) in enumerate(instruments):
+        for i, security, _ in used:
             self.reference(i, MIDS[security], MIDS[security])
 
     def hand_over(self, window=65535, **registers):

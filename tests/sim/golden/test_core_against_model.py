@@ -7,9 +7,11 @@ import random
 
 import pytest
 
-from hdl.control.registers import BY_NAME, HALT_CAUSES
+from hdl.control.registers import BY_NAME, HALT_CAUSES, HALTED, REDUCING
 from hdl.layout import net
 from host import link
+from sim.board.verilate import Design
+from sim.golden.quote import SENT
 from sim.golden.session import cancel_message, tcp_frame
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, generate
 from sim.market.schedule import schedule, wire_bytes
@@ -18,11 +20,16 @@ from tests.sim.golden.cosim import FRAME_TX, MIDS, PEER, SESSION_TX, CoSim
 CHOSEN = [(i.security_id, i.tick) for i in INSTRUMENTS[:16]]
 
 
-def ready(seed, **limits):
-    """Both set up, connected and armed, in mid-session."""
-    sim = CoSim(seed=seed)
+def ready(seed, places=None, **limits):
+    """Both set up, connected and armed, in mid-session. ``places``: numbers of the instruments, on a card of so many as
+    the last one asks for."""
+    sim, chosen = CoSim(seed=seed), CHOSEN
+    if places:
+        many = places[-1] + 1
+        sim = CoSim(Design(arguments={"instruments": many}), many, seed)
+        chosen = [CHOSEN[places.index(n)] if n in places else None for n in range(many)]
     sim.lines(LINE_A, LINE_B)
-    sim.configure(CHOSEN, **limits)
+    sim.configure(chosen, **limits)
     sim.hand_over()
     sim.arm()
     while sim.board.link_waiting:
@@ -93,6 +100,43 @@ def limit(sim, rng, new):
         sim.write("release", i)
 
 
+def account(sim, rng, new):
+    """Equity moves, grows old, begins anew."""
+    if new:
+        sim.peer()
+    what = rng.random()
+    if what < 0.3:
+        sim.write("equity", rng.choice((0, 100, 300, -100, -550, -650, -950)))
+    elif what < 0.33:
+        sim.write("equity", -1_001)
+    elif what < 0.4:
+        sim.write("equity_cycles", rng.choice((0, 20_000, 200_000, 0xFFFF_FFFF)))
+    elif what < 0.45:
+        sim.write("equity_start", rng.choice((0, -500, 100)))
+    elif what < 0.5:
+        sim.write("drawdown_most", rng.choice((0, 400, 1_000, 1_000)))
+    elif what < 0.6:
+        sim.position(rng.randrange(16), rng.randrange(-50, 50))
+    if sim.model.state != 1 and rng.random() < 0.5:
+        sim.write("disarm", 1)
+        sim.write("clear_halt", sim.model.halt_nonce)
+        for i in range(16):
+            sim.position(i, rng.randrange(-20, 20))
+        sim.arm()
+
+
+@pytest.mark.parametrize("seed", [81, 82, 83])
+def test_equity(seed):
+    """G12, G19: too old, warned, lost."""
+    sim = ready(seed)
+    replay(sim, seed, 500, each=account, max_idle_ns=8_000)
+    finish(sim)
+    assert sim.model.counters["drop_g12"]
+    states = {e.data for e in sim.model.events if e.code == "STATE_CHANGED"}
+    assert REDUCING in states
+    assert HALTED | 1 << 8 + HALT_CAUSES["loss"] in states
+
+
 @pytest.mark.parametrize("seed", [61, 62, 63])
 def test_limits_over_time(seed):
     """G6, G6c, G7, G13, G15: references that come, move and grow old, holds, loads."""
@@ -123,6 +167,16 @@ def test_quiet_market(seed):
     finish(sim)
     assert sim.model.latency.count > 20
     assert (sim.model.latency.minimum, sim.model.latency.maximum) == (2, 2)
+
+
+def test_instruments_all_over_a_larger_card():
+    """Sets of one bit an instrument are asked in rows of 16: the first, the last and some between are of each row."""
+    places = [0, 7, 15, 16, 17, 24, 31, 32, 33, 36, 38, 39]
+    sim = ready(5, places)
+    replay(sim, 5, 400)
+    finish(sim)
+    quoted = {d.instrument for d in sim.model.decisions if d.outcome == SENT}
+    assert all(quoted & set(range(row, row + 16)) for row in (0, 16, 32)), quoted
 
 
 def disturb(sim, rng, new):

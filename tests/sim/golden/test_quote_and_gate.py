@@ -30,7 +30,8 @@ def live(**changes):
 
 def context(**changes):
     return Context(**({"state": ACTIVE, "deadman_ok": True, "killed": False, "session_up": True, "session_tokens": 10,
-                       "session_burst": 12, "symbol_tokens": 1, "reference": NEAR, "live_most": 9, "held": False}
+                       "session_burst": 12, "symbol_tokens": 1, "reference": NEAR, "live_most": 9, "held": False,
+                       "equity_ok": True}
                       | changes))
 
 
@@ -161,8 +162,8 @@ def test_without_a_session_nothing_is_emitted():
 
 def test_everything_blocks_after_reset():
     d = evaluate(Params(), State(), (False, 0, 0), (False, 0, 0), False, Context())
-    assert d.reasons == (g.G0 | g.G1 | g.G3 | g.G4 | g.G5 | g.G6 | g.G6C | g.G7 | g.G10 | g.G11 | g.G15 | g.G22
-                         | g.S0)
+    assert d.reasons == (g.G0 | g.G1 | g.G3 | g.G4 | g.G5 | g.G6 | g.G6C | g.G7 | g.G10 | g.G11 | g.G12 | g.G15
+                         | g.G22 | g.S0)
     assert d.outcome == DROPPED
 
 
@@ -194,6 +195,7 @@ def test_every_limit_of_zero_blocks(name):
     (g.G6C, {"c": context(reference=Reference(10_000, 10_000, 10_005))}),
     (g.G7, {"p": params(skew_q8=256 * 256, skew_max_sub=1 << 20), "s": State(pos_valid=True, position=3)}),
     (g.G7, {"p": params(skew_q8=256 * 256, skew_max_sub=1 << 20), "s": State(pos_valid=True, position=-3)}),
+    (g.G12, {"c": context(equity_ok=False)}),
     (g.G13, {"c": context(live_most=1)}), (g.G13, {"c": context(live_elsewhere=8)}), (g.G15, {"c": context(held=True)}),
 ])
 def test_each_gate_alone(reason, change):
@@ -305,6 +307,13 @@ def test_reducing_lets_only_the_side_through_that_strictly_reduces():
                                            (5, 0, False, True), (-9, 5, False, False), (-10, 5, True, False)):
         d = decide(s=State(position=position, pos_valid=True, sent_bid=sent, sent_ask=sent), c=c)
         assert (d.bid_ok, d.ask_ok) == (bid_ok, ask_ok), (position, sent)
+
+
+def test_without_equity_only_what_reduces_goes():
+    c = context(equity_ok=False)
+    for position, bid_ok, ask_ok in ((0, False, False), (-5, True, False), (5, False, True)):
+        d = decide(s=State(position=position, pos_valid=True), c=c)
+        assert (d.bid_ok, d.ask_ok, d.reasons) == (bid_ok, ask_ok, g.G12), position
 
 
 def test_more_settled_than_sent_blocks():

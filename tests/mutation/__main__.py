@@ -1,0 +1,222 @@
+"""``python -m tests.mutation``: every fault in the gate, or some; writes ``out/mutation.json``."""
+
+import json
+import os
+import queue
+import random
+import subprocess
+import sys
+import time
+import tomllib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tests.mutation.child import WORK
+from tests.mutation.faults import OPERATORS, Source
+from tests.mutation.subjects import ROOT, SUBJECTS
+
+RESULTS = ROOT / "out" / "mutation.json"
+ARGUMENTS = Path(__file__).with_name("survivors.toml")
+#: Share of the mutants that must be caught, those left out that are equivalent by argument.
+WANTED = .99
+#: A check that takes so many times as long as with the source as it is, and so many seconds, hangs.
+PATIENCE, LEAST_SECONDS = 8, 20
+
+
+class Child:
+    """A process that judges (:mod:`tests.mutation.child`)."""
+
+    def __init__(self):
+        self._process = subprocess.Popen([sys.executable, "-m", "tests.mutation.child"], cwd=ROOT, text=True,
+                                         env=os.environ | {"PYTHONHASHSEED": "0"},   # the same RTLIL from each
+                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def outcome(self, subject, mutant="", originals=(), limits=()):
+        """As :func:`tests.mutation.child.outcome`."""
+        asked = {"file": subject.file, "mutant": mutant, "originals": list(originals), "limits": list(limits),
+                 "folder": str(WORK / (mutant or subject.module))}
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"no answer about {mutant or subject.file}: its process has ended")
+        return json.loads(answer)
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+
+def arguments():
+    """Why survivors do no harm: argument by (file, operator, before, after)."""
+    found = {}
+    for entry in tomllib.loads(ARGUMENTS.read_text()).get("survivor", ()):
+        for after in entry["after"]:
+            found[entry["file"], entry["operator"], entry["before"], after] = " ".join(entry["argument"].split())
+    return found
+
+
+def of(mutant):
+    """What an argument is looked up by."""
+    return mutant.file, mutant.operator, mutant.before, mutant.after
+
+
+def summary(judged, seconds, *, whole):
+    """What ``out/mutation.json`` says.
+
+    Parameters
+    ----------
+    judged : list of (Mutant, outcome)
+    whole : bool
+        Whether these are all the mutants that there are.
+    """
+    counted = [(mutant, found) for mutant, found in judged if found["status"] in ("caught", "survived")]
+    statuses = Counter(found["status"] for _, found in judged)
+    why = arguments()
+
+    def tally(chosen):
+        """``argued`` : survivors whose argument says that they are equivalent; ``share`` of the others."""
+        caught = sum(found["status"] == "caught" for _, found in chosen)
+        argued = sum(found["status"] == "survived" and why.get(of(mutant), "").startswith("Equivalent")
+                     for mutant, found in chosen)
+        others = len(chosen) - argued
+        return {"mutants": len(chosen), "caught": caught, "argued": argued,
+                "share": round(caught / others, 4) if others else 1.}
+
+    def by(names, of_mutant):
+        return {name: tally([pair for pair in counted if of_mutant(pair[0]) == name]) for name in names}
+
+    return {
+        **tally(counted), "whole": whole,
+        "equivalent": statuses["equivalent"], "not_elaborated": statuses["not elaborated"],
+        "survivors": [vars(mutant) | {"argument": why.get(of(mutant), "")}
+                      for mutant, found in counted if found["status"] == "survived"],
+        "by_file": by(dict.fromkeys(mutant.file for mutant, _ in judged), lambda mutant: mutant.file),
+        "by_operator": by(OPERATORS, lambda mutant: mutant.operator),
+        "caught_by": dict(Counter(found["by"] for _, found in counted if found["by"]).most_common()),
+        "seconds": round(seconds, 1),
+        "outcomes": {mutant.id: {what: found[what] for what in ("status", "by")} for mutant, found in judged},
+    }
+
+
+def run(chosen, jobs, console):
+    """Judge mutants.
+
+    Parameters
+    ----------
+    chosen : {Subject: [Mutant]}
+    jobs : int
+        So many at a time.
+
+    Returns
+    -------
+    list of (Mutant, outcome), in the order in which they came.
+    """
+    children = queue.Queue()
+    for _ in range(jobs):
+        children.put(Child())
+
+    def judge(*args):
+        child = children.get()
+        try:
+            return child.outcome(*args)
+        finally:
+            children.put(child)
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(jobs) as pool:
+        sound = progress.add_task("the gate as it is", total=len(chosen))
+
+        def measure(subject):
+            found = judge(subject)
+            if found["status"] != "survived":
+                raise RuntimeError(f"{subject.file} as it is: {found['status']} by {found['by']}; see "
+                                   f"{WORK / subject.module / 'log'}")
+            progress.advance(sound)
+            return found["components"], [max(LEAST_SECONDS, PATIENCE * seconds) for seconds in found["seconds"]]
+
+        # The slow ones first, so that nobody waits for one at the end.
+        order = sorted(chosen, key=lambda subject: -len(subject.checks))
+        measured = dict(zip(order, pool.map(measure, order), strict=True))
+        faults = progress.add_task("faults", total=sum(map(len, chosen.values())))
+        survivors = 0
+
+        def hold(subject, mutant):
+            nonlocal survivors
+            found = judge(subject, mutant.id, *measured[subject])
+            if found["status"] == "survived":
+                survivors += 1
+                progress.console.print(f"{mutant.file}:{mutant.line} {mutant.id} not caught", highlight=False)
+            progress.update(faults, advance=1, description=f"faults, {survivors} not caught")
+            return mutant, found
+
+        judged = list(pool.map(lambda pair: hold(*pair), [(s, mutant) for s in chosen for mutant in chosen[s]]))
+    while not children.empty():
+        children.get().close()
+    return judged
+
+
+def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default=False,
+                                           help="Files to mutate, or ids of mutants; without one, all there are."),
+         limit: int = typer.Option(None, help="Only the first so many mutants."),
+         sample: int = typer.Option(None, help="Only so many, drawn at random."),
+         seed: int = typer.Option(1, help="For the draw."),
+         again: bool = typer.Option(False, "--again", help="The last run stands but for what is named or survived."),
+         jobs: int = typer.Option(os.cpu_count() or 1, help="So many at a time."),
+         results: Path = typer.Option(RESULTS, help="Where to write what was found, as JSON.")):
+    """Put single faults into the gate and see which of them a test or a proof catches. Exit code 1: less than 99 %."""
+    console = Console()
+    began = time.monotonic()
+    sources = {subject: Source(subject.file, (ROOT / subject.file).read_text()) for subject in SUBJECTS}
+    pairs = [(subject, mutant) for subject, source in sources.items() for mutant in source.mutants
+             if mutant.operator not in subject.left_out]
+    everything, stands, seconds = len(pairs), {}, 0.
+    if again:
+        last = json.loads(results.read_text())
+        if set(last["outcomes"]) != {mutant.id for _, mutant in pairs}:
+            console.print(f"[red]{results} is about other mutants[/red] than there are now: run without --again first")
+            raise typer.Exit(2)
+        stands, seconds = {mutant.id: (mutant, last["outcomes"][mutant.id]) for _, mutant in pairs}, last["seconds"]
+    if again and not names:
+        pairs = [(subject, mutant) for subject, mutant in pairs if stands[mutant.id][1]["status"] == "survived"]
+    if names:
+        known = {name for subject, mutant in pairs for name in (subject.file, mutant.id)}
+        if unknown := [name for name in names if name not in known]:
+            console.print(f"[red]{', '.join(unknown)}[/red]: neither a file that is mutated nor a mutant; the files "
+                          f"are {', '.join(subject.file for subject in SUBJECTS)}")
+            raise typer.Exit(2)
+        pairs = [(subject, mutant) for subject, mutant in pairs if {subject.file, mutant.id} & set(names)]
+    if sample is not None:
+        drawn = set(random.Random(seed).sample(range(len(pairs)), min(sample, len(pairs))))
+        pairs = [pair for n, pair in enumerate(pairs) if n in drawn]
+    pairs = pairs[:limit]
+    chosen = {}
+    for subject, mutant in pairs:
+        chosen.setdefault(subject, []).append(mutant)
+    judged = stands | {mutant.id: (mutant, found) for mutant, found in run(chosen, jobs, console)}
+    found = summary(list(judged.values()), seconds + time.monotonic() - began, whole=len(judged) == everything)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(found, indent=1) + "\n")
+    for survivor in found["survivors"]:
+        if not survivor["argument"]:
+            console.print(f"{survivor['file']}:{survivor['line']} [yellow]{survivor['id']}[/yellow] not caught, and "
+                          f"nothing says why:\n  {escape(survivor['before'])}\n  {escape(survivor['after'])}",
+                          highlight=False)
+    if found["whole"] and (about_nothing := set(arguments()) - {of(mutant) for mutant, _ in judged.values()}):
+        console.print(f"{ARGUMENTS} speaks of what is not there: {sorted(about_nothing)}", highlight=False)
+    console.print(f"{found['caught']} of {found['mutants']} caught ({found['share']:.1%} but for "
+                  f"{found['argued']} that are argued to be equivalent); "
+                  f"{found['equivalent']} change nothing, {found['not_elaborated']} are no gateware; "
+                  f"{found['seconds']:.0f} s; {results}")
+    raise typer.Exit(found["share"] < WANTED)
+
+
+if __name__ == "__main__":
+    typer.run(main)

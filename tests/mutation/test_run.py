@@ -1,0 +1,144 @@
+"""Mutants of the window, judged: one that is caught, one that nothing can catch, one that is none; and what is told."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from tests.mutation import __main__ as run
+from tests.mutation import document
+from tests.mutation.faults import Mutant, Source
+from tests.mutation.subjects import ROOT, SUBJECTS
+
+[WINDOW] = [subject for subject in SUBJECTS if subject.file == "hdl/gate/window.py"]
+MUTANTS = Source(WINDOW.file, (ROOT / WINDOW.file).read_text()).mutants
+
+
+def one(operator, after):
+    """The mutant with that text in it."""
+    [mutant] = [mutant for mutant in MUTANTS if mutant.operator == operator and after in mutant.after]
+    return mutant
+
+
+#: Below the window it leaves as it is.
+CAUGHT = one("choice", "Mux(below, Mux(above, self.high, px), self.low)")
+#: Where nothing is quoted, the lots or the most that is allowed are 0, and so is the lesser of them.
+SURVIVOR = one("operand", "quantity').eq(Mux(~empty, Mux(excess, most, lots), 0))")
+
+
+def caught(by):
+    return {"status": "caught", "by": by}
+
+
+def other(status):
+    return {"status": status, "by": None}
+
+
+@pytest.fixture
+def app():
+    app = Typer()
+    app.command()(run.main)
+    return app
+
+
+def test_caught_and_survived(app, tmp_path):
+    results = tmp_path / "mutation.json"
+    ran = CliRunner().invoke(app, [CAUGHT.id, SURVIVOR.id, "--jobs", "1", "--results", str(results)])
+    assert ran.exit_code == 0, ran.output       # it is equivalent, by argument
+    assert "1 of 2 caught" in ran.output
+    found = json.loads(results.read_text())
+    assert found["caught_by"] == {"tests/hdl/gate/test_window.py": 1}
+    assert [survivor["id"] for survivor in found["survivors"]] == [SURVIVOR.id]
+    assert "hold still" in found["survivors"][0]["argument"]
+    assert found["by_file"] == {WINDOW.file: {"mutants": 2, "caught": 1, "argued": 1, "share": 1.}}
+    assert found["by_operator"]["choice"] == {"mutants": 1, "caught": 1, "argued": 0, "share": 1.}
+    assert not found["whole"]
+
+
+#: In a process that has not imported what is mutated yet.
+JUDGE = """
+import dataclasses, json, pathlib, sys
+from tests.mutation.child import outcome
+from tests.mutation.subjects import SUBJECTS
+file, folder, *mutants = sys.argv[1:]
+[subject] = [dataclasses.replace(each, checks=()) for each in SUBJECTS if each.file == file]
+folder = pathlib.Path(folder)
+originals = outcome(subject, "", [], [], folder)["components"]
+print(json.dumps([outcome(subject, mutant, originals, [], folder)["status"] for mutant in mutants]))
+"""
+
+
+def test_what_is_no_mutant(tmp_path):
+    """With no check at all: one whose RTLIL is the same, one that Amaranth refuses, one that does the same."""
+    file = "hdl/gate/state.py"
+    mutants = Source(file, (ROOT / file).read_text()).mutants
+    ids = [next(mutant.id for mutant in mutants if mutant.before == before and mutant.after == after)
+           for before, after in (("beats = Signal()", "beats = Signal(init=1)"),
+                                 ("m.If(self.heartbeat)", "m.If(~self.heartbeat)"),
+                                 ("causes = Signal(8)", "causes = Signal(8, init=1)"))]
+    ran = subprocess.run([sys.executable, "-c", JUDGE, file, tmp_path, *ids], cwd=ROOT, capture_output=True, text=True,
+                         check=True)
+    assert json.loads(ran.stdout) == ["equivalent", "survived", "equivalent"]
+
+
+def test_unknown_name(app):
+    ran = CliRunner().invoke(app, ["hdl/gate/windows.py"])
+    assert ran.exit_code == 2
+    assert "hdl/gate/window.py" in ran.output
+
+
+def test_again_is_about_the_same_mutants(app, tmp_path):
+    results = tmp_path / "mutation.json"
+    outcomes = {mutant.id: caught("one") for subject in SUBJECTS
+                for mutant in Source(subject.file, (ROOT / subject.file).read_text()).mutants
+                if mutant.operator not in subject.left_out}
+    results.write_text(json.dumps({"outcomes": outcomes, "seconds": 1}))
+    ran = CliRunner().invoke(app, ["--again", "--results", str(results)])
+    assert ran.exit_code == 0, ran.output
+    assert f"{len(outcomes)} of {len(outcomes)} caught" in ran.output.replace("\n", " "), "nothing had survived"
+    assert json.loads(results.read_text())["whole"]
+    del outcomes[CAUGHT.id]
+    results.write_text(json.dumps({"outcomes": outcomes, "seconds": 1}))
+    ran = CliRunner().invoke(app, ["--again", "--results", str(results)])
+    assert ran.exit_code == 2
+    assert "other mutants" in ran.output
+
+
+def test_arguments_are_looked_up_by_words_not_lines(tmp_path, monkeypatch):
+    path = tmp_path / "survivors.toml"
+    path.write_text('[[survivor]]\nfile = "hdl/gate/window.py"\noperator = "choice"\nbefore = "before"\n'
+                    'after = ["after", "other"]\nargument = """\nIt only costs\na cycle."""\n')
+    monkeypatch.setattr(run, "ARGUMENTS", path)
+    assert run.arguments()[run.of(mutant("a"))] == run.arguments()[run.of(mutant("b"))] == "It only costs a cycle."
+    assert run.of(mutant("a", "width")) not in run.arguments()
+
+
+def mutant(name, operator="choice", file="hdl/gate/window.py"):
+    return Mutant(name, file, 1, 0, operator, "before", "after")
+
+
+def test_summary():
+    judged = [(mutant("a"), caught("one")), (mutant("b"), caught("two")), (mutant("c", "width"), caught("one")),
+              (mutant("d"), other("survived")), (mutant("e"), other("equivalent")),
+              (mutant("f"), other("not elaborated"))]
+    found = run.summary(judged, 12.34, whole=True)
+    expected = {"mutants": 4, "caught": 3, "argued": 0, "share": .75, "equivalent": 1, "not_elaborated": 1,
+                "seconds": 12.3}
+    assert {name: found[name] for name in expected} == expected
+    assert found["caught_by"] == {"one": 2, "two": 1}
+    assert found["by_operator"]["choice"] == {"mutants": 3, "caught": 2, "argued": 0, "share": .6667}
+    assert found["survivors"] == [vars(mutant("d")) | {"argument": ""}]
+
+
+def test_page():
+    found = run.summary([(mutant("a"), caught("one")), (mutant("d"), other("survived"))], 60, whole=True)
+    found["survivors"][0]["argument"] = "It only costs a cycle."
+    page = document.text(found)
+    assert "1 of 2 mutants caught, in 1 minutes" in page
+    assert "**`hdl/gate/window.py`**: It only costs a cycle.\n\n- choice: `before` → `after`" in page
+    assert "| `hdl/gate/window.py` | 2 | 1 | 0 | 50.0% |" in document.table(found)
+    for subject in SUBJECTS:
+        assert f"| `{subject.file}` |" in page
