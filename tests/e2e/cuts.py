@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hdl.layout import net
 from sim.board.board import CYCLE_NS
 from sim.board.verilate import ROOT
 from sim.market.generator import INSTRUMENTS, generate
@@ -92,6 +93,13 @@ class _Show(Stage):
             super().feed(frames)
         finally:
             self.lock.inject = put
+
+    def settle(self):
+        """Without a market, until no frame is under way: both sides have the same ones then."""
+        self.silent = True
+        self.run(4)
+        while (last := self.golden.tx[-1]).cycle + len(net.PREAMBLE) + len(last.data) >= self.lock.cycle:
+            self.step()
 
     def step(self, cycles=BURST):
         while not self.silent and self._due and self._due[-1].cycle < self.board.cycle + 2 * BURST:
@@ -225,6 +233,7 @@ def cut(config, point):
         left = len(show.open_orders)
         show.run_ms(0 if kind.at_exchange else _AFTERWARDS_NS / 1e6)
         left = max(left, len(show.open_orders))
+        show.settle()
         closed = [life.closed_ns for life in show.gateway.engine.ledger.orders.values() if life.closed_ns]
         flat_ns = max(0, max(closed, default=cut_ns) - cut_ns)
         return Outcome(*point, was_open, flat_ns, bound_ns, left, len(show.lock.finish()))
