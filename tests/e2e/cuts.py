@@ -23,12 +23,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from hdl.layout import net
-from sim.board.board import CYCLE_NS
+from sim.board.board import CYCLE_NS, VirtualBoard
 from sim.board.verilate import ROOT
 from sim.market.generator import INSTRUMENTS, generate
 from sim.market.schedule import schedule
 from sim.replay import BURST, DELAY_NS
-from tests.core.bench import board
 from tests.e2e.stage import Stage, variant
 
 __all__ = ["KINDS", "LIMITS", "Outcome", "Point", "cut", "points", "summary"]
@@ -216,7 +215,7 @@ def points(count, seed):
 def cut(config, point):
     """Replay up to a point, cut, and watch; returns the :class:`Outcome`."""
     kind, rng = KINDS[point.kind], random.Random(point.seed)
-    show = _Show(config, board(), seed=point.seed)
+    show = _Show(config, VirtualBoard(), seed=point.seed)
     try:
         show.start()
         show.play(generate(point.seed, PACKETS, warm_up=True, instruments=INSTRUMENTS[:16]))
@@ -239,6 +238,7 @@ def cut(config, point):
         return Outcome(*point, was_open, flat_ns, bound_ns, left, len(show.lock.finish()))
     finally:
         show.close()
+        show.board.close()
 
 
 def summary(seed, outcomes):

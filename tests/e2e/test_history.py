@@ -25,8 +25,7 @@ import pytest
 
 from hdl.control import registers
 from host.config import ConfigError
-from sim.board.board import CYCLE_NS
-from tests.core.bench import board
+from sim.board.board import CYCLE_NS, VirtualBoard
 from tests.e2e.stage import Stage, variant
 
 #: Instruments: the one that the script is about, and one beside it.
@@ -42,13 +41,14 @@ def play(tmp_path):
     stages = []
 
     def begin(**changes):
-        stage = Stage(variant(tmp_path, **changes), board())
+        stage = Stage(variant(tmp_path, **changes), VirtualBoard())
         stages.append(stage)
         stage.start()
         return stage
     yield begin
     for stage in stages:
         stage.close()
+        stage.board.close()
 
 
 def name(stage, n=IT):
