@@ -9,7 +9,7 @@ WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check lock run test sim formal waves verilog lint bench docs bitstream flash clean
+.PHONY: help setup check lock run test sim formal random waves verilog lint bench docs bitstream flash clean
 
 comma := ,
 
@@ -56,6 +56,9 @@ sim: setup  ## only the tests that simulate the gateware (components, virtual bo
 
 formal: setup  ## prove what docs/proofs.md says of the gate: out/proofs.json (ARGS="dead_man" for one)
 	@$(BIN)/python -m tests.proof $(ARGS)
+
+random: setup  ## a million random cases through the gate, against its definitions: out/random.json (ARGS="--cases N --seed S")
+	@$(BIN)/python -m tests.random_gate $(ARGS)
 
 verilog: setup  ## write the core as Verilog: build/core.v
 	@$(BIN)/python -m sim.board verilog --output build/core.v $(ARGS)

@@ -11,7 +11,7 @@ from hdl.control.registers import ACTIVE, DISARMED, HALTED, REDUCING, TICK_BITS,
 from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND
 from tests.hdl.quote.chain import ROW
 from tests.random_gate.chain import SEEN
-from tests.random_gate.model import BAND, CASE, U32, views
+from tests.random_gate.model import BAND, CASE, U32, columns, views
 
 __all__ = ["Lanes"]
 
@@ -52,8 +52,8 @@ class Lanes:
         for name, _ in SIDES:
             state[f"sent_{name}"] = state[f"settled_{name}"] = rng.integers(0, 1 << 32, n)
         for cap in CAPS:
-            state[cap] = self._any(0, 1, 5, 10, 100, 105, 200, 1000, rng.integers(0, 60, n))
-        self._first = True
+            state[cap] = self._any(5, 20, 200, 205, 500, 1000, 10_000, I32[1], rng.integers(0, 60, n))
+        self._first, self._cornered = True, np.zeros(n, bool)
 
     # ---------------------------------------------------------------------------------------------------- what is drawn
 
@@ -70,16 +70,18 @@ class Lanes:
 
     def step(self):
         """The next case of every lane (``cases``, which is changed in place by the step after)."""
-        self._wild = self._chance(.06)
+        self._wild = self._chance(.04)
         c = self.cases
         before = c.copy()
         if not self._first:
             self._happens()
         anew = self._chance(.08) & ~self.steady
-        drawn = self._chance(.5) | anew | self._first       # a new row; else the market and the moment alone move on
+        # The market goes elsewhere, and back from the end of the range at once; and the host with it.
+        jumps = self._chance(.04) | self._cornered | self._first
+        drawn = self._chance(.4) | anew | jumps     # a new row; else the market and the moment alone move on
         self._anew(anew)
         c["position"] = np.where(c["position_known"], self.position, 0)     # as the path has it
-        self._market()
+        self._market(jumps)
         self._row()
         self._moment()
         self._around(anew)
@@ -88,19 +90,18 @@ class Lanes:
         self._first = False
         return c
 
-    def _market(self):
+    def _market(self, jumps):
         """The book moves on, comes to be as one of the hypotheses had it, or is another one altogether."""
         c, any_, pick = self.cases, self._any, self._pick
-        mid = pick(any_(15000, 15000, 15000, 200, -300), 0, TICKS[1] - 4000, TICKS[0] + 4000,
-                   self.rng.integers(*TICKS, self.n))
-        jumps = self._chance(.05) | self._first
+        mid = pick(any_(15000, 15000, 15000, 200), -300, 0, 1, 2, TICKS[1] - 4000, TICKS[1] - 2, TICKS[0] + 4000,
+                   self.rng.integers(*TICKS, self.n), p=.1)
         came = self.rng.integers(0, 10, self.n)     # the first five: a hypothesis that comes true
         known, best, ask_known, ask = (c[name].copy() for name in ("bid_known", "best_bid", "ask_known", "best_ask"))
         known = np.where(came == BID_PX, 1, np.where(came == BID_SECOND, c["second_bid_known"], known))
         best = np.where(came == BID_PX, c["entry_px"], np.where(came == BID_SECOND, c["second_bid"], best))
         ask_known = np.where(came == ASK_PX, 1, np.where(came == ASK_SECOND, c["second_ask_known"], ask_known))
         ask = np.where(came == ASK_PX, c["entry_px"], np.where(came == ASK_SECOND, c["second_ask"], ask))
-        walks = (came >= 5) | jumps | (abs(ask - best) > 50)
+        walks = (came >= 5) | jumps | (known & ask_known == 0) | (ask - best > 50) | ((ask <= best) & self._chance(.9))
         bid = np.where(jumps, mid, c["best_bid"]) + self.rng.integers(-3, 3, self.n)
         c["best_bid"] = np.where(walks, bid, best)
         c["best_ask"] = np.where(walks, bid + pick(any_(1, 2, 5), 0, -1), ask)
@@ -110,7 +111,7 @@ class Lanes:
             c[f"second_{name}_known"] = pick(1, 0)
             c[f"second_{name}"] = c[f"best_{name}"] - sign * pick(any_(1, 2, 7), 0, -3)
         c["entry_px"] = any_(c["best_bid"], c["best_ask"], c["best_bid"] + 1) + any_(-3, -1, 0, 1, 2, 3)
-        corners = self._wild & self._chance(.4)
+        self._cornered = corners = self._wild & self._chance(.4)
         for name in PRICES:
             corner = any_(*TICKS, TICKS[0] + 1, TICKS[1] - 1, 0, 1, -1, self.rng.integers(*TICKS, self.n))
             c[name] = np.clip(np.where(corners, corner, c[name]), *TICKS)
@@ -118,7 +119,8 @@ class Lanes:
 
     def _row(self):
         c, any_, pick = self.cases, self._any, self._pick
-        q = pick(any_(1, 5, 100), 0, LOTS, p=.015)
+        closing = np.clip(abs(self.position), 1, LOTS)
+        q = pick(any_(1, 5, 5, 100, closing), 0, LOTS, p=.015)
         c["sym_en"], c["bid_en"], c["ask_en"], c["stale_cycles"] = (pick(1, 0, p=p) for p in (.015, .03, .03, .015))
         c["ref_scale"] = pick(1 << 23, 1 << 22, 12345678, U32, 0, 1)
         c["half_spread_sub"] = pick(any_(1, 128, 256, 300, 5000), 0, LOTS, p=.015)
@@ -132,7 +134,7 @@ class Lanes:
 
     def _moment(self):
         c, any_, pick = self.cases, self._any, self._pick
-        c["state"] = pick(any_(ACTIVE, ACTIVE, ACTIVE, REDUCING), DISARMED, HALTED)
+        c["state"] = pick(any_(*[ACTIVE] * 11, REDUCING), DISARMED, HALTED, p=.02)
         for name, bad, p in (("kill_pin", 1, .02), ("heartbeat_ok", 0, .02), ("session_up", 0, .02),
                              ("held_bid", 1, .015), ("held_ask", 1, .015), ("duplicates_off", 1, .01)):
             c[name] = pick(1 - bad, bad, p=p)
@@ -147,32 +149,37 @@ class Lanes:
     def _around(self, anew):
         """Limits, thresholds and references around what one of the hypotheses would quote, and around what is open."""
         c, any_, pick = self.cases, self._any, self._pick
-        view = _Arrays(c)
+        view = columns(c)
         q, of = c["quote_lots"], pick(0, 1, 2, 3, 4, p=.3)
         found = [views(view, h) for h in range(5)]
         target = {name: np.choose(of, [v[n].px for v in found]) for n, name in ((1, "bid"), (2, "ask"))}
         mid = np.choose(of, [v[0].mid for v in found])
         near = np.clip(any_(target["bid"], target["ask"]), *TICKS)
+        behind = np.where(anew, any_(0, 0, 0, 0, -12, 12), 0)     # the market has left both sides behind
         for (name, _), side, cap in zip(SIDES, found[0][1:], CAPS, strict=True):
             worst = side.held + side.open + side.most
             c[cap] = np.clip(pick(I32[1], worst, worst - 1, 0, p=.15), 0, I32[1])
             # Where it is drawn anew, what is live is near its target as well.
-            placed = pick(_wrapped(target[name] + any_(0, 0, 1, -1, 2, -2, -3, 4, -4)), 0, *TICKS)
+            placed = pick(_wrapped(target[name] + behind + any_(0, 0, 1, -1, 2, -2, -3, 4, -4)), 0, *TICKS)
             c[f"live_{name}_px"] = np.where(anew, placed, c[f"live_{name}_px"])
             c[f"live_{name}_lots"] = np.where(anew, np.maximum(pick(q, 7), 1), c[f"live_{name}_lots"])
         # Nothing that leaves meets what stands, so a quote that was met has never been live.
         meets = anew & (c["live_bid_px"] >= c["live_ask_px"])
         c["ask_live"] = np.where(meets, 0, c["ask_live"])
-        c["px_min_ticks"] = np.clip(pick(TICKS[0], near, near + 1, near - 1, 1, 0, -1, *TICKS, p=.1), *TICKS)
-        c["px_max_ticks"] = np.clip(pick(TICKS[1], near, near + 1, near - 1, -1, 0, 1, *TICKS, p=.1), *TICKS)
+        c["px_min_ticks"] = np.clip(pick(TICKS[0], near, near + 1, near - 1, 1, 0, -1, *TICKS, p=.07), *TICKS)
+        c["px_max_ticks"] = np.clip(pick(TICKS[1], near, near + 1, near - 1, -1, 0, 1, *TICKS, p=.07), *TICKS)
+        c["px_min_ticks"] = np.where(behind < 0, np.clip(target["bid"], *TICKS), c["px_min_ticks"])
+        c["px_max_ticks"] = np.where(behind > 0, np.clip(target["ask"], *TICKS), c["px_max_ticks"])
+        c["symbol_tokens"] = np.where(behind, 0, c["symbol_tokens"])
         bound = np.clip(pick(TICKS[1], abs(near), abs(near) - 1, abs(near) + 1, 1, 0, p=.08), 0, TICKS[1])
         notional = pick((1 << 48) - 1, bound * q, np.maximum(bound * q - 1, 0), bound * q + 1, 0, p=.08)
         c["px_notional_ticks"], c["max_notional_hi"], c["max_notional_lo"] = bound, notional >> 32, notional & U32
-        collar, pull = pick(any_(0xFFFF, 0xFFFF, 655, 66), 1, 0, p=.015), pick(any_(0xFFFF, 655), 1, 0, p=.015)
+        collar = pick(any_(0xFFFF, 0xFFFF, 0xFFFF, 655, 655, 66), 1, 0, p=.015)
+        pull = pick(any_(0xFFFF, 655), 1, 0, p=.015)
         c["bands"] = pull * BAND + collar
         c["reference_known"] = pick(1, 0, p=.02)
         basis = any_(0, 0, 0, 1, -1, 5, any_(*TICKS))
-        c["reference_value"] = self._reference(any_(mid, target["bid"], target["ask"]), collar)
+        c["reference_value"] = self._reference(any_(mid, mid, target["bid"], target["ask"]), collar)
         c["reference_local"] = self._reference(mid, pull)
         c["reference_basis"] = np.where(
             self._wild, basis, any_(0, 0, 1, -1, np.clip(mid - c["reference_local"], -5, 5)))
@@ -181,7 +188,7 @@ class Lanes:
         """A reference of which a price is as far as the band allows, or a tick more; mostly just near it."""
         lower, upper = px * BAND // (BAND + band), px * BAND // np.maximum(BAND - band, 1)
         edge = self._any(lower, upper) + self._any(-1, 0, 1)
-        return np.clip(np.where(self._chance(.25), edge, px + self._any(0, 0, 1, -1)), 0, TICKS[1])
+        return np.clip(np.where(self._chance(.12), edge, px + self._any(0, 0, 1, -1)), 0, TICKS[1])
 
     # ------------------------------------------------------------------------------------------------- what happens
 
@@ -224,7 +231,7 @@ class Lanes:
             self.happened["gone"] += int(np.count_nonzero(gone))
             # What is not live is acknowledged as gone, at once or bit by bit.
             rest = np.maximum(self.open(name) - np.where(c[f"{name}_live"], c[f"live_{name}_lots"], 0), 0)
-            settled = np.where(self._chance(.5), np.minimum(rest, self._any(1, 3, rest, rest, rest)), 0)
+            settled = np.where(self._chance(.7), np.minimum(rest, self._any(1, 3, rest, rest, rest)), 0)
             c[f"settled_{name}"] = (c[f"settled_{name}"] + settled) & U32
             self.happened["settled"] += int(np.count_nonzero(settled))
         cancelled = self._chance(.01)
@@ -254,16 +261,6 @@ class Lanes:
             c[f"sent_{name}"] = np.where(lanes, base + lots & U32, c[f"sent_{name}"])
             c[f"{name}_live"] = np.where(lanes, self._chance(.8), c[f"{name}_live"])
             c[f"live_{name}_lots"] = np.where(lanes, 1, c[f"live_{name}_lots"])
-
-
-class _Arrays:
-    """Columns of an array of CASE by attribute."""
-
-    def __init__(self, cases):
-        self._cases = cases
-
-    def __getattr__(self, name):
-        return self._cases[name]
 
 
 def _wrapped(ticks):

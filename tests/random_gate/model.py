@@ -14,7 +14,7 @@ from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, HYPOTHESES,
 from tests.hdl.quote.chain import ROW
 from tests.random_gate.chain import GIVEN, SEEN
 
-__all__ = ["CASE", "GATES", "MOMENT", "RATE", "SESSION", "decide", "given", "judge", "reasons", "views"]
+__all__ = ["CASE", "GATES", "MOMENT", "RATE", "SESSION", "columns", "decide", "given", "judge", "reasons", "views"]
 
 #: A case: the row, the book and the entry that comes, state and moment; booleans are 0 or 1. ``live_elsewhere``: live
 #: sides of other instruments. ``reference_known``: the instrument has one.
@@ -62,13 +62,14 @@ def g5_sanity(c, b, s):
 
 def g6_collar(c, b, s):
     """No further from the reference than the band, and a price that there is."""
-    return b.reference_ok & (abs(s.px - c.reference_value) * BAND <= c.reference_value * b.collar) & (s.px < TICK_LIMIT)
+    distance = abs(s.px - c.reference_value)
+    return b.reference_ok & (distance <= c.reference_value * b.collar // BAND) & (s.px < TICK_LIMIT)
 
 
 def g6c_basis(c, b, s):
     """All of the whole tick in which the feed's mid lies is within the pull band of local price and basis."""
-    away, most = b.mid - c.reference_local - c.reference_basis, c.reference_local * b.pull
-    return b.reference_ok & (-away * BAND <= most) & ((away + 1) * BAND <= most)
+    away, most = b.mid - c.reference_local - c.reference_basis, c.reference_local * b.pull // BAND
+    return b.reference_ok & (-away <= most) & (away < most)
 
 
 def g7_post_only(c, b, s):
@@ -121,6 +122,11 @@ MOMENT = (1, 22, SESSION)
 
 
 # ---------------------------------------------------------------------------------------------------------- decision
+
+def columns(cases):
+    """The fields of an array of :data:`CASE` by name, each an array of its own."""
+    return SimpleNamespace(**{name: np.ascontiguousarray(cases[name]) for name in CASE.names})
+
 
 def views(c, hypothesis=SAME):
     """(book, bid, ask): what the gates are asked about if a hypothesis comes true."""
@@ -202,9 +208,9 @@ def _verdict(c, hypothesis):
 def decide(cases):
     """What the gateware has to say of an array of :data:`CASE`: (array of SEEN, [bid reasons, ask reasons]).
 
-    Where no frame has to leave, ``is_new`` and what the frame would say are 0.
+    What a frame would say is asked of the window whether one has to leave or not.
     """
-    c = SimpleNamespace(**{name: np.ascontiguousarray(cases[name]) for name in CASE.names})
+    c = columns(cases)
     out = {}
     verdicts = [_verdict(c, hypothesis) for hypothesis in range(HYPOTHESES)]
     out["want"], out["pull"] = (sum(v[n].astype(np.int64) << h for h, v in enumerate(verdicts)) for n in (0, 1))
@@ -217,14 +223,14 @@ def decide(cases):
     tokens, some = g14_rate(c), judged[0][0] | judged[1][0]
     out["rate_blocked"] = blocked = some & ~tokens
     out["reasons"] = failed[0] | failed[1] | np.where(blocked, 1 << RATE, 0)
-    out["is_new"] = some & tokens & (c.session_up != 0)
+    out["is_new"] = some & tokens
     out["emit"] = ((some & tokens) | judged[0][2] | judged[1][2]) & (c.session_up != 0)
     quoted = []
     for name, s, f, (replace, keep, _) in zip(("bid", "ask"), (bid, ask), failed, judged, strict=True):
         replace, keep = replace & tokens, (keep | replace & ~tokens) & (s.live != 0)
         px, lots = np.where(replace, s.px, s.live_px), np.where(replace, c.quote_lots, s.live_lots)
         out[f"{name}_px"], out[f"{name}_ok"] = s.px, f & ~(1 << SESSION) == 0
-        quoted.append((px, np.where((replace | keep) & out["emit"], lots, 0)))
+        quoted.append((px, np.where(replace | keep, lots, 0)))
     out["clamped"] = np.zeros_like(tokens)
     for px, lots in quoted:
         out["clamped"] = out["clamped"] | ((lots > 0) & ((px < low) | (px > high)))
@@ -243,7 +249,7 @@ def decide(cases):
 
 def given(cases):
     """What stands on the inputs of the chain, as an array of GIVEN: what a case says, and what the path makes of it."""
-    c = SimpleNamespace(**{name: cases[name] for name in CASE.names})
+    c = columns(cases)
     rows = np.zeros(len(cases), GIVEN)
     for name in GIVEN.names:
         if name in CASE.names:
