@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sim.board.verilate import ROOT, BuildError
-from tests.random_gate.chain import Chain
 from tests.random_gate.run import repeat, run
+from tests.random_gate.verilated import VerilatedChain
 
 RESULTS = ROOT / "out" / "random.json"
 
@@ -56,7 +56,7 @@ def main(cases: int = typer.Option(1_000_000, min=1, help="How many, at least: t
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("building the simulator", total=1.0)
-            chain = Chain(lambda share, what: bar.update(task, completed=share))
+            chain = VerilatedChain(lambda share, what: bar.update(task, completed=share))
             began, task = time.monotonic(), bar.add_task("random cases", total=cases)
             with chain:
                 if index is not None:

@@ -10,8 +10,8 @@ import numpy as np
 from hdl.control.registers import ACTIVE, DISARMED, HALTED, REDUCING, TICK_BITS, TICK_LIMIT
 from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND
 from tests.hdl.quote.chain import ROW
-from tests.random_gate.chain import SEEN
 from tests.random_gate.model import BAND, CASE, U32, columns, views
+from tests.random_gate.verilated import SEEN
 
 __all__ = ["Lanes"]
 
@@ -65,7 +65,7 @@ class Lanes:
         return self.rng.random(self.n) < p
 
     def _pick(self, good, *bad, p=.03):
-        """Mostly ``good``, in wild cases one of the others more often than not rarely."""
+        """``good``, with a chance of ``p`` one of the others, which in wild cases is .3."""
         return np.where(self._chance(np.where(self._wild, .3, p)), self._any(*bad), good)
 
     def step(self):
@@ -101,7 +101,9 @@ class Lanes:
         best = np.where(came == BID_PX, c["entry_px"], np.where(came == BID_SECOND, c["second_bid"], best))
         ask_known = np.where(came == ASK_PX, 1, np.where(came == ASK_SECOND, c["second_ask_known"], ask_known))
         ask = np.where(came == ASK_PX, c["entry_px"], np.where(came == ASK_SECOND, c["second_ask"], ask))
-        walks = (came >= 5) | jumps | (known & ask_known == 0) | (ask - best > 50) | ((ask <= best) & self._chance(.9))
+        # Mostly not into a book that is crossed, unknown or wide: nothing would ever be live.
+        dull = (known == 0) | (ask_known == 0) | (ask - best > 50) | ((ask <= best) & self._chance(.9))
+        walks = (came >= 5) | jumps | dull
         bid = np.where(jumps, mid, c["best_bid"]) + self.rng.integers(-3, 3, self.n)
         c["best_bid"] = np.where(walks, bid, best)
         c["best_ask"] = np.where(walks, bid + pick(any_(1, 2, 5), 0, -1), ask)

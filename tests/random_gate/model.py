@@ -12,7 +12,7 @@ import numpy as np
 from hdl.control.registers import ACTIVE, HALTED, REDUCING, TICK_LIMIT
 from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, HYPOTHESES, SAME
 from tests.hdl.quote.chain import ROW
-from tests.random_gate.chain import GIVEN, SEEN
+from tests.random_gate.verilated import GIVEN, SEEN
 
 __all__ = ["CASE", "GATES", "MOMENT", "RATE", "SESSION", "columns", "decide", "given", "judge", "reasons", "views"]
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from hdl.control.registers import GATES as NAMES
 from tests.random_gate import model, variants
-from tests.random_gate.chain import SEEN
 from tests.random_gate.lanes import Lanes
 from tests.random_gate.promises import broken, overexposed
+from tests.random_gate.verilated import SEEN
 
 __all__ = ["BLOCK", "LANES", "Examined", "Result", "repeat", "run", "steps"]
 
@@ -132,7 +132,7 @@ def run(chain, seed, cases, *, decide=model.decide, progress=lambda done: None):
 
     Parameters
     ----------
-    chain : :class:`tests.random_gate.chain.Chain`.
+    chain : :class:`tests.random_gate.verilated.VerilatedChain`.
     seed : of everything, 0 or more. The same seed gives the same cases, whatever their number.
     decide : what to hold the gateware against: as :func:`tests.random_gate.model.decide`.
     progress : called with the number of cases that are done.

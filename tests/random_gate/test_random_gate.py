@@ -16,10 +16,10 @@ from sim.golden import quote as golden
 from tests.hdl.quote.chain import ROW
 from tests.random_gate import __main__ as command
 from tests.random_gate import model, variants
-from tests.random_gate.chain import GIVEN, SEEN, Chain
 from tests.random_gate.lanes import Lanes
 from tests.random_gate.promises import broken, overexposed
 from tests.random_gate.run import BLOCK, LANES, repeat, run, steps
+from tests.random_gate.verilated import GIVEN, SEEN, VerilatedChain
 
 SEED = 20
 CASES = 20_480
@@ -30,7 +30,7 @@ AT_A_LIMIT = {"G0", "G4", "G5", "G6", "G6c", "G7", "G9", "G10", "G11", "G13", "G
 
 @pytest.fixture(scope="module")
 def chain():
-    with Chain() as chain:
+    with VerilatedChain() as chain:
         yield chain
 
 

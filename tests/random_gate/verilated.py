@@ -9,7 +9,7 @@ from sim.board.cycle import EVERY_EDGE
 from sim.board.verilate import WHOLE, Design, Recipe
 from tests.hdl.quote.chain import INPUTS, OUTPUTS
 
-__all__ = ["GIVEN", "SEEN", "Chain"]
+__all__ = ["GIVEN", "SEEN", "VerilatedChain"]
 
 DRIVER = Path(__file__).with_name("driver.cpp")
 
@@ -43,7 +43,7 @@ def build(progress=lambda share, what: None):
         link_flags=("-shared",)).make(progress)
 
 
-class Chain:
+class VerilatedChain:
     """The Verilated chain. Use it in a ``with`` statement, or call :meth:`close`."""
 
     def __init__(self, progress=lambda share, what: None):
