@@ -4,7 +4,6 @@ import random
 from dataclasses import replace
 
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.control.registers import ACTIVE, PARAMS, REDUCING, TICK_BITS, TICK_LIMIT
 from hdl.gate.gate import Gate
@@ -17,6 +16,7 @@ from sim.golden import gate as golden_gate
 from sim.golden import quote as golden
 from sim.golden.gate import Context, Reference
 from tests.hdl.quote.chain import Chain, PinnedChain
+from tests.hdl.simulation import simulated
 
 SEED = 11
 I32 = -(1 << 31), (1 << 31) - 1
@@ -146,10 +146,7 @@ def simulate(test):
     async def testbench(ctx):
         await test(ctx, dut)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 def saturate(ticks):
