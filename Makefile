@@ -9,7 +9,7 @@ WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check lock run test sim formal mutate waves verilog lint bench cuts docs bitstream flash clean
+.PHONY: help setup check lock run test sim formal mutate random waves verilog lint bench cuts docs bitstream flash clean
 
 comma := ,
 
@@ -59,6 +59,9 @@ formal: setup  ## prove what docs/proofs.md says of the gate: out/proofs.json (A
 
 mutate: setup  ## put single faults into the gate: what catches each? out/mutation.json (ARGS="hdl/gate/window.py" for one file)
 	@$(BIN)/python -m tests.mutation $(ARGS)
+
+random: setup  ## a million random cases through the gate, against its definitions: out/random.json (ARGS="--cases N --seed S")
+	@$(BIN)/python -m tests.random_gate $(ARGS)
 
 verilog: setup  ## write the core as Verilog: build/core.v
 	@$(BIN)/python -m sim.board verilog --output build/core.v $(ARGS)

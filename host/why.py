@@ -71,7 +71,8 @@ class _Side:
         d, bid = b.decision, name == "bid"
         self.name, self.passed = name, bool(d.flags & _FLAGS[f"{name}SideOk"])
         self.ticks = d.candidate_bid_ticks if bid else d.candidate_ask_ticks
-        self.live_ticks, self.live_lots = b.live[:2] if bid else b.live[2:]
+        bid_ticks, bid_lots, ask_ticks, ask_lots = b.live
+        self.live_ticks, self.live_lots = (bid_ticks, bid_lots) if bid else (ask_ticks, ask_lots)
         self.open = b.open_bid if bid else b.open_ask
         self.held = d.position_lots if bid else -d.position_lots
         self.enabled = w[f"{name}_en"]

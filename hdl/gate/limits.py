@@ -49,8 +49,8 @@ class Limits(wiring.Component):
         cycle 3 on as long as the inputs do.
     params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
         position_known : in(1). ``bound_notional`` : in(NOTIONAL_BITS) right in cycle 5. ``collar_low``, ``collar_high``
-        : in(Ticks) right in cycle 2, ``reference_ok`` : in(1) from cycle 3 on. ``held`` : in(Held) and ``live_sides`` :
-        in(10) likewise. ``live_most`` : in(10), ``duplicates_off`` : in(1) G15 has no limits.
+        : in(Ticks) right in cycle 2, ``live_sides`` : in(10) from cycle 2 on, ``reference_ok`` : in(1) and ``held`` :
+        in(Held) from cycle 3 on. ``live_most`` : in(10), ``duplicates_off`` : in(1) G15 has no limits.
     bid, ask : out(LimitSide). ``low``, ``high`` : out(Ticks). ``lots`` : out(24) the greatest quantity that G11
         has been asked for, one a side: ``bid_largest``, ``ask_largest``.
     """

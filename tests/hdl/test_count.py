@@ -3,9 +3,9 @@
 import random
 
 from amaranth import Module, Signal
-from amaranth.sim import Simulator
 
 from hdl.count import count
+from tests.hdl.simulation import simulated
 
 SEED = 81
 BITS, MASK = 64, (1 << 64) - 1
@@ -35,8 +35,5 @@ def test_random_around_the_carry():
             before = counts and not loads
             assert ctx.get(value) == want
 
-    simulator = Simulator(m)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(m, testbench)
     assert carries > 100

@@ -8,19 +8,16 @@ from amaranth.back import verilog
 from amaranth.hdl import Fragment, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.sim import Simulator
 
 from hdl.memory import BlockMemory, told_of
+from tests.hdl.simulation import simulated
 
 SEED = time.time_ns() & 0xFFFFFFFF
 
 
 def simulate(dut, test):
     verilog.convert(dut)
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(test)
-    simulator.run()
+    simulated(dut, test)
 
 
 @pytest.mark.parametrize(("width", "depth", "blocks"), [(33, 16, 1), (33, 512, 1), (36, 513, 2), (33, 4096, 9),

@@ -5,11 +5,11 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.book.by_level import UPDATE_CYCLES, BookByLevel
 from hdl.control.registers import TICK_LIMIT
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, Book
+from tests.hdl.simulation import simulated
 
 SEED = 7
 NEW, CHANGE, DELETE = 0, 1, 2
@@ -117,10 +117,7 @@ def simulate(test, instruments=3, depth=4, seed=SEED):
     async def testbench(ctx):
         await test(Bench(ctx, dut, random.Random(seed)))
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 @pytest.mark.parametrize(("instruments", "depth"), [(1, 2), (3, 10), (16, 10)])

@@ -7,12 +7,12 @@ from collections import deque
 import pytest
 from amaranth.back import verilog
 from amaranth.hdl import ResetInserter, Signal
-from amaranth.sim import Simulator
 
 from hdl.control import registers
 from hdl.control.bank import LIVE, OWN, READ_LATENCY, WORDS, RegisterBank, _short_bits
 from hdl.control.params import TURNS
 from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS, param_address, security_id_address
+from tests.hdl.simulation import simulated
 
 INSTRUMENTS = 5
 
@@ -28,10 +28,7 @@ def simulate(testbench, instruments=INSTRUMENTS):
         assert ctx.get(dut.bus.ready), "rows are never cleared"
         await testbench(ctx, dut)
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(ready)
-    sim.run()
+    simulated(dut, ready)
 
 
 async def begin_write(ctx, dut, address, data):
@@ -327,10 +324,7 @@ def test_rows_are_cleared_by_reset():
             assert await read(ctx, dut, security_id_address(1)) == 0
             assert not ctx.get(dut.bank)
 
-    sim = Simulator(ResetInserter(reset)(dut))
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(ResetInserter(reset)(dut), testbench)
 
 
 @pytest.mark.parametrize("instruments", [1, 5, 16])

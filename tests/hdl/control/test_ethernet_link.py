@@ -19,6 +19,7 @@ from hdl.net.packet_fifo import PacketFifo
 from hdl.order import timing
 from tests.hdl.control.test_link import LINK, packet, read, write
 from tests.hdl.order.bench import with_fcs
+from tests.hdl.simulation import simulated
 
 CARD, HOST, OTHER = net.MAC_HOST_LINK, 0x02AABBCCDDEE, 0x02AABBCCDDEF
 RESTART = "restart"
@@ -434,10 +435,7 @@ def run_both(cycles, frames=(), serial=()):
                     playing = None
             await ctx.tick()
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
     return writes, *counts, sent
 
 

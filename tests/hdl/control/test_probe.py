@@ -3,10 +3,10 @@
 import random
 
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.control.probe import PROBE_LATENCY, LatencyProbe
 from hdl.control.registers import HISTOGRAM_BINS, LATENCY_BITS
+from tests.hdl.simulation import simulated
 
 
 def test_statistics_of_random_frames():
@@ -55,10 +55,7 @@ def test_statistics_of_random_frames():
             expected = sum(min(latency, HISTOGRAM_BINS - 1) == bin_ for latency in latencies)
             assert ctx.get(dut.histogram_data) == expected
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
 
 
 def test_the_host_reads_while_frames_are_counted():
@@ -85,7 +82,4 @@ def test_the_host_reads_while_frames_are_counted():
             ctx.set(dut.tx_en, 0)
             await ctx.tick()
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)

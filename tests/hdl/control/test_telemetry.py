@@ -5,11 +5,11 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.control.registers import MASS_CANCEL_INSTRUMENT
 from hdl.control.telemetry import DECISION, STAMP, Telemetry, record_layout
 from hdl.layout import sbe
+from tests.hdl.simulation import simulated
 
 LINK = sbe.load("t2q_link")
 CODES = LINK.enums["EventCode"]
@@ -95,10 +95,7 @@ def run(stimulus, *, depth=16, ready=lambda cycle: True, quiet=12, start=0):
             await ctx.tick()
         assert not payload
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
     return records, lost
 
 

@@ -4,9 +4,9 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.feed.arbiter import ANSWER_CYCLES, SequenceArbiter
+from tests.hdl.simulation import simulated
 
 SEED = 65
 MODULO = 1 << 32
@@ -37,10 +37,7 @@ def offer(numbers, gaps_between=lambda: 0):
             await ctx.tick()
         registers.update({name: ctx.get(getattr(dut, name)) for name in ("missing", "expected", "last_seq")})
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
     return out, registers
 
 
@@ -113,10 +110,7 @@ def test_a_damaged_number_is_taken_back(damage, first):
         assert await offer_one(103) == (1, 1)
         assert (ctx.get(dut.missing), ctx.get(dut.expected)) == (2, 104)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 def test_missing_saturates():

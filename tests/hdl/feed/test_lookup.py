@@ -7,9 +7,9 @@ import random
 import pytest
 from amaranth.back import verilog
 from amaranth.hdl import ResetInserter, Signal
-from amaranth.sim import Simulator
 
 from hdl.feed.lookup import NARROWING, InstrumentLookup
+from tests.hdl.simulation import simulated
 
 SEED = 66
 #: Bits that are compared while the id arrives.
@@ -90,10 +90,7 @@ def simulate(test, instruments):
         await bench.settle()
         await test(bench)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 @pytest.mark.parametrize("instruments", [1, 5, 16])
@@ -211,10 +208,7 @@ def test_a_reset_forgets():
         await b.write(2, 0x01_02_03_04)
         assert await b.find(0x01_02_03_04) == 2
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
     assert found
     assert set(found) == {None}
 

@@ -4,12 +4,12 @@ import random
 
 import pytest
 from amaranth.back import rtlil
-from amaranth.sim import Simulator
 
 from hdl.feed.arbiter import ANSWER_CYCLES
 from hdl.feed.mdp3 import Mdp3Walker
 from sim.golden.feed import SEQ_AT, walk
 from tests.hdl.feed.packets import packet
+from tests.hdl.simulation import simulated
 
 SEED = 20
 IDS = (1, 174969, -5, 0x7FFFFFFF)
@@ -94,10 +94,7 @@ def run(cases):
             ctx.set(dut.frame_end, 0)
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
     return seen
 
 

@@ -2,10 +2,9 @@
 
 import random
 
-from amaranth.sim import Simulator
-
 from hdl.control.registers import TICK_BITS, TICK_LIMIT
 from hdl.feed.ticks import SHIFT_BITS, TickConverter
+from tests.hdl.simulation import simulated
 
 SEED = 3
 
@@ -52,10 +51,7 @@ def test_exact_division():
                 exact += 1
                 assert ctx.get(dut.ticks) == px // tick
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
     assert exact > 100
 
 
@@ -80,7 +76,4 @@ def test_every_shift():
                 if right:
                     assert ctx.get(dut.ticks) == px >> shift
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)

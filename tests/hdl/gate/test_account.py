@@ -5,9 +5,9 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.gate.account import CHECK_CYCLES, Account
+from tests.hdl.simulation import simulated
 
 GREATEST = (1 << 31) - 1
 
@@ -55,10 +55,7 @@ def simulate(testbench):
     async def begin(ctx):
         await testbench(Bench(ctx, dut))
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(begin)
-    sim.run()
+    simulated(dut, begin)
 
 
 def test_converts():

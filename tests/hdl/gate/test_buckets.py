@@ -5,13 +5,13 @@ import re
 
 import pytest
 from amaranth.back import rtlil, verilog
-from amaranth.sim import Simulator
 
 from hdl.control.registers import BY_NAME
 from hdl.gate.buckets import TokenBuckets
 from sim.golden.gate import Context, rate_blocked
 from sim.golden.model import GoldenModel
 from sim.golden.timing import Timing
+from tests.hdl.simulation import simulated
 
 SEED = 63
 STROBES = ("restart_session", "restart_symbol", "fill", "spend_session", "spend_symbol")
@@ -62,10 +62,7 @@ def simulate(test, instruments=3):
     async def testbench(ctx):
         await test(Bench(ctx, dut))
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 def test_converts():

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.gate.bursts import EVENT_CYCLES, HOLD_CYCLES, SCAN_CYCLES, FillBurst, RefusalStorm
 from hdl.gate.rolling import PARTS, UNIT_CYCLES
+from tests.hdl.simulation import simulated
 
 SEED = 20
 STROBES = ("fill", "refusals", "release", "clear")
@@ -153,10 +153,7 @@ def simulate(test, dut, rng=None, **limits):
         await b.start()
         await test(b)
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
 
 
 FREE = {"window_cycles": 100_000, "most_lots": MOST24, "most_delta": MOST24, "most_fills": 255, "freeze_cycles": 0}

@@ -3,7 +3,6 @@
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.gate import emission
 from hdl.gate.emission import EXPECTED, LAST, PERIOD, Emission
@@ -11,6 +10,7 @@ from hdl.layout import net, sbe
 from sim.golden.quote import Decision, Params
 from sim.golden.session import Connection, cancel_message, patch, quote_message, tcp_frame
 from sim.market.schedule import wire_bytes
+from tests.hdl.simulation import simulated
 
 FIELDS = {"mmp_group": 1, "smp_id": 0, "quote_flags": 0, "order_flags": 0}
 PATH = Connection(0x02_0000_0000_01, 0x02_0000_0000_02, 0x0A00_0001, 0x0A00_0002, 4000, 4210)
@@ -46,10 +46,7 @@ def simulate(frames, cycles, approvals=(), starts=()):
                 found.append(cycle)
             await ctx.tick()
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
     return found
 
 

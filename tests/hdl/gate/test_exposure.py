@@ -7,10 +7,10 @@ from collections import deque
 import pytest
 from amaranth.back import verilog
 from amaranth.hdl import ResetInserter, Signal
-from amaranth.sim import Simulator
 
 from hdl.control.registers import TICK_LIMIT
 from hdl.gate.exposure import Exposure
+from tests.hdl.simulation import simulated
 
 SEED = 64
 STROBES = ("prepare", "emit", "settle", "clear_all", "forget_positions", "restart")
@@ -180,10 +180,7 @@ def simulate(test, instruments=3):
         await bench.sweep()
         await test(bench)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 @pytest.mark.parametrize("instruments", [1, 3, 16])
@@ -397,10 +394,7 @@ def test_reset_forgets_row_by_row(instruments):
             await b.fetch(i)
         assert (ctx.get(dut.live_bids), ctx.get(dut.live_asks)) == (0, 0)
 
-    simulator = Simulator(ResetInserter(reset)(dut))
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(ResetInserter(reset)(dut), testbench)
 
 
 @pytest.mark.parametrize("instruments", [1, 5])

@@ -4,12 +4,12 @@ import random
 
 from amaranth.back import verilog
 from amaranth.hdl import Shape
-from amaranth.sim import Simulator
 
 from hdl.control.registers import ACTIVE, DISARMED, HALTED, LOT_BITS, REDUCING, TICK_LIMIT
 from hdl.gate.gate import Gate
 from hdl.gate.limits import REASONS
 from hdl.quote.engine import Candidate
+from tests.hdl.simulation import simulated
 
 SEED = 73
 SIDES = "bid", "ask"
@@ -90,10 +90,7 @@ def simulate(test):
     async def testbench(ctx):
         await test(ctx, dut)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 def test_against_the_definitions():

@@ -6,9 +6,9 @@ import random
 import pytest
 from amaranth.back import verilog
 from amaranth.hdl import ResetInserter, Signal
-from amaranth.sim import Simulator
 
 from hdl.gate.holds import HOLDING, POST_CYCLES, Holds
+from tests.hdl.simulation import simulated
 
 
 @pytest.mark.parametrize("instruments", [1, 5, 16])
@@ -63,7 +63,4 @@ def test_against_the_table(instruments):
             await ctx.tick()
             ctx.set(reset, 0)
 
-    sim = Simulator(ResetInserter(reset)(dut))
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(ResetInserter(reset)(dut), testbench)

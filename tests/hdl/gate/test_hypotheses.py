@@ -12,12 +12,12 @@ import pytest
 import z3
 from amaranth.back import rtlil, verilog
 from amaranth.hdl import Shape
-from amaranth.sim import Simulator
 
 from hdl.control.params import Ticks
 from hdl.control.registers import PARAM_BY_NAME
 from hdl.gate.hypotheses import Hypotheses, Offset
 from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, QuoteEngine, Reference
+from tests.hdl.simulation import simulated
 
 _HYPOTHESES = Hypotheses()
 RTLIL = rtlil.convert(_HYPOTHESES)
@@ -282,10 +282,7 @@ def test_verdicts():
                     assert ctx.get(getattr(dut, f"{name}_moved")) == case.moved(SAME, name), (name, vars(case))
                     moved.add((name, case.moved(SAME, name)))
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
     print(seen)
     assert len(seen) == 4 * HYPOTHESES
     assert min(seen.values()) > 50

@@ -3,7 +3,6 @@
 import random
 
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.control.params import NOTIONAL_BITS, TURNS
 from hdl.control.registers import ACTIVE, LOT_BITS, PARAM_BY_NAME, TICK_BITS, TICK_LIMIT
@@ -11,6 +10,7 @@ from hdl.gate.limits import Limits
 from sim.golden import gate as golden
 from sim.golden.gate import Context
 from sim.golden.quote import Candidate, Params, State
+from tests.hdl.simulation import simulated
 
 SEED = 72
 TICKS = -TICK_LIMIT, TICK_LIMIT - 1
@@ -47,10 +47,7 @@ def simulate(test):
     async def testbench(ctx):
         await test(ctx, dut)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 def test_converts():

@@ -6,12 +6,12 @@ import random
 import pytest
 from amaranth.back import verilog
 from amaranth.hdl import ResetInserter, Signal
-from amaranth.sim import Simulator
 
 from hdl.control.registers import TICK_LIMIT
 from hdl.gate.references import References
 from sim.golden.gate import Reference
 from sim.golden.quote import Params
+from tests.hdl.simulation import simulated
 
 
 class Bench:
@@ -73,10 +73,7 @@ def simulate(testbench, instruments=4, control=lambda dut: dut):
     async def begin(ctx):
         await testbench(Bench(ctx, dut))
 
-    sim = Simulator(control(dut))
-    sim.add_clock(8e-9)
-    sim.add_testbench(begin)
-    sim.run()
+    simulated(control(dut), begin)
 
 
 def test_converts():

@@ -4,9 +4,9 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.gate.repeats import EVENT_CYCLES, HOLD_CYCLES, RepeatedExecution
+from tests.hdl.simulation import simulated
 
 SEED = 18
 STROBES = ("fill", "quoted", "acknowledge", "clear")
@@ -108,10 +108,7 @@ def simulate(test, instruments=3, most=2, rng=None):
         await b.start()
         await test(b)
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
 
 
 @pytest.mark.parametrize("instruments", [1, 256])

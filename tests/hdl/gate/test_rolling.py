@@ -5,10 +5,10 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.gate.rolling import CYCLES, PARTS, UNIT_CYCLES, RollingSums
 from hdl.gate.rows import Rows
+from tests.hdl.simulation import simulated
 
 SEED = 17
 WIDTHS = {"lots": 6, "fills": 3}
@@ -103,10 +103,7 @@ def simulate(test, instruments):
         assert await b.swept() == instruments
         await test(b)
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
 
 
 @pytest.mark.parametrize("instruments", [1, 2, 200])

@@ -4,10 +4,10 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING, STATES
 from hdl.gate.state import TradingState
+from tests.hdl.simulation import simulated
 
 SEED = 62
 KILL, PIN, DEADMAN, LOST, FEED, EMISSION, LOSS = (1 << HALT_CAUSES[name] for name in (
@@ -81,10 +81,7 @@ def simulate(test):
     async def testbench(ctx):
         await test(Bench(ctx, dut))
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 def test_converts():

@@ -9,10 +9,10 @@ from amaranth.back import verilog
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
-from amaranth.sim import Simulator
 
 from hdl.control.registers import TICK_LIMIT
 from hdl.gate.window import Window
+from tests.hdl.simulation import simulated
 from tests.proof.solver import solve
 from tests.proof.window import PROOFS, SIDES
 
@@ -99,10 +99,7 @@ def test_random():
             assert ctx.get(dut.clamped) == changed, x
             assert ctx.get(dut.met) == meets, x
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
     assert seen == {(False, False, False), (False, False, True), (False, True, True), (False, True, False),
                     (True, True, False), (True, False, False)}
     assert min(met.values()) > 20

@@ -5,11 +5,11 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.layout import net, sbe
 from hdl.layout.fields import Field
 from hdl.layout.hardware import FieldCapture
+from tests.hdl.simulation import simulated
 
 SEED = 73
 ENTRY = sbe.load("cme_mdp3")["MDIncrementalRefreshBook46"].groups["NoMDEntries"]
@@ -38,10 +38,7 @@ def play(fields, buffers, pause=0.0, rng=None):
             ctx.set(dut.en, 0)
             out.append((strobes, {name: ctx.get(dut.value[name]) for name in fields}))
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
     return out
 
 

@@ -6,9 +6,9 @@ import zlib
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.mac.rx import MacRx
+from tests.hdl.simulation import simulated
 
 STROBES = ("frames", "preamble_errors", "rx_errors", "runts", "oversize", "bad_fcs")
 IDLE = (0, 0, 0)
@@ -97,10 +97,7 @@ def run(pins, *, max_frame=1522):
             ended = ended or bool(ctx.get(out.eof))
             await ctx.tick()
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
     assert ended, "the last frame was never ended"
     return seen
 

@@ -6,9 +6,9 @@ import zlib
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.mac.tx import MacTx
+from tests.hdl.simulation import simulated
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,10 +62,7 @@ def run(frames, *, starts=None, cycles=None, underrun_at=None):
                 counts[name] += ctx.get(getattr(dut, name))
             await ctx.tick()
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
     return [(cycle, bytes(data)) for cycle, data in bursts], started, counts
 
 

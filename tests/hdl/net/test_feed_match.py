@@ -5,12 +5,12 @@ import struct
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_Router_Alert
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
 from hdl.net.feed_match import FeedMatch
+from tests.hdl.simulation import simulated
 
 GROUP_A, PORT_A = "224.0.31.1", 14310
 GROUP_B, PORT_B = "233.119.160.17", 15310
@@ -160,10 +160,7 @@ def run(frames, config=LINES, *, gaps=None):
         frames.append([])
         return frames[-1]
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
     return outcomes
 
 

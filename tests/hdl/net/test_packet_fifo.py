@@ -6,9 +6,9 @@ from collections import deque
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.net.packet_fifo import PacketFifo
+from tests.hdl.simulation import simulated
 
 
 def drive(ctx, dut, *, byte=None, commit=False, discard=False, ready=False):
@@ -20,10 +20,7 @@ def drive(ctx, dut, *, byte=None, commit=False, discard=False, ready=False):
 
 
 def simulate(dut, testbench):
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
 
 
 def test_latency_and_no_gaps():

@@ -4,7 +4,6 @@ import zlib
 from dataclasses import dataclass, field
 
 from amaranth.hdl import Cat
-from amaranth.sim import Simulator
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
@@ -13,6 +12,7 @@ from hdl.control.registers import BY_NAME
 from hdl.order import timing
 from hdl.order.port import KIND_QUOTE, OrderPort
 from hdl.order.templates import STARBASE, STARBASE_HEADER
+from tests.hdl.simulation import simulated
 
 LOCAL_MAC, PEER_MAC = "02:74:32:71:00:01", "02:00:00:00:12:fe"
 LOCAL_IP, PEER_IP = "10.77.3.2", "192.168.200.9"
@@ -241,10 +241,7 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), hot_wants=(), config
             await ctx.tick()
         assert burst is None, "a frame was under way at the end of the run"
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
     return log
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from amaranth.back import verilog
 from amaranth.hdl import Const, unsigned
-from amaranth.sim import Simulator
 
 from hdl.control.registers import TICK_BITS
 from hdl.layout import net, sbe
@@ -17,6 +16,7 @@ from hdl.layout.fields import Composite, Field, LayoutError
 from hdl.order import templates
 from hdl.order.encoder import LANES, PLAY_LATENCY, Checksum, FrameEncoder, Live, Part, Static, Stored
 from hdl.order.scale import LIMB, LIMBS, RESULTS, QuoteScaler
+from tests.hdl.simulation import simulated
 
 CAPTURES = Path(os.environ.get("T2Q_CAPTURES") or Path(__file__).resolve().parents[3].parent / "shared" / "captures")
 
@@ -71,10 +71,7 @@ def play(encoder, rounds, *, gap=0):
             for _ in range(gap):
                 await ctx.tick()
 
-    sim = Simulator(encoder)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(encoder, testbench)
     return frames
 
 
@@ -293,7 +290,4 @@ def test_scaler():
                        for at in range(0, len(got), LIMBS)]
             assert tuple(results) == expect(values), values
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)

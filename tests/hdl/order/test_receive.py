@@ -4,7 +4,6 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR, fragment
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
@@ -12,6 +11,7 @@ from scapy.packet import Raw
 from hdl.layout import net
 from hdl.order.receive import EXPECTED, SegmentReceiver
 from tests.hdl.order.bench import CONFIG, LOCAL_IP, LOCAL_MAC, PEER_IP, PEER_MAC, peer_segment, with_fcs
+from tests.hdl.simulation import simulated
 
 CONNECTION = {name: CONFIG[name] for name in ("local_mac", "local_ip", "peer_ip", "local_port", "peer_port")}
 
@@ -110,10 +110,7 @@ def run(frames, *, established=True, gap=1):
         sample(cycle)
         assert verdicts == [end + 1 for end in ends], "one verdict for each frame, in the cycle after its end"
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
     assert len(results) == len(frames)
     return results
 

@@ -4,12 +4,12 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.layout import sbe
 from hdl.order.responses import READ, SKIPPED, Kind, ResponseParser
 from sim.venue.config import MmpGroupSpec
 from sim.venue.session import HEADER, IS_RESEND, PROTOCOL_ID, Gateway, frame
+from tests.hdl.simulation import simulated
 from tests.sim.venue.client import BTC, ETH, Client, entry, make_config
 
 SCHEMA = sbe.load("starbase_orders")
@@ -304,10 +304,7 @@ def simulate(test, seed=SEED, **chances):
     async def testbench(ctx):
         await test(Bench(ctx, dut, rng, **chances), rng)
 
-    sim = Simulator(dut)
-    sim.add_clock(8e-9)
-    sim.add_testbench(testbench)
-    sim.run()
+    simulated(dut, testbench)
 
 
 def check_streams(streams, **chances):

@@ -6,11 +6,11 @@ import random
 import pytest
 from amaranth.back import verilog
 from amaranth.hdl import Module, ResetInserter, Signal
-from amaranth.sim import Simulator
 
 from hdl.control.registers import BY_NAME, REGISTERS
 from hdl.order.encoder import LANES, Place
 from hdl.order.statics import COPY_CYCLES, FILL_CYCLES, WAIT_CYCLES, Expected, StaticFields
+from tests.hdl.simulation import simulated
 
 SWEEP, AFTER_RESET = 512, 1024
 NAMES = [register.name for register in REGISTERS if register.access == "rw" and register.section == "session"]
@@ -104,10 +104,7 @@ class Bench:
         assert self.loaded == {name: words[name] for name in LOADS}
 
     def run(self, testbench):
-        sim = Simulator(self.top)
-        sim.add_clock(8e-9)
-        sim.add_testbench(testbench)
-        sim.run()
+        simulated(self.top, testbench)
 
 
 def test_verilog():

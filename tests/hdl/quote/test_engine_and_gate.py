@@ -3,13 +3,8 @@
 import random
 from dataclasses import replace
 
-from amaranth import Module
 from amaranth.back import verilog
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, connect
-from amaranth.sim import Simulator
 
-from hdl.control.params import PARAM_ROW
 from hdl.control.registers import ACTIVE, PARAMS, REDUCING, TICK_BITS, TICK_LIMIT
 from hdl.gate.gate import Gate
 from hdl.gate.hypotheses import Hypotheses
@@ -20,52 +15,13 @@ from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, HYPOTHESES,
 from sim.golden import gate as golden_gate
 from sim.golden import quote as golden
 from sim.golden.gate import Context, Reference
+from tests.hdl.quote.chain import Chain, PinnedChain
+from tests.hdl.simulation import simulated
 
 SEED = 11
 I32 = -(1 << 31), (1 << 31) - 1
 TICKS = -TICK_LIMIT, TICK_LIMIT - 1
 U32 = 0xFFFF_FFFF
-
-
-class Chain(wiring.Component):
-    """Everything that an evaluation goes through, wired as in the path."""
-
-    def __init__(self):
-        self.engine, self.limits, self.hypotheses = QuoteEngine(), Limits(), Hypotheses()
-        self.references, self.gate, self.window = References(2), Gate(), Window()
-        super().__init__({"at": In(8), "params": In(PARAM_ROW)})
-
-    def elaborate(self, platform):
-        m = Module()
-        engine, limits, hypotheses, gate, window = (
-            self.engine, self.limits, self.hypotheses, self.gate, self.window)
-        m.submodules.engine, m.submodules.limits, m.submodules.hypotheses = engine, limits, hypotheses
-        m.submodules.gate, m.submodules.window = gate, window
-        m.submodules.references = references = self.references
-        m.d.comb += [
-            engine.at.eq(self.at), limits.at.eq(self.at), hypotheses.at.eq(self.at), gate.en.eq(self.at[7]),
-            engine.params.eq(self.params), limits.params.eq(self.params), hypotheses.params.eq(self.params),
-            gate.params.eq(self.params),
-            limits.bound_notional.eq(engine.bound_notional),
-            hypotheses.refs.eq(engine.refs), hypotheses.skew.eq(engine.skew), hypotheses.low.eq(limits.low),
-            hypotheses.high.eq(limits.high), hypotheses.rooms.eq(engine.rooms), hypotheses.edge.eq(engine.edge),
-            hypotheses.leans_up.eq(engine.leans_up), hypotheses.mid_low.eq(references.mid_low),
-            hypotheses.mid_high.eq(references.mid_high), references.at.eq(self.at),
-            references.bands.eq(self.params.bands), limits.collar_low.eq(references.low),
-            limits.collar_high.eq(references.high), limits.reference_ok.eq(references.ok),
-            gate.collar_low.eq(references.low), gate.collar_high.eq(references.high), gate.far.eq(hypotheses.far),
-            gate.bid_takes.eq(hypotheses.bid_takes), gate.ask_takes.eq(hypotheses.ask_takes),
-            gate.bid.eq(engine.bid), gate.ask.eq(engine.ask), gate.book_ok.eq(hypotheses.book_ok[SAME]),
-            gate.bid_moved.eq(hypotheses.bid_moved), gate.ask_moved.eq(hypotheses.ask_moved),
-            window.low.eq(limits.low), window.high.eq(limits.high), window.bid_px.eq(gate.bid_px),
-            window.ask_px.eq(gate.ask_px), window.bid_lots.eq(gate.bid_lots), window.ask_lots.eq(gate.ask_lots),
-            window.bid_most.eq(limits.bid_largest), window.ask_most.eq(limits.ask_largest),
-        ]
-        connect(m, hypotheses.bid, limits.bid)
-        connect(m, hypotheses.ask, limits.ask)
-        connect(m, gate.bid_limits, limits.bid)
-        connect(m, gate.ask_limits, limits.ask)
-        return m
 
 
 class Case:
@@ -190,10 +146,7 @@ def simulate(test):
     async def testbench(ctx):
         await test(ctx, dut)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 def saturate(ticks):
@@ -285,7 +238,7 @@ def random_case(rng, *, calm=False):
 
 
 def test_converts():
-    for component in (QuoteEngine(), Limits(), Hypotheses(), References(5), Gate(), Window(), Chain()):
+    for component in (QuoteEngine(), Limits(), Hypotheses(), References(5), Gate(), Window(), Chain(), PinnedChain()):
         assert "module" in verilog.convert(component)
 
 

@@ -5,7 +5,6 @@ import random
 
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from hdl.quote.scheduler import (
     DECISION_CYCLES,
@@ -17,6 +16,7 @@ from hdl.quote.scheduler import (
     WEIGH_DIRECT,
     Scheduler,
 )
+from tests.hdl.simulation import simulated
 
 SEED = 61
 STROBES = {"identified", "entry", "trigger", "foreign", "applied", "publish", "accept", "invalidate", "frame_end",
@@ -120,10 +120,7 @@ def simulate(test, instruments=4, accepted=True):
             await bench.drain()
         await test(bench)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
 
 
 @pytest.mark.parametrize("instruments", [1, 3, 16])
@@ -917,9 +914,6 @@ def test_nothing_pending_is_ever_lost(instruments):
             await cycle({"refill": 1} if n % 50 == 0 else {})
         assert naive.owed == {}
 
-    simulator = Simulator(dut)
-    simulator.add_clock(8e-9)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulated(dut, testbench)
     print(tally)
     assert min(tally.values()) > 5, tally

@@ -1,0 +1,1 @@
+"""The gate against its definitions, on a million random cases: ``make random``."""
