@@ -131,7 +131,7 @@ class TickPath(wiring.Component):
     record : out(DecisionRecord), record_valid : out(1) a decision was taken; of its cycles the low 9 bits stand, its
         ``quoteId`` is on ``quote_id``, and what has no meaning for this decision is anything, as
         :class:`hdl.control.telemetry.Telemetry` wants it. mass_cancel : out(1) one starts.
-    quote_id : in(64) from the order port: that of the frame that is under way. approved : out(1) the gate let a frame
+    quote_id : in(64) from the order port: that of the frame that is under way. approved : out(1) the gate let a quote
         go in the cycle before.
     direct_quote : out(1) a quote caused by a trigger byte starts: it was on the pins in the cycle before.
     state_changed, arm_refused, gap, poisoned, channel_reset : out(1) events; ``gap_size`` : out(32) packets missing in
@@ -410,8 +410,8 @@ class TickPath(wiring.Component):
             keep(target, value)
         with m.If(decides):
             m.d.sync += moment.cycle.eq(on_pins)
-        started = Signal()
-        m.d.sync += started.eq(self.fire & self.ready)
+        started, approved = Signal(), Signal()
+        m.d.sync += [started.eq(self.fire & self.ready), approved.eq(fired)]
         count(m, next_number, started, control.quote_id_written, control.quote_id >> INSTRUMENT_BITS)
         m.d.comb += self.status.next_quote_id.eq(next_number << INSTRUMENT_BITS)
 
@@ -562,7 +562,7 @@ class TickPath(wiring.Component):
         ]
         m.d.comb += [
             self.drops.eq(Mux(self.record_valid, out.reasons, 0)),
-            self.direct_quote.eq(fired & primed), self.approved.eq(started),
+            self.direct_quote.eq(fired & primed), self.approved.eq(approved),
             self.state_changed.eq(state.changed), self.arm_refused.eq(state.arm_refused), self.gap.eq(arbiter.gap),
             self.gap_size.eq(arbiter.ahead), self.last_seq.eq(arbiter.last_seq),
             self.poisoned.eq(walker.poisoned), self.channel_reset.eq(walker.reset_channel),

@@ -1,4 +1,4 @@
-"""G21: what was approved, what was started and what is on the wire are as many."""
+"""G21: quotes that were approved, that were started and that are on the wire are as many."""
 
 from itertools import pairwise
 
@@ -12,31 +12,31 @@ from hdl.order.templates import BODY_OFFSET, STARBASE, STARBASE_HEADER, STARBASE
 #: Cycles from one comparison to the next: 1 ms.
 PERIOD = 125_000
 
-_KINDS = tuple(STARBASE[name].id for name in ("MassQuoteRequest", "MassQuoteCancelRequest"))
+_KIND = STARBASE["MassQuoteRequest"].id
 _TYPE = STARBASE_HEADER["messageTypeId"]
-#: Places of a frame, counted from its first preamble byte, and what stands there in a frame of the hot path.
+#: Places of a frame, counted from its first preamble byte, and what stands there in a quote.
 _AT = len(net.PREAMBLE)
 EXPECTED = {
     **{_AT + net.ETHERNET["ethertype"].offset + n: byte
        for n, byte in enumerate(net.ETHERTYPE_IPV4.to_bytes(2, "big"))},
     _AT + net.ETHERNET.size + net.IPV4["protocol"].offset: net.PROTOCOL_TCP,
     _AT + BODY_OFFSET + STARBASE_HEADER["protocolId"].offset: STARBASE_PROTOCOL_ID,
-    **{_AT + BODY_OFFSET + _TYPE.offset + n: tuple(kind.to_bytes(_TYPE.size, "little")[n] for kind in _KINDS)
-       for n in range(_TYPE.size)},
+    **{_AT + BODY_OFFSET + _TYPE.offset + n: byte for n, byte in enumerate(_KIND.to_bytes(_TYPE.size, "little"))},
 }
 LAST = max(EXPECTED)
 
 
 class Emission(wiring.Component):
-    """Counts in three places what leaves, and compares every millisecond.
+    """Counts in three places the quotes that leave, and compares every millisecond.
 
-    The third count is taken at the pins, from the bytes: every frame counts that says that it is a mass quote or a mass
-    cancel, whoever sent it. A host that sends one itself is found out as well as a port that sends one twice, or none.
+    The third count is taken at the pins, from the bytes: every frame counts that says that it is a mass quote, whoever
+    sent it. A host that sends one itself is found out as well as a port that sends one twice, or none. Cancels are for
+    everybody to send.
 
     Members
     -------
-    approved : in(1) strobe: the gate let a quote or a mass cancel go in the cycle before. started : in(1) strobe: the
-        port began to send one in the cycle before, and its first preamble byte is on the pins.
+    approved : in(1) strobe: the gate let a quote go in the cycle before. started : in(1) strobe: the port began to send
+        one in the cycle before, and its first preamble byte is on the pins.
     txd : in(8), tx_en : in(1) GMII pins of the order port.
     mismatch : out(1) strobe: the counts differ; they begin anew. It comes in the first cycle of a period in which no
         frame is on the wire, nor was in the cycle before. Period *k* begins :data:`PERIOD` * *k* cycles after reset.
@@ -51,20 +51,19 @@ class Emission(wiring.Component):
         m = Module()
         # A byte is looked at a cycle after it was on the pins, and its place with it.
         txd, tx_en, place = Signal(8), Signal(), Signal(range(LAST + 2))
-        wrong, found = Signal(len(_KINDS)), Signal()    # wrong: one bit a kind, it is none of that
-        m.d.sync += [txd.eq(self.txd), tx_en.eq(self.tx_en), found.eq(tx_en & (place == LAST + 1) & ~wrong.all())]
+        wrong, found = Signal(), Signal()       # wrong: it is none, or it was counted
+        m.d.sync += [txd.eq(self.txd), tx_en.eq(self.tx_en), found.eq(tx_en & (place == LAST + 1) & ~wrong)]
         with m.If(~tx_en):
             m.d.sync += [place.eq(0), wrong.eq(0)]
         with m.Elif(place <= LAST):
             m.d.sync += place.eq(place + 1)
-        with m.Elif(place == LAST + 1):     # once a frame
-            m.d.sync += wrong.eq(~0)
+        with m.Elif(place == LAST + 1):
+            m.d.sync += wrong.eq(1)
         with m.Switch(place):
             for at, byte in EXPECTED.items():
                 with m.Case(at):
-                    each = byte if isinstance(byte, tuple) else (byte,) * len(_KINDS)
-                    with m.If(tx_en):
-                        m.d.sync += wrong.eq(wrong | Cat(txd != its for its in each))
+                    with m.If(tx_en & (txd != byte)):
+                        m.d.sync += wrong.eq(1)
 
         counts = [Signal(16, name=name) for name in ("of_gate", "of_port", "of_pins")]
         for count, strobe in zip(counts, (self.approved, self.started, found), strict=True):

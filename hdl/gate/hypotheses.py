@@ -101,22 +101,22 @@ class Hypotheses(wiring.Component):
             whole = near >> SUBTICK_BITS
             takes = ~less(self.edge, self.rooms[n])
             far = ~fits | less(whole, self.mid_low) | ~less(whole, self.mid_high)
-            if SAME in REFERENCES[n]:
-                find(n, "far", far)
+            find(n, "far", far)
             for side, (_, _, _, (low, high, up, down)) in found.items():
-                find(n, f"{side}_inside", ~far & ~less(near, low) & less(near, high) & ~(takes & risky[side]))
+                find(n, f"{side}_inside", fits & ~less(near, low) & less(near, high))
                 find(n, f"{side}_moved", ~less(near, up) | less(near, down))
-                if SAME in REFERENCES[n]:
-                    find(n, f"{side}_takes", takes & risky[side])
+                find(n, f"{side}_takes", takes & risky[side])
 
-        for h in range(HYPOTHESES):
-            # Two LUTs deep each: the trigger byte waits for these.
-            want, pull = [], []
+        for h, its in of.items():
+            # Few LUTs deep each: the trigger byte waits for these. A feed that is far is as bad as a book that is not
+            # known: neither side is right.
+            want, pull, market_ok = [], [], self.book_ok[h] & ~its["far"]
             for side, (limits, static, stirs, _) in found.items():
-                want.append(of[h][f"{side}_inside"] & (stirs | (static & of[h][f"{side}_moved"])))
-                pull.append(limits.live & ~(static & of[h][f"{side}_inside"]))
-            m.d.comb += [self.verdicts[h].want.eq(self.book_ok[h] & Cat(want).any()),
-                         self.verdicts[h].pull.eq(Cat(pull).any() | (self.pull_all & ~self.book_ok[h]))]
+                inside = its[f"{side}_inside"] & ~its[f"{side}_takes"]
+                want.append(inside & (stirs | (static & its[f"{side}_moved"])))
+                pull.append(limits.live & ~(static & inside))
+            m.d.comb += [self.verdicts[h].want.eq(market_ok & Cat(want).any()),
+                         self.verdicts[h].pull.eq(Cat(pull).any() | (self.pull_all & ~market_ok))]
         m.d.comb += [self.pull_all.eq(self.bid.live | self.ask.live),
                      *(getattr(self, what).eq(of[SAME][what])
                        for what in ("bid_moved", "ask_moved", "bid_takes", "ask_takes", "far"))]

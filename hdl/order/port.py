@@ -124,8 +124,8 @@ class OrderPort(wiring.Component):
         ``ready`` is 1 again. A mass cancel reads none of them.
     quote_id : Out(64)
         ``quote.quote_id`` as the frame under way has it, from the cycle after ``fire`` to the frame's end.
-    hot_started : Out(1)
-        Strobe: a quote or a mass cancel has started in the cycle before.
+    quote_started : Out(1)
+        Strobe: a quote has started in the cycle before.
     ready : Out(1)
         ``fire`` is legal: the port is idle, the session is up and the peer's window has room. A register.
     hot_busy, hot_wants : In(1)
@@ -162,7 +162,7 @@ class OrderPort(wiring.Component):
             "kind": In(1),
             "quote": In(Quote),
             "quote_id": Out(64),
-            "hot_started": Out(1),
+            "quote_started": Out(1),
             "ready": Out(1),
             "hot_busy": In(1),
             "hot_wants": In(1),
@@ -363,7 +363,7 @@ class OrderPort(wiring.Component):
 
         host_now = ~fired & other_host
         m.d.comb += [
-            self.hot_started.eq(started & fired),
+            self.quote_started.eq(started & fired & (kind == KIND_QUOTE)),
             session.acked.eq(started & (fired | other_acks)),
             session.sent.eq(started & (fired | other_message)),
             session.sent_length.eq(length_now),

@@ -1,4 +1,4 @@
-"""G21: frames on the wire that say what only the gate may say. Only the host can send one."""
+"""G21: quotes on the wire of which the gate knows nothing. Only the host can send one."""
 
 from hdl.layout import net, sbe
 
@@ -8,17 +8,17 @@ PERIOD = 125_000    #: cycles from one comparison to the next
 _STARBASE = sbe.load("starbase_orders")
 _HEADER = _STARBASE.composites["MessageHeader"]
 _BODY = net.ETHERNET.size + net.IPV4.size + net.TCP.size
-_HOT = {_STARBASE[name].id for name in ("MassQuoteRequest", "MassQuoteCancelRequest")}
+_QUOTE = _STARBASE["MassQuoteRequest"].id
 
 
-def is_hot(data):
-    """A frame (without preamble) is a mass quote or a mass cancel, as far as its bytes say."""
+def is_quote(data):
+    """A frame (without preamble) is a mass quote, as far as its bytes say."""
     if len(data) < _BODY + _HEADER["messageTypeId"].end:
         return False
     ip = net.IPV4.unpack(data, net.ETHERNET.size)
     header = {name: _HEADER[name].unpack(data, _BODY) for name in ("protocolId", "messageTypeId")}
     return (net.ETHERNET.unpack(data)["ethertype"] == net.ETHERTYPE_IPV4 and ip["protocol"] == net.PROTOCOL_TCP
-            and header["protocolId"] == 0xDB and header["messageTypeId"] in _HOT)
+            and header["protocolId"] == 0xDB and header["messageTypeId"] == _QUOTE)
 
 
 def _end(frame):
@@ -39,7 +39,7 @@ class Emission:
 
     def watch(self, frame):
         """The host sends a frame (:class:`sim.golden.port.TxFrame`)."""
-        if self.at is None and frame.kind in ("session", "frame") and is_hot(frame.data):
+        if self.at is None and frame.kind in ("session", "frame") and is_quote(frame.data):
             seen = frame.cycle + len(net.PREAMBLE) + _BODY + _HEADER["messageTypeId"].end + 1
             begun = seen - seen % PERIOD        # if that was while the frame was on the wire, its end is awaited
             self.at = _end(frame) + 1 if begun >= frame.cycle else begun + PERIOD

@@ -7,8 +7,9 @@ import random
 
 import pytest
 
-from hdl.control.registers import BY_NAME, HALT_CAUSES, HALTED, REDUCING
+from hdl.control.registers import ACTIVE, BY_NAME, HALT_CAUSES, HALTED, REDUCING
 from hdl.layout import net
+from hdl.order.templates import STARBASE, STARBASE_HEADER, STARBASE_PROTOCOL_ID
 from host import link
 from sim.board.verilate import Design
 from sim.golden.quote import SENT
@@ -151,8 +152,11 @@ def test_limits_over_time(seed):
 def test_a_quote_of_the_host_halts():
     """G21: the host says in the session what only the gate may say."""
     sim = ready(71)
-    message = cancel_message(1, {"mmp_group": 77}, 0, 0, 0)
-    sim.host_packet(SESSION_TX, message[:24] + b"\xff" * 8)      # a mass quote cancel, as far as its type says
+    sim.host_packet(SESSION_TX, cancel_message(1, {"mmp_group": 77}, 0, 0, 0))      # which it may
+    sim.run(130_000)
+    assert sim.model.state == ACTIVE
+    header = STARBASE_HEADER.pack(protocolId=STARBASE_PROTOCOL_ID, messageTypeId=STARBASE["MassQuoteRequest"].id)
+    sim.host_packet(SESSION_TX, header)
     sim.run(130_000)
     assert sim.model.halt_cause == 1 << HALT_CAUSES["emission"]
     assert sim.read("halt_cause") == sim.model.halt_cause
