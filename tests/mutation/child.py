@@ -29,7 +29,7 @@ __all__ = ["WORK", "outcome"]
 WORK = ROOT / "build" / "mutation"
 #: Imported by nearly every check, and importing nothing that is mutated.
 _WARM = ("amaranth.back.verilog", "amaranth.sim.pysim", "amaranth.lib.memory", "hdl.memory", "hdl.quote.engine",
-         "scapy.all", "sim.board.tap", "sim.golden.model", "structlog", "z3", "_pytest.assertion", "_pytest.runner")
+         "scapy.all", "sim.board.tap", "sim.golden.quote", "structlog", "z3", "_pytest.assertion", "_pytest.runner")
 #: Seconds that it may take to import a mutant, and to compare its components with what they should be.
 _IMPORT, _EQUALITY = 60, 20
 

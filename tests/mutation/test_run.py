@@ -1,4 +1,4 @@
-"""Mutants of the window, judged: one that is caught, one that nothing can catch, one that is none; and what is told."""
+"""Mutants, judged: one that is caught, one that nothing can catch, one that is none; and what is told."""
 
 import json
 import subprocess
@@ -13,20 +13,21 @@ from tests.mutation import document
 from tests.mutation.faults import Mutant, Source
 from tests.mutation.subjects import ROOT, SUBJECTS
 
-[WINDOW] = [subject for subject in SUBJECTS if subject.file == "hdl/gate/window.py"]
-MUTANTS = Source(WINDOW.file, (ROOT / WINDOW.file).read_text()).mutants
+WINDOW, HOLDS = (next(subject for subject in SUBJECTS if subject.file == f"hdl/gate/{name}.py")
+                 for name in ("window", "holds"))
 
 
-def one(operator, after):
+def one(subject, operator, after):
     """The mutant with that text in it."""
-    [mutant] = [mutant for mutant in MUTANTS if mutant.operator == operator and after in mutant.after]
+    mutants = Source(subject.file, (ROOT / subject.file).read_text()).mutants
+    [mutant] = [mutant for mutant in mutants if mutant.operator == operator and after in mutant.after]
     return mutant
 
 
 #: Below the window it leaves as it is.
-CAUGHT = one("choice", "Mux(below, Mux(above, self.high, px), self.low)")
-#: Where nothing is quoted, the lots or the most that is allowed are 0, and so is the lesser of them.
-SURVIVOR = one("operand", "quantity').eq(Mux(~empty, Mux(excess, most, lots), 0))")
+CAUGHT = one(WINDOW, "choice", "Mux(below, Mux(above, self.high, px), self.low)")
+#: Nobody looks at it before it has been set.
+SURVIVOR = one(HOLDS, "reset", "'changed_instrument': Out(8, init=1)")
 
 
 def caught(by):
@@ -52,8 +53,9 @@ def test_caught_and_survived(app, tmp_path):
     found = json.loads(results.read_text())
     assert found["caught_by"] == {"tests/hdl/gate/test_window.py": 1}
     assert [survivor["id"] for survivor in found["survivors"]] == [SURVIVOR.id]
-    assert "hold still" in found["survivors"][0]["argument"]
-    assert found["by_file"] == {WINDOW.file: {"mutants": 2, "caught": 1, "argued": 1, "share": 1.}}
+    assert "has been set by then" in found["survivors"][0]["argument"]
+    assert found["by_file"] == {WINDOW.file: {"mutants": 1, "caught": 1, "argued": 0, "share": 1.},
+                                HOLDS.file: {"mutants": 1, "caught": 0, "argued": 1, "share": 1.}}
     assert found["by_operator"]["choice"] == {"mutants": 1, "caught": 1, "argued": 0, "share": 1.}
     assert not found["whole"]
 

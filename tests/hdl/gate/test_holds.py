@@ -11,7 +11,7 @@ from hdl.gate.holds import HOLDING, POST_CYCLES, Holds
 from tests.hdl.simulation import simulated
 
 
-@pytest.mark.parametrize("instruments", [1, 5, 16])
+@pytest.mark.parametrize("instruments", [1, 5, 16, 200])
 def test_against_the_table(instruments):
     verilog.convert(Holds(instruments))
     seed = random.randrange(1 << 32)
@@ -22,10 +22,12 @@ def test_against_the_table(instruments):
     async def testbench(ctx):
         for _ in range(2):
             table = {(i, side): 0 for i in range(instruments) for side in ("bid", "ask")}
+            assert not ctx.get(dut.changed)
             while ctx.get(dut.clearing):
                 await ctx.tick()
             posts, cycle, last = {}, 0, -4
             address, at_rest, expected = 0, 0, None
+            ctx.set(dut.address, address)
             for cycle in range(600):
                 ctx.set(dut.post.valid, 0)
                 if cycle - last >= 4 and rng.random() < 0.3:
