@@ -4,7 +4,7 @@ import json
 
 from boards.document import fill
 from tests.mutation.__main__ import ARGUMENTS, LEAST_SECONDS, PATIENCE, RESULTS, WANTED
-from tests.mutation.faults import OPERATORS
+from tests.mutation.faults import OPERATORS, Source
 from tests.mutation.subjects import ROOT, SUBJECTS, Proved
 
 PAGE, README = ROOT / "docs" / "mutation.md", ROOT / "README.md"
@@ -80,8 +80,14 @@ def text(found):
     """The page."""
     head = HEAD.format(patience=PATIENCE, least=LEAST_SECONDS, wanted=f"{WANTED:.0%}", checks=checks(),
                        operators="\n".join(f"| {name} | {what} |" for name, what in OPERATORS.items()))
+    sources = {subject: Source(subject.file, (ROOT / subject.file).read_text()) for subject in SUBJECTS}
+    now = {mutant.id for subject, source in sources.items() for mutant in source.mutants
+           if mutant.operator not in subject.left_out}
+    earlier = [] if set(found["outcomes"]) == now else [
+        "**Of an earlier state of the gate**: there are other mutants now than those that were judged. The whole of it "
+        "has yet to be run.", ""]
     lines = [
-        "## What was found", "",
+        "## What was found", "", *earlier,
         f"{found['caught']} of {found['mutants']} mutants caught, in {found['seconds'] / 60:.0f} minutes; of the "
         f"others, {found['argued']} are equivalent by argument: nobody could tell them from the gate. But for those "
         f"it is {found['share']:.1%}. {found['equivalent']} more faults do nothing, as Amaranth or Yosys can tell, and "
