@@ -548,8 +548,8 @@ def limits_load(
 ):
     """Stage the limits of a configuration file in place of what is staged; with --arm make them active at once.
 
-    Only risk and instruments are taken from the file; instruments, ticks and lots must be those that are running. Exit
-    code 2 if the file was refused.
+    Only risk and instruments are taken from the file; instruments, ticks and lots must be those that are running, and
+    so must equity and money_unit. Exit code 2 if the file was refused.
 
     Example: t2q limits load tighter.toml
     """

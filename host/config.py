@@ -340,8 +340,12 @@ def build(tree, source=Path("configuration"), instruments=16):
     return config
 
 
-#: Keys of an instrument that count at the start only.
-_AT_START = ("name", "security_id", "instrument_id", "lot", "tick", "feed_tick", "initial_position")
+#: What cannot change while the daemon runs: positions, books and the venue's ids hang on the former, what the card has
+#: been told of equity on the latter.
+LOCKED = ("security_id", "instrument_id", "lot", "tick", "feed_tick")
+LOCKED_RISK = ("equity", "money_unit")
+#: Keys that count at the start only.
+_AT_START = ("name", *LOCKED, "initial_position", *LOCKED_RISK)
 _ONE_OF = {"half_spread_bps": "half_spread_ticks", "half_spread_ticks": "half_spread_bps"}
 
 
@@ -361,13 +365,13 @@ def change(config, changes, instrument=None, instruments=16):
     rows = [{key: value for key in Instrument.model_fields if (value := getattr(i, key)) is not None}
             for i in config.instruments]
     for key, text in changes.items():
+        if key in _AT_START:
+            raise ConfigError(f"{key} = {text}: counts at the start only; change it in the file and start the daemon "
+                              f"again")
         if key in Risk.model_fields:
             if instrument is not None:
                 raise ConfigError(f"{key} = {text}: is a limit of the whole card; give it without an instrument")
             risk[key] = _toml_value(text)
-        elif key in _AT_START:
-            raise ConfigError(f"{key} = {text}: counts at the start only; change it in the file and start the daemon "
-                              f"again")
         elif key in Instrument.model_fields:
             for row in rows:
                 if instrument in (None, row["name"]):

@@ -188,8 +188,9 @@ class Daemon:
 
     def next_deadline_ns(self):
         """Time at which :meth:`pump` should be called even if nothing comes."""
-        due = [self._beat_ns, self._watch_ns, self.tracking.next_deadline_ns(), *(
-            (self.references.next_deadline_ns(), self.equity.next_deadline_ns()) if self._handed_over else ())]
+        due = [self._beat_ns, self._watch_ns, self.tracking.next_deadline_ns()]
+        if self._handed_over:
+            due += [told.pace.next_deadline_ns() for told in (self.references, self.equity)]
         if self.slowpath:
             due.append(self.slowpath.next_deadline_ns())
         if self.session:
@@ -731,6 +732,8 @@ class Daemon:
         self._journal("command", what="limits arm", changes=self.limits.diff())
         changes = await self._load(staged)
         self.config = self.config.model_copy(update={"instruments": staged.instruments, "risk": staged.risk})
+        self.references.pace.live(staged.risk.reference_ms)
+        self.equity.pace.live(staged.risk.equity_ms)
         return {"staged": False, "changes": changes}
 
     async def why(self, count=10, instrument=None):

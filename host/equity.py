@@ -11,10 +11,7 @@ do not tell them. The instruments are taken to be linear, priced in the account'
 from fractions import Fraction
 
 from . import params
-
-_MILLISECOND = 1_000_000
-#: The card is told so many times in the life of what it was told.
-_TELLS = 8
+from .pace import Pace
 
 
 class Equity:
@@ -24,15 +21,18 @@ class Equity:
     ----------
     config : :class:`host.config.Config`.
     mark : function of an instrument's index: its present price in its own units, or ``None``.
+
+    Attributes
+    ----------
+    pace : :class:`host.pace.Pace` of :meth:`update`. greatest : equity that was told since the start.
     """
 
     def __init__(self, config, mark):
         self._instruments, self._risk, self._mark = config.instruments, config.risk, mark
-        self._every_ns = int(config.risk.equity_ms * _MILLISECOND) // _TELLS
+        self.pace = Pace(config.risk.equity_ms)
         self._cash = Fraction(0)
         self._lots = [i.initial_lots for i in config.instruments]
         self._begun = sum(self._worth(n, Fraction(i.reference_price)) for n, i in enumerate(config.instruments))
-        self._told_ns = None
         self.greatest = self.value
 
     def filled(self, n, side, lots, price_e9):
@@ -54,18 +54,14 @@ class Equity:
 
     def begin(self):
         """The card knows nothing: its registers by name, the start first."""
-        self._told_ns = None
+        self.pace.begin()
         return {"equity_start": params.money_word("equity", self._risk.equity, self._risk.money_unit)}
-
-    def next_deadline_ns(self):
-        """When :meth:`update` should be asked next, ``None`` before the first time."""
-        return None if self._told_ns is None else self._told_ns + self._every_ns
 
     def update(self, now_ns):
         """The word for register ``equity`` if it is time to tell it, else ``None``. An amount that the card cannot hold
         raises :class:`host.params.ParameterError`."""
-        if self._told_ns is not None and now_ns < self._told_ns + self._every_ns:
+        if not self.pace.due(now_ns):
             return None
-        self._told_ns, value = now_ns, self.value
+        value = self.value
         self.greatest = max(self.greatest, value)
         return params.money_word("equity", value, self._risk.money_unit)

@@ -16,8 +16,6 @@ from .params import CLOCK_HZ, SUB
 
 #: What a limit of the whole card has instead of an instrument's name.
 CARD = "card"
-#: What cannot change while the daemon runs, because positions, books and the venue's ids hang on it.
-LOCKED = ("security_id", "instrument_id", "lot", "tick", "feed_tick")
 
 
 class LimitError(RuntimeError):
@@ -154,6 +152,13 @@ def of_card(risk, words):
     return _read_back(RISK, words, risk)
 
 
+def _locked(where, keys, was, is_):
+    for key in keys:
+        if getattr(was, key) != getattr(is_, key):
+            raise LimitError(f"{where}.{key} = {getattr(is_, key)}: is {getattr(was, key)} while running; stop the "
+                             f"daemon to change it")
+
+
 class Limits:
     """The limits of a card: those in force, and those staged.
 
@@ -212,13 +217,12 @@ class Limits:
 
     def stage(self, config):
         """Hold a configuration's limits ready in the shadow bank. Raises :class:`LimitError` if they are of other
-        instruments than those that are running, or if this daemon's heartbeat is too slow for them."""
+        instruments or another account than those that are running, or if this daemon's heartbeat is too slow for
+        them."""
         old, new = self.active.instruments, config.instruments
+        _locked("risk", configuration.LOCKED_RISK, self.active.risk, config.risk)
         for n, (was, is_) in enumerate(zip(old, new, strict=False)):
-            for key in LOCKED:
-                if getattr(was, key) != getattr(is_, key):
-                    raise LimitError(f"instruments[{n}].{key} = {getattr(is_, key)}: is {getattr(was, key)} while "
-                                     f"running; stop the daemon to change it")
+            _locked(f"instruments[{n}]", configuration.LOCKED, was, is_)
         if len(old) != len(new):
             raise LimitError(f"{len(new)} instruments, must be the {len(old)} that are running; stop the daemon to "
                              f"change them")

@@ -11,10 +11,7 @@ from fractions import Fraction
 from hdl.control import registers as regmap
 
 from . import params
-
-_MILLISECOND = 1_000_000
-#: The card is told so many times in the life of a reference.
-_TELLS = 8
+from .pace import MILLISECOND, Pace
 
 
 @dataclass(slots=True)
@@ -37,14 +34,17 @@ class References:
     config : :class:`host.config.Config`. With ``host.references`` = ``"feed"`` they follow the feed's mid, as decisions
         report it, exponentially with ``host.reference_tau_ms``; at first they are ``reference_price``. With
         ``"external"`` there is none until :meth:`tell` is called.
+
+    Attributes
+    ----------
+    pace : :class:`host.pace.Pace` of :meth:`updates`. follows_feed : they do.
     """
 
     def __init__(self, config):
         self.follows_feed = config.host.references == "feed"
         self._instruments, self._scales, self._known = config.instruments, [], []
-        self._tau_ns = float(config.host.reference_tau_ms) * _MILLISECOND
-        self._every_ns = int(config.risk.reference_ms * _MILLISECOND) // _TELLS
-        self._told_ns, self._words = None, {}
+        self._tau_ns = float(config.host.reference_tau_ms) * MILLISECOND
+        self.pace, self._words = Pace(config.risk.reference_ms), {}
         for i in config.instruments:
             self._scales.append(params.ref_scale(i.feed_tick, i.tick))
             start = float(Fraction(i.reference_price) / Fraction(i.tick))
@@ -77,20 +77,17 @@ class References:
 
     def begin(self, now_ns):
         """The card knows none: tell it all, as observed now."""
-        self._told_ns, self._words = None, {}
+        self.pace.begin()
+        self._words = {}
         for known in self._known:
             if known is not None:
                 known.seen_ns, known.fresh = now_ns, True
 
-    def next_deadline_ns(self):
-        """When :meth:`updates` should be asked next, ``None`` before the first time."""
-        return None if self._told_ns is None else self._told_ns + self._every_ns
-
     def updates(self, now_ns):
         """Registers by name, in the order of the map, for each instrument of which the card has to be told now."""
-        if self._told_ns is not None and now_ns < self._told_ns + self._every_ns:
+        if not self.pace.due(now_ns):
             return []
-        self._told_ns, out = now_ns, []
+        out = []
         for n, known in enumerate(self._known):
             if known is not None and known.fresh:
                 known.fresh = False
@@ -104,7 +101,7 @@ class References:
     def told(self, n, now_ns):
         """(value, local, basis, ms since then) that the card was last told of an instrument, in ticks, or ``None``."""
         words = self._words.get(n)
-        return None if words is None else (*words[0], Fraction(now_ns - words[1], _MILLISECOND))
+        return None if words is None else (*words[0], Fraction(now_ns - words[1], MILLISECOND))
 
     def price(self, n):
         """Reference of an instrument in its own units, ``None`` if there is none."""

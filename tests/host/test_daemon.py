@@ -103,6 +103,20 @@ def test_the_same_run_gives_the_same_frames(make):
     assert len(runs[0]) > 30
 
 
+def test_a_shorter_life_is_kept_up_with(make):
+    """What the card forgets sooner it is told sooner."""
+    bench = make().start()
+    daemon = bench.daemon
+    bench.perform(daemon.limits_set({"equity_ms": "2", "reference_ms": "2"}))
+    bench.perform(daemon.limits_arm())
+    bench.run(800_000)      # 6.4 ms
+    before = len(bench.quotes())
+    bench.feed(100)
+    bench.run(200_000)
+    assert len(bench.quotes()) > before
+    assert daemon.reasons["equity"] == 0
+
+
 def test_limits_are_staged_and_armed_while_running(make, tree, tmp_path):
     """Staging has no effect; arming changes every instrument in one cycle, and the journal has old and new values."""
     journal = Journal(tmp_path / "journal.jsonl")

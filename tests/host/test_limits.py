@@ -180,6 +180,8 @@ def test_one_half_spread_takes_the_other_away(limits):
                                    "34359.73836"),
     ({"max_lng": "3"}, None, "max_lng: unknown key; did you mean 'max_long'?"),
     ({"tick": "1"}, None, "tick = 1: counts at the start only"),
+    ({"money_unit": "0.01"}, None, "money_unit = 0.01: counts at the start only"),
+    ({"equity": "5"}, None, "equity = 5: counts at the start only"),
     ({"deadman_ms": "50"}, IDX01, "deadman_ms = 50: is a limit of the whole card; give it without an instrument"),
     ({"deadman_ms": "10"}, None, "host.heartbeat_ms = 20: must be at most half of risk.deadman_ms (10)"),
     ({"max_long": "much"}, IDX01, "max_long = 'much': must be a decimal number"),
@@ -199,6 +201,9 @@ def test_other_instruments_are_refused(limits, tree, card):
     with pytest.raises(LimitError, match=r"instruments\[2\]\.tick = 0\.2: is 0\.1 while running; stop the daemon"):
         limits.stage(config.build(tree))
     tree["instruments"][2]["tick"] = "0.1"
+    for key, was in (("money_unit", "1"), ("equity", str(limits.active.risk.equity))):
+        with pytest.raises(LimitError, match=rf"risk\.{key} = 7: is {was} while running; stop the daemon"):
+            limits.stage(config.build(tree | {"risk": tree["risk"] | {key: 7}}))
     tree["risk"]["deadman_ms"], tree["host"]["heartbeat_ms"] = 10, 5
     with pytest.raises(LimitError, match=r"risk\.deadman_ms = 10: this daemon beats every 20 ms; must be"):
         limits.stage(config.build(tree))

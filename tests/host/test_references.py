@@ -31,7 +31,7 @@ def test_feed_mid_is_followed_slowly(loaded):
     start = int(Fraction(i.reference_price) / Fraction(i.tick))
     assert (first[0]["ref_value"], first[0]["ref_local"], first[0]["ref_basis"]) == (start, start, 0)
     assert r.updates(9 * MS) == []                  # an eighth of 80 ms has not passed
-    assert r.next_deadline_ns() == 10 * MS
+    assert r.pace.next_deadline_ns() == 10 * MS
     assert r.updates(10 * MS) == []                 # nobody has looked again
     up = int(Fraction(i.reference_price) * Fraction("1.01") / Fraction(i.feed_tick))
     r.observe(0, up, up, 100 * MS)                  # one time constant later: 63 % of 1 %
@@ -77,6 +77,10 @@ def test_equity_is_cash_and_marks(loaded):
     assert e.update(9 * MS) is None
     assert e.update(10 * MS) is not None
     assert e.greatest == e.value
+    e.pace.live(8)
+    assert e.pace.next_deadline_ns() == 11 * MS
+    assert e.update(11 * MS - 1) is None
+    assert e.update(11 * MS) is not None
     e.filled(0, -1, 10 ** 6, 0)
     marks[0] = 10.0 ** 9
     with pytest.raises(params.ParameterError, match="do not fit the register's 32 bits"):
