@@ -469,6 +469,15 @@ def _changes_table(changes, old, new):
                   for name, (a, b) in c["words"].items())) for c in changes))
 
 
+def _changed(answer, old, new, done, as_json):
+    """Say what a command has changed, or would."""
+    if as_json:
+        _print_json(answer)
+    else:
+        _changes_table(answer["changes"], old, new)
+        print(done)
+
+
 def _show_limits(config, socket_path, instrument, as_json):
     answer = _request(config, socket_path, "limits show")
     names = list(dict.fromkeys(limit["instrument"] for limit in answer["limits"]))
@@ -555,11 +564,10 @@ def limits_load(
     """
     _config(file)  # refuse here what the daemon would refuse
     answer = _request(config, socket_path, "limits load", file=str(file.resolve()), arm=now)
-    if as_json:
-        _print_json(answer)
-        return
-    _changes_table(answer["changes"], *(("was", "now") if now else ("active", "staged")))
-    print("active" if now else "staged, not active: t2q limits arm makes it active")
+    if now:
+        _changed(answer, "was", "now", "active", as_json)
+    else:
+        _changed(answer, "active", "staged", "staged, not active: t2q limits arm makes it active", as_json)
 
 
 @limits_app.command("diff")
@@ -586,12 +594,7 @@ def limits_arm(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption 
     Instruments change all in one cycle, and each is evaluated anew. Limits of the whole card (dead-man, rates) are
     registers of their own and are written just before. Exit code 2 if nothing is staged.
     """
-    answer = _request(config, socket_path, "limits arm")
-    if as_json:
-        _print_json(answer)
-        return
-    _changes_table(answer["changes"], "was", "now")
-    print("active")
+    _changed(_request(config, socket_path, "limits arm"), "was", "now", "active", as_json)
 
 
 @limits_app.command("discard")
@@ -601,12 +604,7 @@ def limits_discard(config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOpt
 
     What is active stays as it is; the shadow bank of the card is brought up to date with the next change.
     """
-    answer = _request(config, socket_path, "limits discard")
-    if as_json:
-        _print_json(answer)
-        return
-    _changes_table(answer["changes"], "active", "staged")
-    print("discarded")
+    _changed(_request(config, socket_path, "limits discard"), "active", "staged", "discarded", as_json)
 
 
 @app.command("why")

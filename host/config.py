@@ -349,6 +349,16 @@ _AT_START = ("name", *LOCKED, "initial_position", *LOCKED_RISK)
 _ONE_OF = {"half_spread_bps": "half_spread_ticks", "half_spread_ticks": "half_spread_bps"}
 
 
+def index_of(config, instrument):
+    """Index of the instrument of this name. Raises :class:`ConfigError`, which says what there is."""
+    names = [i.name for i in config.instruments]
+    if instrument not in names:
+        near = difflib.get_close_matches(instrument, names, 1)
+        raise ConfigError(f"instrument {instrument!r} is not quoted; " +
+                          (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"))
+    return names.index(instrument)
+
+
 def change(config, changes, instrument=None, instruments=16):
     """A checked :class:`Config` with other limits, as if its file had said so.
 
@@ -357,10 +367,8 @@ def change(config, changes, instrument=None, instruments=16):
     rows of the card. Raises :class:`ConfigError`.
     """
     source = Path("limits")
-    if instrument is not None and instrument not in (names := [i.name for i in config.instruments]):
-        near = difflib.get_close_matches(instrument, names, 1)
-        raise ConfigError(f"instrument {instrument!r} is not quoted; " +
-                          (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"))
+    if instrument is not None:
+        index_of(config, instrument)
     risk = {key: getattr(config.risk, key) for key in Risk.model_fields}
     rows = [{key: value for key in Instrument.model_fields if (value := getattr(i, key)) is not None}
             for i in config.instruments]

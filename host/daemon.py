@@ -686,10 +686,10 @@ class Daemon:
         return {"instrument": instrument, "released": True}
 
     def _instrument(self, name):
-        names = [i.name for i in self.config.instruments]
-        if name not in names:
-            raise DaemonError(f"instrument {name!r} is not configured; there are {', '.join(names)}")
-        return names.index(name)
+        try:
+            return configuration.index_of(self.config, name)
+        except configuration.ConfigError as error:
+            raise DaemonError(str(error)) from None
 
     # -- limits -------------------------------------------------------------------------------------------------
 
@@ -740,9 +740,8 @@ class Daemon:
         """The last ``count`` decisions that a gate stopped, as :func:`host.why.explain` has them, oldest first."""
         if not 1 <= count <= BLOCKED_KEPT:
             raise DaemonError(f"why {count}: must be 1..{BLOCKED_KEPT}, which are kept")
-        names = [i.name for i in self.config.instruments]
-        if instrument is not None and instrument not in names:
-            raise DaemonError(f"instrument {instrument!r} is not quoted; there are {', '.join(names)}")
+        if instrument is not None:
+            self._instrument(instrument)
         chosen = [b for b in self.blocked if instrument in (None, b.instrument.name)]
         return {"kept": len(self.blocked), "drops": [why.explain(b) for b in chosen[-count:]]}
 

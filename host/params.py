@@ -279,8 +279,6 @@ def risk_words(risk):
         "session_burst": _global("session_burst", "session_burst", risk.session_burst, risk.session_burst, "tokens", 1),
         "symbol_interval": interval("symbol_interval", "symbol_rate_per_s"),
         "symbol_burst": _global("symbol_burst", "symbol_burst", risk.symbol_burst, risk.symbol_burst, "tokens", 1),
-    }
-    out |= {
         "live_most": _global("live_most", "max_live_sides", risk.max_live_sides, risk.max_live_sides, "sides", 1),
         "duplicate_most": _global("duplicate_most", "duplicate_most", risk.duplicate_most, risk.duplicate_most,
                                   "quotes", 1),

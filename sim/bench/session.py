@@ -27,9 +27,9 @@ _BURST = 20_000     # cycles; the quotes that fit into one are far fewer than th
 _SEQ = 1000         # first sequence number of ours, and of the peer's
 _WINDOW = 65_535
 
-#: Every gate in force, and wide enough for any market: what is measured is the way, not what stops on it.
 #: A reference in ticks: with the widest bands every price from 16 ticks to twice as much is in its collar.
 _REFERENCE = 1_000_000
+#: Every gate in force, and wide enough for any market: what is measured is the way, not what stops on it.
 _ROW = {
     "sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 1 << 23, "half_spread_sub": 300, "skew_q8": 20 * 256,
     "skew_max_sub": 2560, "quote_lots": 5, "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -TICK_LIMIT,

@@ -1,5 +1,7 @@
 """G19 and the age of equity: what the account is worth against what may be lost."""
 
+from sim.golden.ages import Ages
+
 __all__ = ["Account"]
 
 
@@ -15,12 +17,16 @@ class Account:
     def __init__(self):
         self.fresh = self.lost = self.warned = False
         self._peak = 0
-        self._known = self._renewed = self._limited = False
+        self._limited, self._ages = False, Ages()
 
     @property
     def changes(self):
         """``fresh`` is about to change."""
-        return self.fresh != (self._known and self._limited)
+        return self.fresh != self._would_be_fresh
+
+    @property
+    def _would_be_fresh(self):
+        return bool(self._ages.known and self._limited)
 
     def begin(self, start):
         """Losses count from here."""
@@ -38,9 +44,7 @@ class Account:
 
     def edge(self, tick, checked):
         """A clock edge: ``tick`` the clock of ages strikes, ``checked`` the verdict on what was told or ``None``."""
-        self.fresh = self._known and self._limited
-        told = checked is not None
-        if told:
+        self.fresh = self._would_be_fresh
+        if checked is not None:
             self.lost, self.warned = checked
-        self._known = (self._known and not (tick and not self._renewed)) or told
-        self._renewed = (self._renewed and not tick) or told
+        self._ages.edge(tick, checked is not None)

@@ -25,6 +25,7 @@ from hdl.gate import account, duplicates
 from hdl.layout import net, sbe
 from sim.golden import feed, session
 from sim.golden.account import Account
+from sim.golden.ages import Ages
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
 from sim.golden.emission import Emission
 from sim.golden.gate import Context, Reference
@@ -240,7 +241,7 @@ class GoldenModel:
         self._session_ticks, self._symbol_ticks = _Ticker(), _Ticker()
         self._reference_ticks = _Ticker()
         self._references = [Reference()] * instruments
-        self._referred = self._renewed = 0      # one bit an instrument: there is one; it is of this period
+        self._reference_ages = Ages()
         self._duplicated = 0        # ... that G15 holds
         self._sent = []             # (cycle, instrument, prices and lots) of the last quotes, for G15
         self._to_hold = self._to_release = None     # instruments, until their turn has come
@@ -766,7 +767,7 @@ class GoldenModel:
         current = claim if claim is not None else flight.instrument if flight is not None else None
         referred = 0 if s.ref_commit is None else 1 << s.ref_commit
         reference_tick = self._reference_ticks.is_tick(c)
-        outdated = self._referred & ~self._renewed if reference_tick else 0
+        outdated = self._reference_ages.outdated(reference_tick)
         disturbed = reference_tick or s.ref_cycles or (referred and s.ref_commit == current)
         if referred | outdated or s.ref_cycles:
             s.revisit = n_all if s.ref_cycles else referred | outdated
@@ -800,8 +801,7 @@ class GoldenModel:
         if referred:
             self._references[s.ref_commit] = Reference(
                 rw["ref_value"], rw["ref_local"], wrap(rw["ref_basis"], map_.TICK_BITS))
-        self._referred = self._referred & ~outdated | referred
-        self._renewed = (0 if reference_tick else self._renewed) | referred
+        self._reference_ages.edge(reference_tick, referred)
         if reference_tick:
             self._wake(self._reference_ticks.next_from(c + 1))
 
@@ -999,9 +999,10 @@ class GoldenModel:
         tokens = self.session_tokens(c)
         killed = self.state == HALTED or self._kill_pin
         rw = self._rw
+        is_referred = self._reference_ages.known >> i & 1 and rw["ref_cycles"] > 1
         context = Context(
             self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._sizes["session_burst"],
-            self._symbol(i, c), self._references[i] if self._referred >> i & 1 and rw["ref_cycles"] > 1 else None,
+            self._symbol(i, c), self._references[i] if is_referred else None,
             sum(other.live_bid + other.live_ask for n, other in enumerate(self.states) if n != i), rw["live_most"],
             bool(self._duplicated >> i & 1) or not rw["duplicate_most"] or not rw["duplicate_cycles"],
             self._account.fresh)

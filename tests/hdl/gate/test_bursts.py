@@ -9,10 +9,10 @@ from amaranth.back import verilog
 
 from hdl.gate.bursts import EVENT_CYCLES, HOLD_CYCLES, SCAN_CYCLES, FillBurst, RefusalStorm
 from hdl.gate.rolling import PARTS, UNIT_CYCLES
+from tests.hdl.gate.posting import PostingBench
 from tests.hdl.simulation import simulated
 
 SEED = 20
-STROBES = ("fill", "refusals", "release", "clear")
 MOST24 = (1 << 24) - 1
 
 
@@ -46,41 +46,19 @@ class Model:
         self.came.pop(instrument, None)
 
 
-class Bench:
+class Bench(PostingBench):
     """Gives events, takes posts, and compares them with the model's."""
 
     def __init__(self, ctx, dut, rng=None, **limits):
-        self.ctx, self.dut, self.rng, self.cycle = ctx, dut, rng, 0
+        strobes = [name for name in ("fill", "refusals", "release", "clear") if hasattr(dut, name)]
+        super().__init__(ctx, dut, dut.gate, strobes, rng)
         self.model = Model(limits)
-        self.takes = 1.         # chance a cycle that a post is taken
         self.expected = []      # (instrument, hold), caused by events
         self.posts = []         # (cycle in which it came, instrument, hold)
-        self.standing = None
-        self.gate = dut.gate
 
-    async def step(self, cycles=1, **inputs):
-        ctx, dut = self.ctx, self.dut
-        for name, value in inputs.items():
-            ctx.set(getattr(dut, name), value)
-        for _ in range(cycles):
-            ready = self.takes == 1. or self.rng.random() < self.takes
-            ctx.set(dut.post_ready, ready)
-            if ctx.get(dut.post):
-                now = tuple(ctx.get(getattr(dut, f"post_{name}")) for name in ("instrument", "hold"))
-                sides = tuple(ctx.get(getattr(dut, f"post_{name}")) for name in ("gate", "bid", "ask"))
-                assert sides == (self.gate, 1, 1)
-                if self.standing is None:
-                    self.arrives(*now)
-                assert now == self.standing or self.standing is None
-                self.standing = None if ready else now
-            await ctx.tick()
-            self.cycle += 1
-            for name in STROBES:
-                if hasattr(dut, name):
-                    ctx.set(getattr(dut, name), 0)
-
-    def arrives(self, instrument, hold):
-        """A post: the one that is expected, or the end of a freeze."""
+    def arrives(self, instrument, hold, sides):
+        """The post that is expected, or the end of a freeze."""
+        assert sides == {0, 1}
         if self.expected and self.expected[0] == (instrument, hold):
             self.expected.pop(0)
             if hold:

@@ -6,10 +6,10 @@ import pytest
 from amaranth.back import verilog
 
 from hdl.gate.repeats import EVENT_CYCLES, HOLD_CYCLES, RepeatedExecution
+from tests.hdl.gate.posting import PostingBench
 from tests.hdl.simulation import simulated
 
 SEED = 18
-STROBES = ("fill", "quoted", "acknowledge", "clear")
 
 
 class Model:
@@ -43,31 +43,13 @@ class Model:
         return posts
 
 
-class Bench:
+class Bench(PostingBench):
     def __init__(self, ctx, dut, rng, most):
-        self.ctx, self.dut, self.rng, self.most = ctx, dut, rng, most
-        self.model, self.cycle, self.takes = Model(), 0, 1.
-        self.posts, self.standing = [], None
+        super().__init__(ctx, dut, 18, ("fill", "quoted", "acknowledge", "clear"), rng)
+        self.model, self.most, self.posts = Model(), most, []
 
-    async def step(self, cycles=1, **inputs):
-        ctx, dut = self.ctx, self.dut
-        for name, value in inputs.items():
-            ctx.set(getattr(dut, name), value)
-        for _ in range(cycles):
-            ready = self.takes == 1. or self.rng.random() < self.takes
-            ctx.set(dut.post_ready, ready)
-            if ctx.get(dut.post):
-                assert ctx.get(dut.post_gate) == 18
-                now = (ctx.get(dut.post_instrument), ctx.get(dut.post_hold),
-                       {n for n, side in enumerate((dut.post_bid, dut.post_ask)) if ctx.get(side)})
-                if self.standing is None:
-                    self.posts.append((self.cycle, *now))
-                assert self.standing in (None, now)
-                self.standing = None if ready else now
-            await ctx.tick()
-            self.cycle += 1
-            for name in STROBES:
-                ctx.set(getattr(dut, name), 0)
+    def arrives(self, *post):
+        self.posts.append((self.cycle, *post))
 
     async def start(self):
         await self.step(most_repeats=self.most)

@@ -101,6 +101,14 @@ def limit(sim, rng, new):
         sim.write("release", i)
 
 
+def begin_again(sim, rng):
+    """Out of a halt, with new positions, into trading."""
+    sim.write("clear_halt", sim.model.halt_nonce)
+    for i in range(16):
+        sim.position(i, rng.randrange(-20, 20))
+    sim.arm()
+
+
 def account(sim, rng, new):
     """Equity moves, grows old, begins anew."""
     if new:
@@ -120,10 +128,7 @@ def account(sim, rng, new):
         sim.position(rng.randrange(16), rng.randrange(-50, 50))
     if sim.model.state != 1 and rng.random() < 0.5:
         sim.write("disarm", 1)
-        sim.write("clear_halt", sim.model.halt_nonce)
-        for i in range(16):
-            sim.position(i, rng.randrange(-20, 20))
-        sim.arm()
+        begin_again(sim, rng)
 
 
 @pytest.mark.parametrize("seed", [81, 82, 83])
@@ -277,10 +282,7 @@ def trouble(sim, rng, new):
     if not sim.session_is_up() and rng.random() < 0.3:
         sim.hand_over(init_rcv_nxt=sim.peer_next, init_snd_nxt=sim.peer_seen)
     if sim.model.state != 1 and rng.random() < 0.5:
-        sim.write("clear_halt", sim.model.halt_nonce)
-        for i in range(16):
-            sim.position(i, rng.randrange(-20, 20))
-        sim.arm()
+        begin_again(sim, rng)
 
 
 @pytest.mark.parametrize("seed", [21, 22, 23])
