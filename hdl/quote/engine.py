@@ -120,9 +120,14 @@ class QuoteEngine(wiring.Component):
         for room, (b, a) in zip(self.rooms, ((bid_product, ask), with_entry[::-1], (entry, ask)), strict=True):
             low, high_a, high_b = a[:32] - b[:32], a >> 32, b >> 32
             m.d.sync += room.eq(Cat(low[_SCALE_BITS:32], Mux(low[32], high_a + ~high_b, high_a - high_b)))
-        # A skew to below the market endangers the offer, one to above it the bid.
-        m.d.sync += [self.leans_up.eq(self.skew[-1]),
-                     self.edge.eq(Mux(self.skew[-1], -self.skew, self.skew) - p.half_spread_sub)]
+        # A skew to below the market endangers the offer, one to above it the bid. Its size less the half spread is one
+        # sum: -a - b is ~(a + (b - 1)), and a - b is a + ~(b - 1). At its bound it is known before.
+        narrower, at_bound = Signal(signed(26)), Signal(signed(33))
+        leans = near[-1].replicate(33).as_signed()
+        lean = near + (narrower ^ ~leans[:len(narrower)].as_signed())
+        m.d.sync += [narrower.eq(p.half_spread_sub - 1), at_bound.eq(limit - p.half_spread_sub),
+                     self.leans_up.eq(self.skew[-1]),
+                     self.edge.eq(Mux(over | under, at_bound, lean ^ leans))]
         m.d.comb += self.bound_notional.eq(ask_product)
 
         # Rounding away from the market.
