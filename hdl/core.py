@@ -1,5 +1,7 @@
 """The core: feed port in, order port out, one host link. Vendor-neutral; boards add pads and clocks around it."""
 
+from itertools import chain
+
 from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.cdc import FFSynchronizer
@@ -12,12 +14,13 @@ from hdl.control.probe import LatencyProbe
 from hdl.control.registers import BY_NAME, GATES, PARAM_BY_NAME
 from hdl.control.telemetry import Telemetry
 from hdl.gate.emission import Emission
+from hdl.gate.holds import LIMITS as HOLD_LIMITS
 from hdl.layout import net, sbe
 from hdl.mac.rx import MacRx
 from hdl.mac.stream import RxBytes
 from hdl.net.verify import VerifyFirst
 from hdl.order.port import OrderPort
-from hdl.path import COUNTED, WATCHED, TickPath
+from hdl.path import ANSWER_LIMITS, COUNTED, WATCHED, TickPath
 
 _EVENT = sbe.load("t2q_link").enums["EventCode"]
 
@@ -95,13 +98,14 @@ class Core(wiring.Component):
         connect(m, feed_mac.ahead, verify.ahead)
         connect(m, verify.out, path.rx)
         connect(m, path.quote, order.quote)
+        connect(m, order.answers, path.answers)
         m.d.comb += [
             path.cycle.eq(cycle), path.rx_next.eq(verify.next_data), path.rx_next_valid.eq(verify.next_valid),
             path.rx_next_is.eq(verify.next_is),
             order.time_ns.eq(time_ns),
             order.fire.eq(path.fire), order.kind.eq(path.kind), order.hot_busy.eq(path.hot_busy),
             order.hot_wants.eq(path.hot_wants),
-            path.quote_id.eq(order.quote_id),
+            path.quote_id.eq(order.quote_id), path.answers_wait.eq(order.answers_wait),
             path.ready.eq(order.ready), path.session_up.eq(order.status.session_up),
             path.session_lost.eq(order.session_lost),
             path.session_enabled.eq(session_enabled),
@@ -123,14 +127,15 @@ class Core(wiring.Component):
                 "session_burst", "symbol_interval", "symbol_burst", "pos_value", "pos_settled_bid", "pos_settled_ask",
                 "pos_quote_id", "quote_id", "ref_value", "ref_local", "ref_basis", "ref_cycles", "live_most",
                 "duplicate_most", "duplicate_cycles", "equity", "equity_start", "loss_most", "drawdown_most",
-                "equity_cycles")),
+                "equity_cycles", "init_peer_seq", *ANSWER_LIMITS)),
             *(getattr(control, name).eq(getattr(bank.write, name)) for name in (
                 "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit",
                 "release")),
             control.ref_cycles_written.eq(bank.write.ref_cycles), control.equity_written.eq(bank.written.equity),
             control.equity_start_written.eq(bank.written.equity_start),
             control.equity_cycles_written.eq(bank.write.equity_cycles),
-            control.limit_written.eq(bank.write.live_most | bank.write.duplicate_most | bank.write.duplicate_cycles),
+            control.limit_written.eq(Cat(getattr(bank.write, name) for name in (
+                "live_most", *chain.from_iterable(HOLD_LIMITS.values()))).any()),
             control.mismatch.eq(emission.mismatch),
             control.session_interval_written.eq(bank.write.session_interval),
             control.symbol_interval_written.eq(bank.write.symbol_interval),
@@ -141,7 +146,8 @@ class Core(wiring.Component):
             control.stale_limit_written.eq(bank.param_written[PARAM_BY_NAME["stale_cycles"].word]),
             control.stale_limit_address.eq(bank.param_write_row),
             bank.flip.eq(path.flip), path.bank.eq(bank.bank), bank.row_addr.eq(path.row_address),
-            bank.row_choose.eq(path.row_choose), path.row.eq(bank.row),
+            bank.row_choose.eq(path.row_choose), path.row.eq(bank.row), bank.look_index.eq(path.look_index),
+            bank.look_word.eq(path.look_word), path.look_data.eq(bank.look_data),
             config.session_enable.eq(bank.write.session_enable), config.session_enable_value.eq(bank.bus.data[0]),
             config.write.eq(bank.word_write), config.address.eq(bank.word_address), config.data.eq(bank.bus.data),
             config.last_processed.eq(bank.rw.last_processed),

@@ -14,20 +14,23 @@ from hdl.feed.lookup import NARROWING, InstrumentLookup
 from hdl.feed.mdp3 import SCHEMA, Mdp3Walker
 from hdl.feed.ticks import TickConverter
 from hdl.gate.account import Account
+from hdl.gate.answers import VISIT_PERIOD, Answers
 from hdl.gate.buckets import TokenBuckets
 from hdl.gate.duplicates import Duplicates
 from hdl.gate.exposure import Exposure, Position
 from hdl.gate.gate import Gate
 from hdl.gate.holds import HOLDING, Holds
+from hdl.gate.holds import LIMITS as HOLD_LIMITS
 from hdl.gate.hypotheses import Hypotheses, Verdict
 from hdl.gate.limits import REASONS, Limits
 from hdl.gate.references import REFERENCE_BITS, References
 from hdl.gate.state import TradingState
 from hdl.gate.window import Window
 from hdl.layout import sbe
-from hdl.mac.stream import RxBytes
+from hdl.mac.stream import Packet, RxBytes
 from hdl.net.feed_match import FeedMatch
 from hdl.order.port import KIND_MASS_CANCEL, KIND_QUOTE, Quote
+from hdl.order.responses import ResponseParser
 from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, SAME, QuoteEngine
 from hdl.quote.scheduler import DECISION_CYCLES, Scheduler
 
@@ -43,6 +46,10 @@ assert _SIZE_NULL == (1 << 31) - 1
 #: a byte is one of them has to be known a cycle ahead.
 WATCHED = tuple(sorted({*(_TYPE[name] for name in ("Bid", "Offer", "BookReset")), *_ACTION.values()}))
 
+#: Limits of the gates that go by what the exchange answers, and their widths.
+ANSWER_LIMITS = {"fills_cycles": 32, "fills_lots": 24, "fills_delta": 24, "fills_most": 8, "freeze_cycles": 32,
+                 "repeats_most": 8, "refusals_cycles": 32, "refusals_most": 8}
+
 #: What the host sets and does, as named in the register map; strobes carry ``data``.
 PathControl = Signature({
     **{name: Out(width) for name, width in (
@@ -50,7 +57,8 @@ PathControl = Signature({
         ("deadman_cycles", 32), ("session_interval", 32), ("session_burst", 16), ("symbol_interval", 32),
         ("symbol_burst", 8), ("ref_value", REFERENCE_BITS), ("ref_local", REFERENCE_BITS), ("ref_basis", TICK_BITS),
         ("ref_cycles", 32), ("live_most", 10), ("duplicate_most", 4), ("duplicate_cycles", 32), ("equity", 32),
-        ("equity_start", 32), ("loss_most", 31), ("drawdown_most", 31), ("equity_cycles", 32), ("pos_value", 32),
+        ("equity_start", 32), ("loss_most", 31), ("drawdown_most", 31), ("equity_cycles", 32), ("init_peer_seq", 64),
+        *ANSWER_LIMITS.items(), ("pos_value", 32),
         ("pos_settled_bid", 32), ("pos_settled_ask", 32), ("pos_quote_id", 32))},
     **{name: Out(1) for name in (
         "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit", "release",
@@ -131,6 +139,8 @@ class TickPath(wiring.Component):
     record : out(DecisionRecord), record_valid : out(1) a decision was taken; of its cycles the low 9 bits stand, its
         ``quoteId`` is on ``quote_id``, and what has no meaning for this decision is anything, as
         :class:`hdl.control.telemetry.Telemetry` wants it. mass_cancel : out(1) one starts.
+    answers : in(Packet), answers_wait : in(1) from the order port, what the exchange says in the session. look_index :
+        out(8), look_word : out(5), look_data : in(32) as :class:`hdl.control.bank.RegisterBank` has them.
     quote_id : in(64) from the order port: that of the frame that is under way. approved : out(1) the gate let a quote
         go in the cycle before.
     direct_quote : out(1) a quote caused by a trigger byte starts: it was on the pins in the cycle before.
@@ -155,7 +165,8 @@ class TickPath(wiring.Component):
             "fire": Out(1), "kind": Out(1), "quote": Out(Quote), "ready": In(1),
             "hot_busy": Out(1), "hot_wants": Out(1),
             "record": Out(DecisionRecord), "record_valid": Out(1), "mass_cancel": Out(1),
-            "quote_id": In(64), "direct_quote": Out(1), "approved": Out(1),
+            "quote_id": In(64), "answers": In(Packet), "answers_wait": In(1), "look_index": Out(8),
+            "look_word": Out(5), "look_data": In(32), "direct_quote": Out(1), "approved": Out(1),
             "state_changed": Out(1), "arm_refused": Out(1), "gap": Out(1), "gap_size": Out(32),
             "poisoned": Out(1), "channel_reset": Out(1), "last_seq": Out(32)})
 
@@ -181,6 +192,8 @@ class TickPath(wiring.Component):
         m.submodules.references = references = References(n)
         m.submodules.holds = holds = Holds(n)
         m.submodules.duplicates = duplicates = Duplicates()
+        m.submodules.responses = responses = ResponseParser()
+        m.submodules.answered = answered = Answers(n)
         m.submodules.gate = gate = Gate()
         m.submodules.window = window = Window()
         at = scheduler.at
@@ -340,8 +353,9 @@ class TickPath(wiring.Component):
             return Mux(level.known, level.px, 0)
 
         lots = Signal(signed(32))   # 0 where unknown
-        duplicates_off = Signal()
-        m.d.sync += duplicates_off.eq((control.duplicate_most == 0) | (control.duplicate_cycles == 0))
+        off = Signal(len(HOLDING))      # a gate without limits
+        m.d.sync += off.eq(Cat(
+            Cat(getattr(control, name) == 0 for name in HOLD_LIMITS[gate]).any() for gate in HOLDING))
         m.d.comb += [
             lots.eq(Mux(exposure.position_known, exposure.known.lots, 0)),
             exposure.address.eq(scheduler.current), exposure.of_address.eq(scheduler.of_current),
@@ -366,7 +380,7 @@ class TickPath(wiring.Component):
             references.cycles_written.eq(control.ref_cycles_written),
             limits.collar_low.eq(references.low), limits.collar_high.eq(references.high),
             limits.reference_ok.eq(references.ok), limits.held.eq(holds.held), limits.live_most.eq(control.live_most),
-            limits.live_sides.eq(exposure.live_sides), limits.duplicates_off.eq(duplicates_off),
+            limits.live_sides.eq(exposure.live_sides), limits.off.eq(off),
             holds.address.eq(scheduler.current), holds.load.eq(scheduler.load),
         ]
         connect(m, hypotheses.bid, limits.bid)
@@ -489,21 +503,54 @@ class TickPath(wiring.Component):
                                    | references.disturbed | holds.disturbed | account.changed | control.limit_written),
             scheduler.revisit.eq(references.changed | Mux(holds.changed, of_held, 0)),
         ]
+        # ------------------------------------------------------------------ what the exchange answers
+        # A new session's first byte is one of a message, once what is left of the old one has been read.
+        begins, listens, waited, tick = Signal(), Signal(), Signal(3), Signal()
+        with m.If(self.session_enabled):
+            m.d.sync += [begins.eq(1), waited.eq(0)]
+        with m.Elif(responses.restart):
+            m.d.sync += begins.eq(0)
+        with m.Elif(~waited.all()):
+            m.d.sync += waited.eq(waited + 1)
+        with m.If(responses.restart):
+            m.d.sync += listens.eq(1)
+        with m.Elif(responses.broken):
+            m.d.sync += listens.eq(0)
+        m.d.sync += [tick.eq(self.cycle[:(VISIT_PERIOD - 1).bit_length()] == VISIT_PERIOD - 1),
+                     state.untrusted.eq(responses.broken | responses.unknown | answered.wrong)]
+        connect(m, responses.i, flipped(self.answers))
+        connect(m, answered.i, responses.o)
+        m.d.comb += [
+            responses.restart.eq(begins & waited.all() & ~self.answers_wait),
+            responses.next_sequence.eq(control.init_peer_seq), state.deaf.eq(~listens | begins),
+            answered.next_number.eq(next_number), answered.tick.eq(tick),
+            self.look_index.eq(answered.index), self.look_word.eq(answered.word), answered.data.eq(self.look_data),
+            *(getattr(answered, name).eq(getattr(control, name)) for name in ANSWER_LIMITS),
+            answered.quoted.eq(leaves_now), answered.quoted_instrument.eq(scheduler.decided),
+            answered.quoted_bid.eq(window.bid_some), answered.quoted_ask.eq(window.ask_some),
+            answered.release.eq(control.release & exists), answered.release_instrument.eq(control.data[:8]),
+        ]
         # Who is held, and who not any more; every other cycle at most. The host's word comes last.
         post, repeats, releases, released, rests = holds.post, Signal(), Signal(), Signal(8), Signal()
         m.d.comb += [
-            post.valid.eq((repeats | releases) & ~rests & ~holds.clearing),
-            post.instrument.eq(Mux(repeats, duplicates.repeater, released)),
-            post.gate.eq(Mux(repeats, 1 << HOLDING.index(15), ~0)), post.bid.eq(repeats), post.ask.eq(repeats),
+            answered.post_ready.eq(~rests & ~holds.clearing),
+            post.valid.eq((answered.post.valid | repeats | releases) & answered.post_ready),
         ]
+        with m.If(answered.post.valid):
+            m.d.comb += [getattr(post, name).eq(getattr(answered.post, name))
+                         for name in ("instrument", "gate", "bid", "ask")]
+        with m.Else():
+            m.d.comb += [post.instrument.eq(Mux(repeats, duplicates.repeater, released)),
+                         post.gate.eq(1 << HOLDING.index(15)), post.bid.eq(repeats), post.ask.eq(repeats)]
         m.d.sync += [rests.eq(post.valid), of_held.eq(1 << post.instrument)]
+        others = post.valid & ~answered.post.valid
         with m.If(duplicates.repeated):
             m.d.sync += repeats.eq(1)
-        with m.Elif(post.valid):
+        with m.Elif(others):
             m.d.sync += repeats.eq(0)
         with m.If(control.release & exists):
             m.d.sync += [releases.eq(1), released.eq(control.data[:8])]
-        with m.Elif(post.valid & ~repeats):
+        with m.Elif(others & ~repeats):
             m.d.sync += releases.eq(0)
         with m.If(fired):
             m.d.sync += in_flight.eq(1)

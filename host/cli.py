@@ -397,7 +397,8 @@ def release(
     instrument: Annotated[str, typer.Argument(help="Name of the instrument, as in the configuration.")],
     config: ConfigOption = DEFAULT_CONFIG, socket_path: SocketOption = None, as_json: JsonOption = False,
 ):
-    """Let go of an instrument that a gate holds (G15: it said the same too often). Find out why first: t2q why.
+    """Let go of an instrument that a gate holds: it said the same too often (G15), too much of it traded (G17, G18), or
+    the exchange refused too much (G20). Find out why first: t2q why.
 
     Example: t2q release IDX01_USDC-PERPETUAL
     """

@@ -184,7 +184,11 @@ class Risk(_Section):
     may come at once; a quarter of the session's bucket is kept for cancels. ``max_rejects_per_s``: refusals by the
     venue within a second that disarm. ``reference_ms``: greatest age of a reference price. ``max_live_sides``: of all
     instruments together. ``duplicate_most``: so many equal quotes of an instrument among the last 8 of all within
-    ``duplicate_ms`` hold it until it is released. ``equity``: what the account is worth at the start of the day;
+    ``duplicate_ms`` hold it until it is released. Within ``fills_ms`` no more than ``fills_lots`` may trade on an
+    instrument, bought and sold no more than ``fills_net_lots`` apart, in ``fills_most`` fills: more holds it for
+    ``freeze_ms``, 0: until it is released. ``repeats_most``: how often a side may trade and be quoted again before
+    somebody releases the instrument. More than ``refusals_most`` sides refused within ``refusals_ms`` hold it until it
+    is released. ``equity``: what the account is worth at the start of the day;
     ``max_loss`` since then and ``max_drawdown`` from the greatest since then halt, three fifths of them reduce;
     ``equity_ms``: greatest age of what the daemon tells; ``money_unit``: in which the card counts money.
     """
@@ -199,6 +203,14 @@ class Risk(_Section):
     max_live_sides: Annotated[int, Field(ge=1, le=1023)]
     duplicate_most: Annotated[int, Field(ge=1, le=8)]
     duplicate_ms: Positive
+    fills_ms: Positive
+    fills_lots: Annotated[int, Field(ge=1)]
+    fills_net_lots: Annotated[int, Field(ge=1)]
+    fills_most: Annotated[int, Field(ge=1)]
+    freeze_ms: NotNegative
+    repeats_most: Annotated[int, Field(ge=1)]
+    refusals_ms: Positive
+    refusals_most: Annotated[int, Field(ge=1)]
     equity: Number
     max_loss: Positive
     max_drawdown: Positive

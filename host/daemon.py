@@ -527,7 +527,8 @@ class Daemon:
         self.log.info("connected", peer=peer, mac=mac_text(path.peer_mac))
         self.session.start(self.now_ns)
         await self._settled(lambda: self.session.state is State.UP, f"no answer to the logon from {peer}")
-        await self._settled(lambda: path.idle, f"{peer} does not acknowledge the logon")
+        await self._settled(lambda: path.idle and self.session.whole, f"{peer} does not acknowledge the logon, or does "
+                            f"not send again what is missing of an earlier session")
         await self._hand_over()
 
     async def _abort(self):
@@ -551,6 +552,7 @@ class Daemon:
         app_seq, h, write = self.session.hand_over(), self.slowpath.hand_over(), self.registers.write
         for name, value in {"peer_mac": h.peer_mac, "init_snd_nxt": h.snd_nxt, "init_rcv_nxt": h.rcv_nxt,
                             "init_peer_window": h.peer_window, "init_app_seq": app_seq,
+                            "init_peer_seq": self.session.next_in,
                             "last_processed": self.session.last_processed}.items():
             write(name, value)
         self._told_processed = self.session.last_processed
@@ -679,7 +681,7 @@ class Daemon:
         return {"instrument": instrument, "price": str(price)}
 
     async def release(self, instrument):
-        """Let go of an instrument (its name) that a gate holds (G15)."""
+        """Let go of an instrument (its name) that a gate holds (G15, G17, G18, G20)."""
         n = self._instrument(instrument)
         self._journal("command", what="release", instrument=n)
         self.registers.write("release", n)

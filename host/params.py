@@ -256,7 +256,14 @@ def row(instrument, feed_exponent):
 
 
 #: Registers that hold a greatest age, and the keys that say how many milliseconds.
-_AGES = (("ref_cycles", "reference_ms"), ("duplicate_cycles", "duplicate_ms"), ("equity_cycles", "equity_ms"))
+_AGES = (("ref_cycles", "reference_ms"), ("duplicate_cycles", "duplicate_ms"), ("equity_cycles", "equity_ms"),
+         ("fills_cycles", "fills_ms"), ("refusals_cycles", "refusals_ms"))
+#: Registers that hold a number as the file has it: their keys, and what it is of.
+_NUMBERS = {"live_most": ("max_live_sides", "sides"), "duplicate_most": ("duplicate_most", "quotes"),
+            "fills_lots": ("fills_lots", "lots"), "fills_delta": ("fills_net_lots", "lots"),
+            "fills_most": ("fills_most", "fills"), "repeats_most": ("repeats_most", "times"),
+            "refusals_most": ("refusals_most", "refusals"), "session_burst": ("session_burst", "tokens"),
+            "symbol_burst": ("symbol_burst", "tokens")}
 
 
 def money_word(key, amount, unit):
@@ -276,14 +283,11 @@ def risk_words(risk):
         "deadman_cycles": _global("deadman_cycles", "deadman_ms", risk.deadman_ms, cycles(risk.deadman_ms), "cycles",
                                   Fraction(1000, CLOCK_HZ)),
         "session_interval": interval("session_interval", "session_rate_per_s"),
-        "session_burst": _global("session_burst", "session_burst", risk.session_burst, risk.session_burst, "tokens", 1),
         "symbol_interval": interval("symbol_interval", "symbol_rate_per_s"),
-        "symbol_burst": _global("symbol_burst", "symbol_burst", risk.symbol_burst, risk.symbol_burst, "tokens", 1),
-        "live_most": _global("live_most", "max_live_sides", risk.max_live_sides, risk.max_live_sides, "sides", 1),
-        "duplicate_most": _global("duplicate_most", "duplicate_most", risk.duplicate_most, risk.duplicate_most,
-                                  "quotes", 1),
+        **{name: _global(name, key, getattr(risk, key), getattr(risk, key), unit, 1)
+           for name, (key, unit) in _NUMBERS.items()},
         **{name: _global(name, key, getattr(risk, key), cycles(getattr(risk, key)), "cycles", Fraction(1000, CLOCK_HZ))
-           for name, key in _AGES},
+           for name, key in (*_AGES, ("freeze_cycles", "freeze_ms"))},
     }
     for name, key in (("loss_most", "max_loss"), ("drawdown_most", "max_drawdown")):
         amount, unit = getattr(risk, key), risk.money_unit
@@ -295,6 +299,9 @@ def risk_words(risk):
         if out[name] < 2:
             raise ParameterError(key, plain(getattr(risk, key)), "must be at least two cycles, 0.000016 (less would "
                                  "block every quote)")
+    if risk.freeze_ms and not out["freeze_cycles"]:
+        raise ParameterError("freeze_ms", plain(risk.freeze_ms), "must be at least a cycle, 0.000008, or 0 to mean "
+                             "until t2q release")
     if not out["deadman_cycles"]:
         raise ParameterError("deadman_ms", plain(risk.deadman_ms), "must be above 0 (0 would block every quote)")
     return out

@@ -107,6 +107,11 @@ class Session:
         """The fabric numbers what is sent."""
         return self._handed_over
 
+    @property
+    def whole(self):
+        """Nothing of what the gateway said is missing or half told: its next byte begins message ``next_in``."""
+        return not self._buffer and not self._held
+
     def start(self, now_ns):
         """Queue the Logon."""
         if self.state is not State.CLOSED:
@@ -138,6 +143,8 @@ class Session:
 
     def hand_over(self):
         """The fabric numbers from now on; returns the number of its first message."""
+        if not self.whole:
+            raise SessionError(f"cannot hand over a session in the middle of message {self.next_in}")
         if self.state is not State.UP or self._output:
             raise SessionError(f"cannot hand over a session that is {self.state.value} with {len(self._output)} "
                                f"messages waiting; it must be up and idle")

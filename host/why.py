@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 
 from hdl.control import registers as regmap
+from hdl.gate.holds import LIMITS as HOLDS
 
 from . import link, params
 from .limits import named
@@ -319,6 +320,25 @@ def _duplicate(c):
                   if most and within else "duplicate_most and duplicate_ms must not be 0: 0 blocks", True)
 
 
+def _holds(what, *names):
+    """A gate that holds: ``what`` is too much, in terms of the limits by register name."""
+    def findings(c):
+        zero = [name for name in names if not c.risk[name]]
+        yield Finding("", f"{', '.join(zero)} must not be 0: 0 blocks" if zero else what(c), True)
+    return findings
+
+
+_fills = _holds(
+    lambda c: f"more than {c.risk['fills_lots']} lots traded, or {c.risk['fills_delta']} lots bought less sold, or "
+    f"{c.risk['fills_most']} fills within fills_ms {_time(c.risk['fills_cycles'])}: held " + (
+        f"for freeze_ms {_time(c.risk['freeze_cycles'])}, or until t2q release" if c.risk["freeze_cycles"]
+        else "until t2q release"), *HOLDS[17])
+_repeats = _holds(lambda c: f"a side traded and was quoted again {c.risk['repeats_most']} times, and traded once more: "
+                  f"held until t2q release", *HOLDS[18])
+_refusals = _holds(lambda c: f"the exchange refused more than {c.risk['refusals_most']} sides within refusals_ms "
+                   f"{_time(c.risk['refusals_cycles'])}: held until t2q release", *HOLDS[20])
+
+
 @dataclass(frozen=True, slots=True)
 class _Gate:
     """How a gate is explained: ``findings`` of a case, and ``beyond``: what the host cannot know, and who tells it.
@@ -351,6 +371,9 @@ EXPLAINED = {
     14: _Gate(_rate, "tokens at that very moment are not in the record; register session_tokens has the session's "
                      "present ones, an instrument's own are not readable", True),
     15: _Gate(_duplicate, "the quotes themselves are in the journal", True),
+    17: _Gate(_fills, "the fills themselves are in the journal, whose limits are those of their time", True),
+    18: _Gate(_repeats, "fills and quotes are in the journal; a release begins the count anew", True),
+    20: _Gate(_refusals, "the refusals and their reasons are in the journal", True),
     22: _Gate(_kill, "register halt_cause tells the causes, the kill pin among them"),
     24: _Gate(_session, "register session_up tells"),
     26: _Gate(_basis, "what the card knows of references may be a moment older than what the host does", True),

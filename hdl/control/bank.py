@@ -147,6 +147,9 @@ class RegisterBank(wiring.Component):
         Strobes from flip-flops, one a parameter: it was written two cycles before, ``bus.data``. The row
         is the instrument in the low bits, and above them, where ``row_addr`` would have its next bit, the bank that is
         written (instrument + instruments * bank, with ``instruments`` rounded up to a power of two).
+    look_index : In(8), look_word : In(5), look_data : Out(32)
+        A word of the active bank's row of an instrument, two cycles after it was asked for; it must be asked for two
+        cycles long, as the host may be reading in one of them.
     security_write : Out(1), security_index : Out(8)
         Strobe: the SecurityID of an instrument was written in the cycle before, ``bus.data``.
     histogram_addr : Out(6), histogram_data : In(32)
@@ -176,6 +179,9 @@ class RegisterBank(wiring.Component):
             "row": Out(PARAM_ROW),
             "param_written": Out(len(PARAMS)),
             "param_write_row": Out(16),
+            "look_index": In(8),
+            "look_word": In(WORD_BITS),
+            "look_data": Out(32),
             "security_write": Out(1),
             "security_index": Out(8),
             "histogram_addr": Out(6),
@@ -338,8 +344,14 @@ class RegisterBank(wiring.Component):
         m.submodules.param_words = memory
         write, read = memory.write_port(), memory.read_port(domain="comb")
         fetched, param = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        index_width = max(1, (self.instruments - 1).bit_length())
+        looked = Signal(32, reset_less=True)
+        with m.If(~passed[1]):
+            m.d.sync += looked.eq(read.data)
+        m.d.comb += self.look_data.eq(looked)
         m.d.comb += [
-            read.addr.eq(param_addr),
+            read.addr.eq(Mux(passed[1], param_addr,
+                             Cat(self.look_word, self.look_index[:index_width], self.bank))),
             write.addr.eq(Mux(sweep[-1], param_addr, sweep)),
             write.data.eq(kept),
             write.en.eq(written_param | ~sweep[-1]),

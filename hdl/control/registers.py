@@ -44,7 +44,7 @@ STATES = ("DISARMED", "ACTIVE", "REDUCING", "HALTED")
 
 #: Bits of ``HALT_CAUSE``.
 HALT_CAUSES = {"kill_register": 0, "kill_pin": 1, "deadman": 2, "session_lost": 3, "feed_lost": 4, "emission": 5,
-               "loss": 6}
+               "loss": 6, "answers": 7}
 
 #: Gates by bit of the reason bitmap (the gates' customary names, G0 to G22), with what each one says when it blocks.
 GATES = {
@@ -64,6 +64,10 @@ GATES = {
     13: ("G13", "open load", "more sides would be live than live_most"),
     14: ("G14", "rate", "session or instrument token bucket empty"),
     15: ("G15", "duplicate", "the instrument said the same too often: held until the host releases it"),
+    17: ("G17", "fill burst", "too much traded within fills_cycles: held for freeze_cycles, or until the host releases "
+                              "it"),
+    18: ("G18", "repeats", "the side traded and was quoted again too often: held until the host releases it"),
+    20: ("G20", "refusals", "the exchange refused too much within refusals_cycles: held until the host releases it"),
     22: ("G22", "kill", "kill latch set"),
     24: ("S0", "session", "order session not established"),
     26: ("G6c", "basis", "the feed's mid is too far from the quoted venue's price and the basis"),
@@ -200,7 +204,17 @@ def _build():
              "G19: greatest loss since equity_start; more halts, three fifths reduce; 0 blocks (G12)", 31),
             ("drawdown_most", "rw", "G19: greatest distance from the greatest equity, likewise; 0 blocks (G12)", 31),
             ("equity_cycles", "rw", "G12: greatest age of equity in cycles, as ref_cycles; 0 blocks"),
-            ("release", "wo", "Bits 7..0 instrument: it is not held any more (G15)"),
+            ("fills_cycles", "rw", "G17: the rolling window, in cycles; 0 blocks"),
+            ("fills_lots", "rw", "G17: greatest sum of lots that trade on one instrument within it; 0 blocks", 24),
+            ("fills_delta", "rw", "G17: greatest difference of lots bought and lots sold, likewise; 0 blocks", 24),
+            ("fills_most", "rw", "G17: greatest number of fills, likewise; 0 blocks", 8),
+            ("freeze_cycles", "rw", "G17: a hold ends after so many cycles; 0: the host has to release it"),
+            ("repeats_most", "rw", "G18: how often a side may trade and be quoted again before the host releases the "
+                                   "instrument; 0 blocks", 8),
+            ("refusals_cycles", "rw", "G20: the rolling window, in cycles; 0 blocks"),
+            ("refusals_most", "rw", "G20: greatest number of sides of one instrument refused within it; 0 blocks", 8),
+            ("release", "wo", "Bits 7..0 instrument: it is not held any more (G15, and with its next visit G17, G18, "
+                              "G20), and its repeats begin anew"),
             ("quotes_sent", "count", "Frames with at least one new or changed side"),
             ("quotes_pulled", "count", "Frames that only take sides away"),
             ("mass_cancels", "count", "MassQuoteCancel frames"),
@@ -230,6 +244,7 @@ def _build():
             ("init_peer_window", "rw", "Peer's receive window in bytes at hand-over", 16),
             ("window", "rw", "Receive window that the fabric announces", 16),
             ("init_app_seq", "rw", "First session sequence number that the fabric uses", 64),
+            ("init_peer_seq", "rw", "sequenceNumber of the exchange's next message; counts at the hand-over", 64),
             ("last_processed", "rw", "lastProcessedSeqNo for outgoing headers, at any time (hi sets both)", 64),
             ("mmp_group", "rw", "mmpGroupId", 64),
             ("smp_id", "rw", "selfMatchPreventionId", 64),

@@ -5,8 +5,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
 
-#: Gates that hold an instrument, by the number of their reason; each has one bit a side.
-HOLDING = (15,)
+#: Limits of the gates that hold an instrument, by the number of their reason: if one of them is 0, the gate blocks
+#: without a hold.
+LIMITS = {
+    15: ("duplicate_most", "duplicate_cycles"), 17: ("fills_cycles", "fills_lots", "fills_delta", "fills_most"),
+    18: ("repeats_most",), 20: ("refusals_cycles", "refusals_most"),
+}
+#: These gates; each has one bit a side.
+HOLDING = tuple(LIMITS)
 #: Cycles from a post to the first one in which it counts.
 POST_CYCLES = 2
 

@@ -16,7 +16,8 @@ REASONS = 32
 #:
 #: Members
 #: -------
-#: fixed : Out(REASONS) bit *g* is set if G*g* fails whatever the price (G3, G5, G6, G6c, G9, G10, G11, G13, G15).
+#: fixed : Out(REASONS) bit *g* is set if G*g* fails whatever the price (G3, G5, G6, G6c, G9, G10, G11, G13, G15,
+#:     G17, G18, G20).
 #: reduces : Out(1) it takes the position towards zero and not beyond, even with all that is open.
 #: live : Out(1) something stands at the venue. ``live_px``, ``live_lots`` : what. These are not registered.
 #: resize : Out(1) it has to be replaced whatever the price: another quantity, or a price that the limits do not allow
@@ -50,7 +51,8 @@ class Limits(wiring.Component):
     params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
         position_known : in(1). ``bound_notional`` : in(NOTIONAL_BITS) right in cycle 5. ``collar_low``, ``collar_high``
         : in(Ticks) right in cycle 2, ``live_sides`` : in(10) from cycle 2 on, ``reference_ok`` : in(1) and ``held`` :
-        in(Held) from cycle 3 on. ``live_most`` : in(10), ``duplicates_off`` : in(1) G15 has no limits.
+        in(Held) from cycle 3 on. ``live_most`` : in(10), ``off`` : in(len(HOLDING)) one bit each: that gate has
+        no limits.
     bid, ask : out(LimitSide). ``low``, ``high`` : out(Ticks). ``lots`` : out(24) the greatest quantity that G11
         has been asked for, one a side: ``bid_largest``, ``ask_largest``.
     """
@@ -60,7 +62,7 @@ class Limits(wiring.Component):
             "at": In(8), "params": In(PARAM_ROW), "live": In(LiveQuote), "bid_live": In(1), "ask_live": In(1),
             "known": In(Position), "position_known": In(1), "bound_notional": In(NOTIONAL_BITS),
             "collar_low": In(Ticks), "collar_high": In(Ticks), "reference_ok": In(1), "held": In(Held),
-            "live_sides": In(10), "live_most": In(10), "duplicates_off": In(1),
+            "live_sides": In(10), "live_most": In(10), "off": In(len(HOLDING)),
             "bid": Out(LimitSide), "ask": Out(LimitSide), "low": Out(Ticks), "high": Out(Ticks),
             "bid_largest": Out(24), "ask_largest": Out(24)})
 
@@ -143,6 +145,6 @@ class Limits(wiring.Component):
                 out.resize.eq(~live | other_lots | outside.any()),
                 fixed[3].eq(~(p.sym_en & getattr(p, f"{name}_en"))), fixed[11].eq(position_unknown | over),
                 *(fixed[gate].eq(fails) for gate, fails in both.items()),
-                *(fixed[gate].eq(getattr(self.held, name)[n] | (self.duplicates_off if gate == 15 else 0))
+                *(fixed[gate].eq(getattr(self.held, name)[n] | self.off[n])
                   for n, gate in enumerate(HOLDING)),
             ]

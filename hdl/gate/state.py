@@ -19,6 +19,7 @@ class TradingState(wiring.Component):
     deadman_cycles : in(32) G1 limit.
     lost, warned : in(1) levels: G19 has found that too much is lost, or nearly.
     mismatch : in(1) strobe: G21 has found that what left is not what was approved.
+    untrusted : in(1) strobe: the exchange has said what cannot be. deaf : in(1) level: what it says is not understood.
     kill_pin : in(1) level. session_up : in(1). session_lost : in(1) strobe: the session is up in this cycle for the
         last time. feed_lost : in(1) level: the feed port's link or clock is gone.
     state : out(2), halt_cause : out(8), halt_nonce : out(32).
@@ -26,15 +27,16 @@ class TradingState(wiring.Component):
     heartbeat_ok : out(1) G1: a heartbeat has been seen and is younger than a limit that is not zero. A flip-flop.
     silent : out(1) it is 0, from a flip-flop of its own: the trigger byte's way begins there, and is the longest.
     armed, reduced : out(1) strobes: trading begins; from now on positions are only reduced.
-    arm_refused : out(1) strobe: the session is not up or just being lost, the feed is lost, too much is lost, the magic
-        is wrong, or the state is not DISARMED.
+    arm_refused : out(1) strobe: the session is not up or just being lost, the feed is lost, too much is lost, the
+        exchange is not understood, the magic is wrong, or the state is not DISARMED.
     stopped : out(1) strobe: trading ends (disarm or halt): cancel what is live.
     cleared : out(1) strobe: a halt was cleared.
     changed : out(1) strobe: ``state`` has a new value in this cycle.
 
-    What halts: the kill register, the kill pin and ``mismatch`` in every state; the dead-man, a lost session, a lost
-    feed and a loss while trading, so that a session that was logged out in DISARMED leaves nothing to be cleared. A
-    halt adds its causes to those that are latched already, and ``clear_halt`` does nothing while the pin lasts, nor in
+    What halts: the kill register, the kill pin, ``mismatch`` and ``untrusted`` in every state; the dead-man, a lost
+    session, a lost feed and a loss while trading, so that a session that was logged out in DISARMED leaves nothing to
+    be cleared. A halt adds its causes to those that are latched already, and ``clear_halt`` does nothing while the pin
+    lasts, nor in
     the first cycle of a halt. Nothing is armed without a feed, nor with a loss. ``warned`` is as good as ``reduce``.
 
     Latency: a write or a cause in cycle *c* shows in ``state`` in *c* + 1. A heartbeat is weighed for two cycles and
@@ -54,6 +56,7 @@ class TradingState(wiring.Component):
         super().__init__({
             "arm": In(1), "disarm": In(1), "reduce": In(1), "kill": In(1), "clear_halt": In(1), "data": In(32),
             "heartbeat": In(1), "deadman_cycles": In(32), "mismatch": In(1), "lost": In(1), "warned": In(1),
+            "untrusted": In(1), "deaf": In(1),
             "kill_pin": In(1), "session_up": In(1),
             "session_lost": In(1), "feed_lost": In(1), "state": Out(2), "halt_cause": Out(8), "halt_nonce": Out(32),
             "trading": Out(1), "heartbeat_ok": Out(1), "silent": Out(1, init=1),
@@ -94,6 +97,7 @@ class TradingState(wiring.Component):
             causes[HALT_CAUSES["feed_lost"]].eq(self.trading & self.feed_lost),
             causes[HALT_CAUSES["emission"]].eq(self.mismatch),
             causes[HALT_CAUSES["loss"]].eq(self.trading & self.lost),
+            causes[HALT_CAUSES["answers"]].eq(self.untrusted),
         ]
         # The nonce goes by the state, not by what changes it, which comes late. No two halts follow each other so
         # closely that the next one would not be there.
@@ -123,7 +127,7 @@ class TradingState(wiring.Component):
             m.d.comb += self.cleared.eq(1)
         with m.Elif(self.arm):
             with m.If((self.state == DISARMED) & self.session_up & ~self.session_lost & ~self.feed_lost & ~self.lost
-                      & is_magic):
+                      & ~self.deaf & is_magic):
                 m.d.sync += [self.state.eq(ACTIVE), self.trading.eq(1)]
                 m.d.comb += self.armed.eq(1)
             with m.Else():

@@ -32,6 +32,7 @@ __all__ = ["FRAME_RX", "FRAME_TX", "KIND_MASS_CANCEL", "KIND_QUOTE", "SESSION_RX
 KIND_QUOTE, KIND_MASS_CANCEL = 0, 1     #: values of ``OrderPort.kind``
 FRAME_RX, SESSION_RX = 0, 1             #: values of ``OrderPort.host_rx_kind``
 RX_PACKETS = 64                         # one more than the buffer to the host has room for
+GATE_BYTES = 2048                       # of the buffer to the gate
 
 #: What the decision stage wants quoted. Prices in ticks, quantities in lots; a side of zero lots is taken away.
 #:
@@ -101,7 +102,8 @@ class OrderPort(wiring.Component):
     A message that finds the session down is dropped. When none of these can start, a frame of the host link does.
 
     **Receive.** As :class:`SegmentReceiver` and :class:`TcpSession` say. Accepted payload and slow-path frames go to
-    the host through one buffer, in order of arrival; what finds it full is dropped, a segment unacknowledged.
+    the host through one buffer, in order of arrival, and payload to the gate through another one; what finds either
+    full is dropped, a segment unacknowledged.
 
     **Hand-over.** What the host has written counts from the next hand-over on, whose copy takes a while
     (:class:`hdl.order.statics.StaticFields`). Until then nothing of the session starts, ``ready`` is 0, and what the
@@ -142,6 +144,8 @@ class OrderPort(wiring.Component):
     host_rx : Out(Packet), host_rx_kind : Out(1), host_rx_length : Out(16)
         Packets for the host: :data:`FRAME_RX`, a frame without FCS, or :data:`SESSION_RX`, payload in order. Kind and
         length in bytes hold from a packet's first byte to its last one.
+    answers : Out(Packet), answers_wait : Out(1)
+        The same payload for the gate, and whether some of it has not been taken.
     session_sent : Out(1), session_sent_seq : Out(64)
         Strobe: a message of the host has started, under this sequenceNumber.
     session_tx_refused : Out(1)
@@ -176,6 +180,8 @@ class OrderPort(wiring.Component):
             "host_rx": Out(Packet),
             "host_rx_kind": Out(1),
             "host_rx_length": Out(16),
+            "answers": Out(Packet),
+            "answers_wait": Out(1),
             "session_sent": Out(1),
             "session_sent_seq": Out(64),
             "session_tx_refused": Out(1),
@@ -226,9 +232,11 @@ class OrderPort(wiring.Component):
         m.submodules.mac_rx = mac = MacRx()
         m.submodules.receiver = receiver = SegmentReceiver()
         m.submodules.to_host = to_host = PacketFifo(self.rx_depth)
+        m.submodules.to_gate = to_gate = PacketFifo(GATE_BYTES)
         connect(m, mac.out, receiver.rx)
         connect(m, receiver.segment, session.segment)
         connect(m, flipped(self.host_rx), to_host.o)
+        connect(m, flipped(self.answers), to_gate.o)
 
         verdict = Signal()
         keep = Signal()
@@ -241,13 +249,15 @@ class OrderPort(wiring.Component):
             receiver.fill.eq(statics.receive), receiver.fill_position.eq(statics.position),
             receiver.fill_byte.eq(statics.byte),
             session.closing.eq(receiver.closing),
-            session.buffered.eq(room),
+            session.buffered.eq(room & to_gate.w_room),
             self.session_lost.eq(session.lost),
             *(getattr(self.link_rx, name).eq(getattr(mac.out, name)) for name in RxBytes.members),
             verdict.eq(receiver.segment.valid | receiver.frame | receiver.bad | receiver.ignored),
             keep.eq(session.deliver | (receiver.frame & room)),
             to_host.w_data.eq(receiver.data),
             to_host.w_valid.eq(receiver.write),
+            to_gate.w_data.eq(receiver.data), to_gate.w_valid.eq(receiver.write & receiver.session),
+            self.answers_wait.eq(to_gate.busy),
             counters.order_rx_frames.eq(verdict | mac.preamble_errors),
             counters.order_rx_bad.eq(receiver.bad | mac.preamble_errors),
             counters.order_rx_dropped.eq((receiver.frame & ~room) | session.dropped),
@@ -258,7 +268,8 @@ class OrderPort(wiring.Component):
             counters.segments_refused.eq(session.refused),
         ]
         # A cycle later is time enough: no byte is written near the verdict, none of payload near a restart.
-        m.d.sync += [to_host.w_commit.eq(keep), to_host.w_discard.eq(receiver.restart | (verdict & ~keep))]
+        m.d.sync += [to_host.w_commit.eq(keep), to_host.w_discard.eq(receiver.restart | (verdict & ~keep)),
+                     to_gate.w_commit.eq(session.deliver), to_gate.w_discard.eq(verdict & ~session.deliver)]
 
         # Kind and length of each packet, written in the cycle before its commit and shown with its first byte.
         entry = data.StructLayout({"length": range(self.rx_depth + 1), "kind": 1})

@@ -15,12 +15,14 @@ from hdl.layout import sbe
 from hdl.mac.stream import Packet
 from hdl.order.templates import STARBASE_PROTOCOL_ID
 
-__all__ = ["READ", "SKIPPED", "Event", "Kind", "ResponseParser"]
+__all__ = ["NO_REASON", "READ", "SKIPPED", "Event", "Kind", "ResponseParser"]
 
 SCHEMA = sbe.load("starbase_orders")
 _HEADER = SCHEMA.composites["MessageHeader"]
 _DIMENSION = SCHEMA.composites["groupSizeEncoding"]
 _RESEND = SCHEMA.sets["flags"]["isResend"]
+#: ``bid_reason`` or ``ask_reason`` of a side that was not refused: the null of an int8, as a byte.
+NO_REASON = 0x80
 _SIDES = {name: SCHEMA.enums["Side"][name] & 0xFF for name in ("BUY", "SELL")}     # as the byte of an int8
 
 

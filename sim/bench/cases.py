@@ -414,13 +414,13 @@ class _Busy:
     def acknowledging(self):
         """The peer sends data at random, so that acknowledgements leave at any moment."""
         self._begin("acknowledgements to the exchange between the events", None)
-        for i in self._instruments(8):
+        for i in self._instruments(16):
             (frames, cycles, which), end = traffic.arrange([self._packet(i, self._side())], self.session.cycle + 60)
             self.session.feed(frames, cycles)
             self.of += which
             # The acknowledgement starts about when the segment has ended, around the time of the trigger byte.
-            self.session.run_until(self.session.cycle + self.market.rng.randrange(60, 170))
-            self.session.segment(self.market.rng.randbytes(8))
+            self.session.run_until(self.session.cycle + self.market.rng.randrange(28, 138))
+            self.session.heartbeat()
             self.session.run_until(end + 600)
 
     def finish(self):

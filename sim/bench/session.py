@@ -17,6 +17,8 @@ from sim.golden.model import GoldenModel
 from sim.golden.session import Connection, tcp_frame
 from sim.lockstep import Lockstep
 from sim.market.generator import LINE_A, LINE_B, mantissas
+from sim.venue.session import SCHEMA as STARBASE
+from sim.venue.session import frame as message
 
 __all__ = ["Session"]
 
@@ -64,7 +66,7 @@ class Session:
         self.lock = Lockstep(board, self.golden)
         self.told, self.host_frames = [], []
         self._replies, self._decoder = [], link.Decoder()
-        self._ours, self._theirs, self._acknowledged = _SEQ, _SEQ, 0
+        self._ours, self._theirs, self._acknowledged, self._said = _SEQ, _SEQ, 0, 0
         self._run(200)      # the parameter banks are cleared after reset
         self._configure(instruments, lines)
 
@@ -128,7 +130,8 @@ class Session:
                 "symbol_burst": 200, "window": 8192, "order_flags": 0x13, "time_ns": 1_700_000_000_000_000_000,
                 "quote_id": 1 << 40, "mmp_group": 7, "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8,
                 "duplicate_cycles": 1, "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
-                "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
+                "fills_cycles": 1, "fills_lots": 1, "fills_delta": 1, "fills_most": 1, "repeats_most": 1,
+                "refusals_cycles": 1, "refusals_most": 1, "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
                 "local_ip": _LOCAL.local_ip, "peer_ip": _LOCAL.peer_ip, "local_port": _LOCAL.local_port,
                 "peer_port": _LOCAL.peer_port}.items():
             self.write(name, value)
@@ -143,7 +146,7 @@ class Session:
             self.lock.link_write(link.encode_write(BY_NAME["ref_value"].address, [_REFERENCE, _REFERENCE, 0, n]))
         self.write("commit", 1)
         for name, value in {"init_snd_nxt": self._ours, "init_rcv_nxt": self._theirs, "init_peer_window": _WINDOW,
-                            "init_app_seq": 2, "session_enable": 1, "heartbeat": 1}.items():
+                            "init_app_seq": 2, "init_peer_seq": 1, "session_enable": 1, "heartbeat": 1}.items():
             self.write(name, value)
         for n in range(self.golden.instruments):    # the hand-over has made positions unknown
             self.lock.link_write(link.encode_write(BY_NAME["pos_value"].address, [0, 0, 0, 0, n]))
@@ -201,6 +204,12 @@ class Session:
         flags = net.TCP_ACK | (net.TCP_PSH if payload else 0)
         self.lock.inject(1, [tcp_frame(_PEER, self._theirs, self._ours, _WINDOW, flags, payload)], [self.cycle])
         self._theirs = self._theirs + len(payload) & 0xFFFF_FFFF
+
+    def heartbeat(self):
+        """Let the exchange say something that means nothing."""
+        self._said += 1
+        self.segment(message("Heartbeat", STARBASE["Heartbeat"].encode({}), sequence=self._said, last_processed=0,
+                             now_ns=0, version=1))
 
     def acknowledge(self):
         """Let the peer acknowledge what it has not yet."""

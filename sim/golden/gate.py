@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from hdl.control.registers import ACTIVE, REDUCING, TICK_LIMIT
 
-__all__ = ["G0", "G1", "G3", "G4", "G5", "G6", "G6C", "G7", "G8", "G9", "G10", "G11", "G12", "G13", "G14", "G15", "G22",
-           "S0", "Context", "Reference", "gate", "rate_blocked", "window"]
+__all__ = ["G0", "G1", "G3", "G4", "G5", "G6", "G6C", "G7", "G8", "G9", "G10", "G11", "G12", "G13", "G14", "G15", "G17",
+           "G18", "G20", "G22", "S0", "Context", "Reference", "gate", "rate_blocked", "window"]
 
-G0, G1, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14, G15, G22, S0, G6C = (
-    1 << bit for bit in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 22, 24, 26))
+G0, G1, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14, G15, G17, G18, G20, G22, S0, G6C = (
+    1 << bit for bit in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 20, 22, 24, 26))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Context:
     kill latch or the pin. ``session_up``: the fabric owns an established session. ``session_tokens``,
     ``session_burst``, ``symbol_tokens``: token buckets of G14. ``reference``: of the instrument, ``None`` if there is
     none or it is too old. ``live_elsewhere``: live sides of other instruments, of at most ``live_most`` in all.
-    ``held``: G15 holds the instrument, or has no limits. ``equity_ok``: G12, equity was told.
+    ``held_bid``, ``held_ask``: G15, G17, G18 and G20 that hold that side, or have no limits. ``equity_ok``: G12, equity
+    was told.
     """
 
     state: int = 0
@@ -63,7 +64,8 @@ class Context:
     reference: Reference | None = None
     live_elsewhere: int = 0
     live_most: int = 0
-    held: bool = True
+    held_bid: int = G15
+    held_ask: int = G15
     equity_ok: bool = False
 
 
@@ -102,8 +104,6 @@ def gate(p, s, candidate, book_ok, context):
         whole |= G10
     if context.live_elsewhere + p.bid_en + p.ask_en > context.live_most:
         whole |= G13
-    if context.held:
-        whole |= G15
     collar = range(0)
     if context.reference is None or not context.reference.usable(p):
         whole |= G6 | G6C
@@ -116,10 +116,11 @@ def gate(p, s, candidate, book_ok, context):
     spans = p.px_min_ticks < 0 < p.px_max_ticks
     reducing = context.state == REDUCING
 
-    def side(enabled, ticks, takes, held, other, kept, cap):
+    def side(enabled, ticks, takes, held, other, kept, cap, held_by):
         """``takes``: it would trade at once; ``held``: position in the direction of the side; ``other``: lots of the
-        side that may still fill; ``kept``: lots that are live and may be repeated instead of ``q``."""
-        reasons = whole | (G7 if takes else 0) | (0 if ticks in collar else G6)
+        side that may still fill; ``kept``: lots that are live and may be repeated instead of ``q``; ``held_by``: gates
+        that hold it."""
+        reasons = whole | held_by | (G7 if takes else 0) | (0 if ticks in collar else G6)
         lots = max(q, kept)
         if not (held < 0 and other + lots <= -held):
             reasons |= (G0 if reducing else 0) | (0 if context.equity_ok else G12)
@@ -134,9 +135,9 @@ def gate(p, s, candidate, book_ok, context):
         return reasons
 
     return (side(p.bid_en, candidate.bid_ticks, candidate.bid_takes, s.position, s.open_bid,
-                 s.live_bid_lots if s.live_bid else 0, p.max_long_lots),
+                 s.live_bid_lots if s.live_bid else 0, p.max_long_lots, context.held_bid),
             side(p.ask_en, candidate.ask_ticks, candidate.ask_takes, -s.position, s.open_ask,
-                 s.live_ask_lots if s.live_ask else 0, p.max_short_lots))
+                 s.live_ask_lots if s.live_ask else 0, p.max_short_lots, context.held_ask))
 
 
 def window(p, reference):

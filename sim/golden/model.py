@@ -16,16 +16,20 @@ configuration of the feed's groups and ports changed while a frame passes.
 """
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 
 from hdl.control import registers as map_
 from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING
-from hdl.gate import account, duplicates
+from hdl.gate import account, answers, duplicates
+from hdl.gate.holds import LIMITS
 from hdl.layout import net, sbe
+from hdl.order.responses import Kind
 from sim.golden import feed, session
 from sim.golden.account import Account
 from sim.golden.ages import Ages
+from sim.golden.answers import Answers, FillBurst, RefusalStorm, RepeatedExecution, judged, lots_of
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
 from sim.golden.emission import Emission
 from sim.golden.gate import Context, Reference
@@ -115,13 +119,14 @@ class _Strobes:
     accept = applied = arm = blind = cancelled = clear_halt = cleared = commit = disarm = enabled = entry = None
     everything = foreign = frame_end = gap = heartbeat = identified = kill = leave = lost = poisoned = None
     pos_commit = post = publish = publish_entry = reduce = ref_commit = ref_cycles = release = repeated = None
-    equity_checked = limit = reset = revisit = started = stopped = triggered = weighed = None
+    equity_checked = limit = reset = revisit = started = stopped = triggered = untrusted = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
 _PORT_TO_PAYLOAD = net.UDP.size - net.UDP["dst_port"].end
 #: Registers of 64 bits that are written in halves, and all others that hold a value.
 _PAIRS = {r.name[:-3] for r in map_.REGISTERS if r.name.endswith("_hi") and r.name[:-3] + "_lo" in map_.BY_NAME}
+_LIMITS_OF_HOLDS = {"live_most", *chain.from_iterable(LIMITS.values())}
 _BY_ADDRESS = {r.address: r for r in map_.REGISTERS}
 
 
@@ -242,7 +247,13 @@ class GoldenModel:
         self._reference_ticks = _Ticker()
         self._references = [Reference()] * instruments
         self._reference_ages = Ages()
-        self._duplicated = 0        # ... that G15 holds
+        #: Sides of instruments that gates hold, bids and asks, by gate.
+        self._held_by = {gate: [0, 0] for gate in LIMITS}
+        self._answers = Answers(self._at, self._judge_answer, self._distrust)
+        self._fills, self._repeats, self._refusals = FillBurst(), RepeatedExecution(), RefusalStorm()
+        self._learned = deque()     # posts of these: (instrument, gate, bid, ask)
+        self._released = 0          # instruments that the host lets go with their next visit
+        self._visit_at = -1         # the next visit that is put down
         self._sent = []             # (cycle, instrument, prices and lots) of the last quotes, for G15
         self._to_hold = self._to_release = None     # instruments, until their turn has come
         self._emission, self._account = Emission(), Account()
@@ -461,6 +472,7 @@ class GoldenModel:
                 self.host_frames.append((cycle, frame.data[:-4]))
             elif given == "payload":
                 self.host_payloads.append((cycle, segment.payload))
+                self._answers.payload(cycle, segment.payload)
             if segment.kind == "segment":
                 self._wake(cycle + self.timing.room - self.timing.verdict)
         if segment.kind == "closing" and self._port.owns(cycle):
@@ -508,7 +520,7 @@ class GoldenModel:
             data &= (1 << register.width) - 1
         if name == "ref_cycles":
             s.ref_cycles = True
-        if name in ("live_most", "duplicate_most", "duplicate_cycles"):
+        if name in _LIMITS_OF_HOLDS:
             s.limit = True
         if name == "heartbeat":
             self._at(cycle + self.timing.heartbeat, self._beat, data)
@@ -518,6 +530,9 @@ class GoldenModel:
         if name == "session_enable":
             s.enabled = True if data & 1 else None
             self._wake(cycle + self.timing.hand_over)
+            if data & 1:
+                self._answers.listens = False
+                self._at(cycle + self.timing.listen, self._listen)
             return lambda: self._port.enable(cycle, data & 1, self._rw)
         if name == "pos_commit":
             if data & 0xFF < self.instruments:
@@ -553,6 +568,12 @@ class GoldenModel:
             self._at(cycle + 1, self._told_equity)
         elif name == "equity_start":
             self._at(cycle + 1, self._begin_account)
+        elif name == "fills_cycles":
+            self._fills.rolling.window(cycle + 1, value)
+        elif name == "refusals_cycles":
+            self._refusals.rolling.window(cycle + 1, value)
+        elif name == "freeze_cycles":
+            self._wake_visits(cycle + 1)
         if name in ("equity_cycles", "loss_most", "drawdown_most"):
             self._at(cycle + 1, self._limit_account)
         if name == "equity_cycles":
@@ -772,13 +793,15 @@ class GoldenModel:
         if referred | outdated or s.ref_cycles:
             s.revisit = n_all if s.ref_cycles else referred | outdated
         if r.post is not None:
-            instrument, held = r.post
+            instrument = r.post[0]
             s.revisit = (s.revisit or 0) | 1 << instrument
             disturbed = disturbed or instrument == current
+        elif self._learned:
+            s.post = self._learned[0]
         elif self._to_hold is not None:
-            s.post = self._to_hold, True
+            s.post = self._to_hold, 15, True, True
         elif self._to_release is not None:
-            s.post = self._to_release, False
+            s.post = self._to_release, 15, False, False
 
         if self._account.changes or s.limit:
             s.everything = disturbed = True
@@ -788,9 +811,14 @@ class GoldenModel:
         if equity_tick:
             self._wake(self._equity_ticks.next_from(c + 1))
         if r.post is not None:
-            self._duplicated = self._duplicated & ~(1 << instrument) | held << instrument
+            _, gate, *sides = r.post
+            for side, holds in enumerate(sides):
+                bits = self._held_by[gate][side]
+                self._held_by[gate][side] = bits & ~(1 << instrument) | holds << instrument
         if s.post is not None:
-            if s.post[1]:
+            if self._learned:
+                self._learned.popleft()
+            elif s.post[2]:
                 self._to_hold = None
             else:
                 self._to_release = None
@@ -798,6 +826,8 @@ class GoldenModel:
             self._to_hold = s.repeated
         if s.release is not None:
             self._to_release = s.release
+            self._released |= 1 << s.release
+            self._wake_visits(c)
         if referred:
             self._references[s.ref_commit] = Reference(
                 rw["ref_value"], rw["ref_local"], wrap(rw["ref_basis"], map_.TICK_BITS))
@@ -919,6 +949,8 @@ class GoldenModel:
                 st.live_bid = st.live_ask = False
             self._live = 0
         if emitted:
+            emits, _, bid, _, ask = self._last_quote
+            self._repeats.quoted(emits, [n for n, lots in enumerate((bid, ask)) if lots])
             self._look_live()
             self._remember(c)
         if s.enabled:   # a new session: nothing was sent on it, nothing is known of it
@@ -946,8 +978,8 @@ class GoldenModel:
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
         self._before = c, s, eligible, last_eligible, claim
         return bool(late or fired or mass_cancel or due or squash or expired or stopped or self._pending != before
-                    or self._to_hold is not None or self._to_release is not None or self._account.changes
-                    or s.__dict__ or self._can_start(c + 1))
+                    or self._learned or self._to_hold is not None or self._to_release is not None
+                    or self._account.changes or s.__dict__ or self._can_start(c + 1))
 
     def _can_start(self, c):
         """Something that has waited could start in ``c`` without anything new arriving."""
@@ -1004,8 +1036,7 @@ class GoldenModel:
             self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._sizes["session_burst"],
             self._symbol(i, c), self._references[i] if is_referred else None,
             sum(other.live_bid + other.live_ask for n, other in enumerate(self.states) if n != i), rw["live_most"],
-            bool(self._duplicated >> i & 1) or not rw["duplicate_most"] or not rw["duplicate_cycles"],
-            self._account.fresh)
+            *self._holding(i), self._account.fresh)
         d = evaluate(p, st, *flight.bests, flight.fresh, context)
         is_new = d.outcome == SENT
         deferred = (d.emits and not can_send) or self._fouled
@@ -1022,6 +1053,11 @@ class GoldenModel:
             self._in_flight = c + 1, weigh + timing.leave
             self._fire(c, i, d, flight)
         return emit
+
+    def _holding(self, i):
+        """Gates that hold the bid and the ask of an instrument, as reasons."""
+        off = sum(1 << gate for gate, names in LIMITS.items() if not all(self._rw[name] for name in names))
+        return [sum(1 << gate for gate, bits in self._held_by.items() if bits[side] >> i & 1) | off for side in (0, 1)]
 
     def _weighed(self, cycle, s, outcome):
         s.weighed = outcome
@@ -1117,6 +1153,87 @@ class GoldenModel:
         if equal >= self._rw["duplicate_most"]:
             s.repeated = says[0]
 
+    # ------------------------------------------------------------------ what the exchange answers
+
+    def _listen(self, cycle, s):
+        return lambda: self._answers.restart(cycle, self._rw["init_peer_seq"])
+
+    def _distrust(self, cycle, s):
+        s.untrusted = True
+
+    def _judge_answer(self, cycle, event):
+        """(cycles that it takes, whether it is wrong); what becomes of it is put down."""
+        rows = self._rows[self._bank]
+
+        def instrument_id(i):
+            return rows[i].instrument_id_hi << 32 | rows[i].instrument_id_lo if i < self.instruments else None
+
+        i, wrong = judged(event, self._quote_number, instrument_id)
+        if wrong:
+            return 0, True
+        if event.kind == Kind.FILL:
+            lots, takes = lots_of(event.mantissa, event.exponent, rows[i].lot_mult, rows[i].lot_exp)
+            if lots is None:
+                return takes, True
+            self._at(cycle + takes + 1, self._learn_fill, i, event.side, lots)
+            return takes + answers.LEARN_CYCLES, False
+        count = 2 if event.kind == Kind.REJECT and i is not None else event.refused if event.kind == Kind.ACK else 0
+        if not count:
+            return 0, False
+        self._at(cycle + 1, self._learn_refusals, i, count)
+        return answers.LEARN_CYCLES, False
+
+    def _learn_fill(self, cycle, s, i, side, lots):
+        number = self._fills.rolling.number(cycle)
+        repeats = self._repeats.fill(i, side, self._rw["repeats_most"])
+        self._at(cycle + answers.LEARN_CYCLES, self._learnt_fill, i, side, lots, number, repeats)
+
+    def _learnt_fill(self, cycle, s, i, side, lots, number, repeats):
+        if self._fills.fill(number, cycle - 1, i, side, lots, self._rw):
+            self._learned.append((i, 17, True, True))
+        if repeats:
+            self._learned.append((i, 18, *self._repeats_of(i)))
+        self._wake_visits(cycle)
+
+    def _learn_refusals(self, cycle, s, i, count):
+        number = self._refusals.rolling.number(cycle)
+        self._at(cycle + answers.LEARN_CYCLES, self._learnt_refusals, i, count, number)
+
+    def _learnt_refusals(self, cycle, s, i, count, number):
+        if self._refusals.refused(number, cycle - 1, i, count, self._rw):
+            self._learned.append((i, 20, True, True))
+
+    def _repeats_of(self, i):
+        return [(i, side) in self._repeats.held for side in (0, 1)]
+
+    def _wake_visits(self, c):
+        """Visits matter only if something can come of them."""
+        if self._visit_at <= c and (self._released or (self._rw["freeze_cycles"] and self._fills.held)):
+            self._visit_at = (c // answers.VISIT_PERIOD + 1) * answers.VISIT_PERIOD
+            self._at(self._visit_at, self._visit_one)
+
+    def _visit_one(self, cycle, s):
+        number = self._answers.visits(cycle)
+        if number is not None:
+            i = number % self.instruments
+            self._at(cycle + 1, self._visited, i, bool(self._released >> i & 1))
+            self._released &= ~(1 << i)
+        self._wake_visits(cycle)
+
+    def _visited(self, cycle, s, i, lets_go):
+        posts = []
+        if self._fills.visit(cycle, i, lets_go, self._rw["freeze_cycles"]):
+            posts.append((i, 17, False, False))
+        if lets_go and self._repeats.acknowledge(i):
+            posts.append((i, 18, *self._repeats_of(i)))
+        if self._refusals.visit(cycle, i, lets_go, 0):
+            posts.append((i, 20, False, False))
+        if posts:
+            self._at(cycle + answers.VISIT_CYCLES, self._learnt, posts)
+
+    def _learnt(self, cycle, s, posts):
+        self._learned.extend(posts)
+
     def _line_at(self, c):
         """Line of the latest packet whose headers had passed before ``c``."""
         line = self._line
@@ -1141,6 +1258,7 @@ class GoldenModel:
         for name, cause in (("kill_register", s.kill), ("kill_pin", self._kill_pin),
                             ("deadman", trading and not self._deadman_ok(c)), ("session_lost", trading and s.lost),
                             ("feed_lost", trading and self._feed_lost), ("emission", mismatch),
+                            ("answers", s.untrusted),
                             ("loss", trading and self._account.lost)):
             causes |= 1 << HALT_CAUSES[name] if cause else 0
         before, armed, stopped, cleared = self.state, False, False, False
@@ -1157,7 +1275,8 @@ class GoldenModel:
         elif s.clear_halt is not None and self.state == HALTED and s.clear_halt == self.halt_nonce:
             self.state, self.halt_cause, cleared = DISARMED, 0, True
         elif s.arm is not None:
-            usable = self._port.up and not s.lost and not self._feed_lost and not self._account.lost
+            usable = (self._port.up and not s.lost and not self._feed_lost and not self._account.lost
+                      and self._answers.listens)
             if self.state == DISARMED and usable and s.arm == ARM_MAGIC:
                 self.state, armed = ACTIVE, True
             else:

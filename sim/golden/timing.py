@@ -43,6 +43,7 @@ class Timing:
         verdict on it; what follows from it stands one cycle later.
     room : from the same end to the cycle in which a larger peer window can make the port ready.
     hand_over : from the action of ``session_enable`` to the same.
+    listen : from the action of ``session_enable`` to the cycle in which the exchange's messages begin anew.
     owned : from that action to the cycle from which on the peer's frames can be of the session.
     """
 
@@ -66,6 +67,7 @@ class Timing:
     verdict: int = port.RX_EOF_TO_STATE - 1
     room: int = port.RX_EOF_TO_ROOM
     hand_over: int = port.SESSION_ENABLE_TO_READY
+    listen: int = 8
     owned: int = port.SESSION_ENABLE_TO_OWNED
 
     @staticmethod

@@ -102,7 +102,9 @@ class CoreBench:
                             ("session_burst", 200), ("symbol_interval", 900), ("symbol_burst", 60), ("window", 8192),
                             ("order_flags", 0x13), ("time_ns", 1_700_000_000_000_000_000), ("quote_id", 1 << 40),
                             ("mmp_group", 7), ("ref_cycles", 0xFFFFFFFF), ("live_most", 1023), ("duplicate_most", 8),
-                            ("duplicate_cycles", 1), ("loss_most", 1), ("drawdown_most", 1),
+                            ("duplicate_cycles", 1), ("fills_cycles", 1), ("fills_lots", 1), ("fills_delta", 1),
+                            ("fills_most", 1), ("repeats_most", 1), ("refusals_cycles", 1), ("refusals_most", 1),
+                            ("loss_most", 1), ("drawdown_most", 1),
                             ("equity_cycles", 0xFFFFFFFF), ("equity", 0), *LOCAL.items(), *PEER.items()):
             if name not in without:
                 self.write(name, value)

@@ -124,12 +124,13 @@ def test_a_host_that_quotes_by_itself(play, repeats):
         stage.feed_alone(IT, -1 + move, 1 + move)
     assert [o.name for o in stage.orders()[3:]] == ["MassQuoteCancelRequest"] * (not repeats)   # the daemon's
     assert stage.open_orders == []
-    assert stage.golden.halt_cause == 1 << registers.HALT_CAUSES["emission"]
+    causes = ["emission"] if repeats else ["answers"]   # which comes at once, about what the card has not sent
+    assert stage.golden.halt_cause == sum(1 << registers.HALT_CAUSES[cause] for cause in {"emission", *causes})
     status = stage.daemon.status()
-    assert (status["state"], status["halt_cause"], status["verified"]) == ("HALTED", ["emission"], repeats)
+    assert (status["state"], status["halt_cause"], status["verified"]) == ("HALTED", causes, repeats)
     assert ("look at the venue" in stage.daemon.alarm) == (not repeats)
     assert {"G0", "G22"} <= stage.reasons(IT, cancel.cycle + 1000)
-    assert "halted by emission; find out why" in stage.why(IT)
+    assert f"halted by {', '.join(causes)}; find out why" in stage.why(IT)
     stage.finish()
 
 
@@ -220,21 +221,27 @@ def report_fill(stage, instrument_id):
 @pytest.mark.parametrize("what", ["instrument", "order"])
 def test_untracked_order(play, monkeypatch, what, answers):
     """A fill of an instrument that is not ours to trade, or of an order that the card has not sent: positions are not
-    what they seem. The daemon kills; whether that has worked it asks the venue, and if the venue does not say, it calls
-    for a person. What can be counted as a position is."""
+    what they seem. The card halts by itself and the daemon kills; whether that has worked it asks the venue, and if the
+    venue does not say, it calls for a person. What can be counted as a position is."""
     stage = play(verify_ms=1)
     stage.market(IT, *GOOD)
     stage.market(OTHER, *GOOD)
     assert len(stage.open_orders) == 4
     known = stage.config.instruments[IT].instrument_id
     report_fill(stage, known if what == "order" else 555)
+    if not answers:     # that was the last thing it said
+        said, last = stage.peer.frames, []
+
+        def frames(until_ns):
+            out = [] if last else said(until_ns)
+            last.extend(one for one in out if (4_000_000).to_bytes(8, "little") in one[1])
+            return out
+        monkeypatch.setattr(stage.peer, "frames", frames)
     while stage.daemon.phase != "failed":
         stage.step()
-    if not answers:
-        monkeypatch.setattr(stage.peer, "frames", lambda until_ns: [])
     stage.run_ms(3)
     status = stage.daemon.status()
-    assert (status["phase"], status["state"], status["halt_cause"][0]) == ("failed", "HALTED", "kill_register")
+    assert (status["phase"], status["state"], status["halt_cause"]) == ("failed", "HALTED", ["answers"])
     assert stage.open_orders == []
     assert stage.daemon.error == {
         "instrument": "the venue reports instrumentId 555, which is not quoted; quoted are "

@@ -171,7 +171,7 @@ def check_bests(run, path, ports, version):
             assert missing <= run.counters["decisions_deferred"], (
                 f"decision {n}: (sequence, SecurityID, bid, offer) of the card {have}, of the independent book {want}")
     missing += len(list(wanted))
-    assert missing <= run.counters["decisions_deferred"] < len(expected) / 100
+    assert missing <= run.counters["decisions_deferred"] <= 1 + len(expected) / 100
     assert run.counters["decisions_held"] + run.counters["decisions_dropped"] <= len(got) == len(expected) - missing
     return expected
 

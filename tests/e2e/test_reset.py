@@ -61,6 +61,9 @@ CARD = {
     "live_most": Alone(("live_most",), ("G13",)),
     "duplicate_most": Alone(("duplicate_most",), ("G15",)),
     "duplicate_cycles": Alone(("duplicate_cycles",), ("G15",)),
+    **{name: Alone((name,), ("G17",)) for name in ("fills_cycles", "fills_lots", "fills_delta", "fills_most")},
+    "repeats_most": Alone(("repeats_most",), ("G18",)),
+    **{name: Alone((name,), ("G20",)) for name in ("refusals_cycles", "refusals_most")},
 }
 #: What only the host can say, and has not said.
 UNSAID = {
@@ -76,6 +79,8 @@ ALONE = ROW | CARD | UNSAID
 LEAST = {"px_min_ticks", "q_min_lots"}
 #: At 0 a bucket is never filled up again: what it held when the card was armed may still be spent.
 RATES = {"session_interval", "symbol_interval"}
+#: At 0 a hold does not end by itself.
+LASTING = {"freeze_cycles"}
 #: Everything of the map that a gate has as its limit.
 ROW_LIMITS = {p.name for p in PARAMS if re.match(r"G\d", p.doc) or "0 blocks" in p.doc} | {"bands"}
 CARD_LIMITS = {r.name for r in REGISTERS if r.access == "rw" and r.section in ("state", "quoting")
@@ -114,7 +119,7 @@ def test_every_limit_is_here():
     """A limit that is added to the map has to be added to the table."""
     names = {name for case in ROW.values() for name in case.names}
     assert names | LEAST == ROW_LIMITS
-    assert set(CARD) | RATES == CARD_LIMITS
+    assert set(CARD) | RATES | LASTING == CARD_LIMITS
     blocked = {gate for case in ALONE.values() for gate in case.gates}
     # The others compare prices of the market and of our own: they have no limit that could be left at reset.
     assert set(GATE) - blocked == {"G7", "G8"}

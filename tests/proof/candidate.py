@@ -5,10 +5,12 @@ from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal
 
 from hdl.control.registers import ACTIVE, HALTED, REDUCING
 from hdl.gate.gate import Gate
+from hdl.gate.holds import HOLDING
 from tests.proof.obligation import Proof, before, stands
 
 #: Gates that are spoken of here, by what fails them: the limits (whatever the price), the price, the moment.
-_OF_LIMITS, _OF_PRICE, _OF_MOMENT = (3, 5, 6, 9, 10, 11, 13, 15, 26), (4, 5, 6, 7, 10, 26), (0, 1, 12, 22, 24)
+_OF_LIMITS = (3, 5, 6, 9, 10, 11, 13, *HOLDING, 26)
+_OF_PRICE, _OF_MOMENT = (4, 5, 6, 7, 10, 26), (0, 1, 12, 22, 24)
 
 
 def _candidate(m, gate, _):
@@ -79,12 +81,13 @@ def _candidate(m, gate, _):
 PROOFS = (
     Proof(
         "candidate_as_defined", "What a frame says has passed every gate, and what has not is told by name",
-        "G0, G1, G3 to G7, G9 to G15, G22",
+        "G0, G1, G3 to G7, G9 to G15, G17, G18, G20, G22",
         "The verdict on a candidate price is that of the gates' definitions in plain integers, at full width; a frame "
         "says of each side the candidate that passed, or what is live and passes, or nothing; the reasons that are "
         "told are those that fail, no more and no fewer; nothing is new without a token.",
         Gate, _candidate, depth=2, cover_depth=4,
         assumes="What a verdict is made of stands as long as it is used. The limits' verdict (proved above) is about "
-                "G3, G5, G6, G9, G10, G11, G13 and G15 only. That a price takes (G7) or the feed is far (G6c) is an "
+                "G3, G5, G6, G9, G10, G11, G13, G15, G17, G18 and G20 only. That a price takes (G7) or the feed is far "
+                "(G6c) is an "
                 "input."),
 )

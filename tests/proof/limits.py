@@ -5,6 +5,7 @@ from amaranth.hdl import Assert, Assume, Cover, Mux, Signal, signed
 
 from hdl.control.params import TURNS
 from hdl.control.registers import PARAM_BY_NAME
+from hdl.gate.holds import HOLDING
 from hdl.gate.limits import Limits
 from tests.proof.obligation import Proof, before, stands
 
@@ -46,7 +47,7 @@ def _static(m, limits, _):
     for name, value in (("bid_live", limits.bid_live), ("ask_live", limits.ask_live), ("live", limits.live.as_value()),
                         ("position_known", limits.position_known), ("known", limits.known.as_value())):
         stands(m, value, name, (step > 0) & (step <= 6))
-    for name, since in (("reference_ok", 3), ("held", 2), ("live_sides", 2), ("live_most", 2), ("duplicates_off", 2),
+    for name, since in (("reference_ok", 3), ("held", 2), ("live_sides", 2), ("live_most", 2), ("off", 2),
                         ("collar_low", 2), ("collar_high", 2)):
         value = getattr(limits, name)
         stands(m, value.as_value() if name == "held" else value, name, (step > since) & (step <= 6))
@@ -93,7 +94,7 @@ def _static(m, limits, _):
             11: ~limits.position_known | (worst > most),
             6: ~limits.reference_ok, 26: ~limits.reference_ok,
             13: limits.live_sides - own + p.bid_en + p.ask_en > limits.live_most,
-            15: getattr(limits.held, name)[0] | limits.duplicates_off,
+            **{gate: getattr(limits.held, name)[n] | limits.off[n] for n, gate in enumerate(HOLDING)},
         }
         m.d.comb += [
             largest.eq(Mux(live & (live_lots > p.quote_lots), live_lots, p.quote_lots)),

@@ -8,6 +8,7 @@ decided.
 import numpy as np
 
 from hdl.control.registers import ACTIVE, DISARMED, HALTED, REDUCING, TICK_BITS, TICK_LIMIT
+from hdl.gate.holds import HOLDING
 from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND
 from tests.hdl.quote.chain import ROW
 from tests.random_gate.model import BAND, CASE, U32, columns, views
@@ -138,9 +139,10 @@ class Lanes:
         c, any_, pick = self.cases, self._any, self._pick
         c["state"] = pick(any_(*[ACTIVE] * 11, REDUCING), DISARMED, HALTED, p=.02)
         for name, bad, p in (("kill_pin", 1, .02), ("heartbeat_ok", 0, .02), ("equity_ok", 0, .03),
-                             ("session_up", 0, .02),
-                             ("held_bid", 1, .015), ("held_ask", 1, .015), ("duplicates_off", 1, .01)):
+                             ("session_up", 0, .02)):
             c[name] = pick(1 - bad, bad, p=p)
+        for name, p in (("held_bid", .02), ("held_ask", .02), ("off", .015)):
+            c[name] = pick(0, any_(*(1 << n for n in range(len(HOLDING))), (1 << len(HOLDING)) - 1), p=p)
         c["session_burst"] = any_(100, 100, 103, 0)
         quarter = c["session_burst"] // 4
         c["session_tokens"] = any_(90, 90, 90, 90, quarter + 1, quarter, 0)

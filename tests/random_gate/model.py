@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from hdl.control.registers import ACTIVE, HALTED, REDUCING, TICK_LIMIT
+from hdl.gate.holds import HOLDING
 from hdl.quote.engine import ASK_PX, ASK_SECOND, BID_PX, BID_SECOND, HYPOTHESES, SAME
 from tests.hdl.quote.chain import ROW
 from tests.random_gate.verilated import GIVEN, SEEN
@@ -23,7 +24,7 @@ CASE = np.dtype([(name, np.int64) for name in (
     "second_ask_known", "second_ask", "entry_px",
     "position", "position_known", "sent_bid", "sent_ask", "settled_bid", "settled_ask", "bid_live", "ask_live",
     "live_bid_px", "live_ask_px", "live_bid_lots", "live_ask_lots", "live_elsewhere", "live_most",
-    "held_bid", "held_ask", "duplicates_off", "reference_known", "reference_value", "reference_local",
+    "held_bid", "held_ask", "off", "reference_known", "reference_value", "reference_local",
     "reference_basis", "state", "kill_pin", "heartbeat_ok", "session_up", "equity_ok",
     "session_tokens", "session_burst", "symbol_tokens")])
 
@@ -108,8 +109,11 @@ def g14_rate(c):
     return (c.session_tokens > c.session_burst // 4) & (c.symbol_tokens > 0)
 
 
-def g15_duplicate(c, b, s):
-    return (s.duplicate == 0) & (c.duplicates_off == 0)
+def _holds(n):
+    """G15, G17, G18, G20, the *n*-th of those that hold."""
+    def gate(c, b, s):
+        return ((s.held_by | c.off) >> n & 1) == 0
+    return gate
 
 
 def g22_kill(c, b, s):
@@ -122,7 +126,8 @@ def s0_session(c, b, s):
 
 #: By the bit of its reason. G14 is of both sides together, and G8 of what leaves: see :func:`decide`.
 GATES = {0: g0_state, 1: g1_dead_man, 3: g3_permission, 4: g4_data, 5: g5_sanity, 6: g6_collar, 7: g7_post_only,
-         9: g9_quantity, 10: g10_notional, 11: g11_position, 12: g12_equity, 13: g13_open_load, 15: g15_duplicate,
+         9: g9_quantity, 10: g10_notional, 11: g11_position, 12: g12_equity, 13: g13_open_load,
+         **{gate: _holds(n) for n, gate in enumerate(HOLDING)},
          22: g22_kill,
          SESSION: s0_session, 26: g6c_basis}
 #: What can change in any cycle.
@@ -165,7 +170,7 @@ def views(c, hypothesis=SAME):
         return SimpleNamespace(
             px=px, sign=sign, enabled=getattr(c, f"{name}_en"), live=live, live_px=getattr(c, f"live_{name}_px"),
             live_lots=live_lots, held=sign * c.position, lean=-sign * skew, cap=cap,
-            duplicate=getattr(c, f"held_{name}"),
+            held_by=getattr(c, f"held_{name}"),
             open=(getattr(c, f"sent_{name}") - getattr(c, f"settled_{name}")) & U32,
             most=np.maximum(c.quote_lots, np.where(live, live_lots, 0)))
 

@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from hdl.control.registers import ACTIVE, GATES, HALTED, REDUCING
+from hdl.gate.holds import HOLDING
 from hdl.quote.engine import HYPOTHESES, SAME
 from sim.golden import gate as golden_gate
 from sim.golden import quote as golden
@@ -110,7 +111,9 @@ def _golden(case):
         state=case["state"], deadman_ok=bool(case["heartbeat_ok"]), session_up=bool(case["session_up"]),
         killed=bool(case["state"] == HALTED or case["kill_pin"]), session_tokens=case["session_tokens"],
         session_burst=case["session_burst"], symbol_tokens=case["symbol_tokens"], live_most=case["live_most"],
-        live_elsewhere=case["live_elsewhere"], held=bool(case["held_bid"] or case["duplicates_off"]),
+        live_elsewhere=case["live_elsewhere"], **{f"held_{side}": sum(
+            1 << gate for n, gate in enumerate(HOLDING) if (case[f"held_{side}"] | case["off"]) >> n & 1)
+            for side in ("bid", "ask")},
         equity_ok=bool(case["equity_ok"]),
         reference=golden_gate.Reference(*(case[f"reference_{what}"] for what in ("value", "local", "basis")))
         if case["reference_known"] else None)
@@ -128,7 +131,6 @@ def test_against_the_golden_model():
     lanes, outcomes = Lanes(np.random.default_rng(SEED), 500), {}
     for _ in range(10):
         cases = lanes.step()
-        cases["held_ask"] = cases["held_bid"]       # the golden model has one for both sides
         wanted, _ = model.decide(cases)
         for row, want in zip(cases, wanted, strict=True):
             case = dict(zip(cases.dtype.names, row.tolist(), strict=True))

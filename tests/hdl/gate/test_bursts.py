@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 from amaranth.back import verilog
 
-from hdl.gate.bursts import EVENT_CYCLES, HOLD_CYCLES, SCAN_CYCLES, FillBurst, RefusalStorm
+from hdl.gate.bursts import ANSWER_CYCLES, VISIT_CYCLES, FillBurst, RefusalStorm
 from hdl.gate.rolling import PARTS, UNIT_CYCLES
-from tests.hdl.gate.posting import PostingBench
 from tests.hdl.simulation import simulated
 
 SEED = 20
@@ -21,7 +20,7 @@ class Model:
     """What is held, and everything that counts: per instrument (sub-bucket, lots, signed lots, number)."""
 
     limits: dict
-    held: dict = field(default_factory=dict)    # instrument: cycle in which the post came
+    held: dict = field(default_factory=dict)    # instrument: cycle of the answer
     came: dict = field(default_factory=dict)
 
     def part(self, cycle):
@@ -46,50 +45,47 @@ class Model:
         self.came.pop(instrument, None)
 
 
-class Bench(PostingBench):
-    """Gives events, takes posts, and compares them with the model's."""
+class Bench:
+    """Gives events and visits, one by one, and compares every answer with the model's."""
 
-    def __init__(self, ctx, dut, rng=None, **limits):
-        strobes = [name for name in ("fill", "refusals", "release", "clear") if hasattr(dut, name)]
-        super().__init__(ctx, dut, dut.gate, strobes, rng)
-        self.model = Model(limits)
-        self.expected = []      # (instrument, hold), caused by events
-        self.posts = []         # (cycle in which it came, instrument, hold)
+    def __init__(self, ctx, dut, **limits):
+        self.ctx, self.dut, self.model = ctx, dut, Model(limits)
+        self.cycle, self.changes = 0, []        # of answers: (cycle, instrument, held)
 
-    def arrives(self, instrument, hold, sides):
-        """The post that is expected, or the end of a freeze."""
-        assert sides == {0, 1}
-        if self.expected and self.expected[0] == (instrument, hold):
-            self.expected.pop(0)
-            if hold:
-                self.model.held[instrument] = self.cycle
-        else:
-            freeze = self.model.limits.get("freeze_cycles", 0)
-            assert not hold
-            assert freeze
-            assert self.cycle - self.model.held[instrument] >= freeze + 2
-            self.model.free(instrument)
-        self.posts.append((self.cycle, instrument, hold))
+    async def step(self, cycles=1, **inputs):
+        for name, value in inputs.items():
+            self.ctx.set(getattr(self.dut, name), value)
+        for _ in range(cycles):
+            await self.ctx.tick()
+            self.cycle += 1
+            for name in ("fill", "refusals", "visit"):
+                if hasattr(self.dut, name):
+                    self.ctx.set(getattr(self.dut, name), 0)
 
     async def start(self):
         """Limits, and the sweep."""
         await self.step(**self.model.limits)
         while self.ctx.get(self.dut.clearing):
-            assert self.ctx.get(self.dut.busy)
             await self.step()
 
-    async def settle(self):
-        """Until nothing is under way; never longer than promised. Returns how long it took."""
-        began = self.cycle
-        while self.ctx.get(self.dut.busy):
-            assert self.takes < 1. or self.cycle - began < EVENT_CYCLES
+    async def answer(self, cycles, instrument, **strobe):
+        """What comes of it: ``None`` or whether it is held now. The answer comes when it should and lasts."""
+        await self.step(instrument=instrument, **strobe)
+        for n in range(1, cycles):
+            assert not self.ctx.get(self.dut.answers), n
+            assert not self.ctx.get(self.dut.changes), n
             await self.step()
-        return self.cycle - began
+        assert self.ctx.get(self.dut.answers)
+        changes, held = self.ctx.get(self.dut.changes), self.ctx.get(self.dut.held)
+        if changes:
+            self.changes.append((self.cycle, instrument, held))
+        await self.step()
+        assert not self.ctx.get(self.dut.answers)
+        assert self.ctx.get(self.dut.changes) == changes
+        return held if changes else None
 
-    async def event(self, instrument, *, release=None, **event):
-        """An event, and a release with it, until both are done."""
-        assert not self.ctx.get(self.dut.busy)
-        began = self.cycle
+    async def event(self, instrument, **event):
+        """An event; whether it holds."""
         if "lots" in event:
             lots = event["lots"]
             what = (lots, -lots if event["side"] else lots, 1)
@@ -97,37 +93,30 @@ class Bench(PostingBench):
         else:
             what = (0, 0, event["count"])
             event["refusals"] = 1
-        if what[2] and self.model.event(self.cycle, instrument, *what):
-            self.expected.append((instrument, 1))
-        if release is not None:
-            event |= {"release": 1, "release_instrument": release}
-            if release in self.model.held or (release, 1) in self.expected:
-                self.expected.append((release, 0))
-        await self.step(instrument=instrument, **event)
-        took = await self.settle() + 1
-        assert not self.expected
-        if release is not None and release in self.model.held:
-            self.model.free(release)
-        held = [cycle for cycle, of, hold in self.posts if cycle >= began and (of, hold) == (instrument, 1)]
-        return (held[0] - began if held else None), took
+        was_held = instrument in self.model.held
+        expected = self.model.event(self.cycle, instrument, *what)
+        got = await self.answer(VISIT_CYCLES if was_held else ANSWER_CYCLES, instrument, **event)
+        assert got == (1 if expected else None)
+        if expected:
+            self.model.held[instrument] = self.changes[-1][0]
+        return bool(expected)
 
-    async def release(self, instrument):
-        """Let it go by itself."""
-        if instrument in self.model.held:
-            self.expected.append((instrument, 0))
-        await self.step(release=1, release_instrument=instrument)
-        await self.settle()
-        assert not self.expected
-        if instrument in self.model.held:
+    async def visit(self, instrument, lets_go=0):
+        """Whether a hold ended."""
+        freeze, since = self.model.limits.get("freeze_cycles", 0), self.model.held.get(instrument)
+        ends = since is not None and bool(lets_go or (freeze and self.cycle + 4 - since >= freeze))
+        assert await self.answer(VISIT_CYCLES, instrument, visit=1, lets_go=lets_go) == (0 if ends else None)
+        if ends:
             self.model.free(instrument)
+        return ends
 
-    async def fill(self, instrument, lots, side=0, **more):
-        return await self.event(instrument, lots=lots, side=side, **more)
+    async def fill(self, instrument, lots, side=0):
+        return await self.event(instrument, lots=lots, side=side)
 
 
-def simulate(test, dut, rng=None, **limits):
+def simulate(test, dut, **limits):
     async def testbench(ctx):
-        b = Bench(ctx, dut, rng, **limits)
+        b = Bench(ctx, dut, **limits)
         await b.start()
         await test(b)
 
@@ -145,19 +134,18 @@ def test_converts(dut):
 @pytest.mark.parametrize("limit", ["window_cycles", "most_lots", "most_delta", "most_fills"])
 def test_zero_blocks(limit):
     async def test(b):
-        assert (await b.fill(1, 1))[0]
+        assert await b.fill(1, 1)
         assert b.model.held.keys() == {1}
     simulate(test, FillBurst(3), **FREE | {limit: 0})
 
 
 def test_reset_blocks():
     async def test(b):
-        assert (await b.fill(0, 1))[0]
+        assert await b.fill(0, 1)
     simulate(test, FillBurst(1), **dict.fromkeys(FREE, 0))
 
     async def refused(b):
-        assert (await b.event(0, count=0))[0] is None
-        assert (await b.event(0, count=1))[0]
+        assert await b.event(0, count=1)
     simulate(refused, RefusalStorm(1), window_cycles=0, most_refusals=0)
 
 
@@ -176,22 +164,22 @@ def test_at_the_limit(limit, fills, below):
     async def test(b):
         *first, last = fills
         for lots, side in first:
-            assert (await b.fill(2, lots, side))[0] is None
-        assert ((await b.fill(2, *last))[0] is not None) == bool(below)
+            assert not await b.fill(2, lots, side)
+        assert await b.fill(2, *last) == bool(below)
     simulate(test, FillBurst(3), **FREE | {limit: of[limit] - below})
 
 
 def test_sums_that_do_not_fit():
     """The greatest limits are limits nevertheless."""
     async def test(b):
-        assert (await b.fill(0, MOST24))[0] is None
-        assert (await b.fill(0, 1, 1))[0]
-        await b.release(0)
-        assert (await b.fill(0, MOST24 - 1))[0] is None
-        assert (await b.fill(0, 1, 1))[0] is None
+        assert not await b.fill(0, MOST24)
+        assert await b.fill(0, 1, 1)
+        assert await b.visit(0, 1)
+        assert not await b.fill(0, MOST24 - 1)
+        assert not await b.fill(0, 1, 1)
         for _ in range(255):
-            assert (await b.fill(1, 0))[0] is None
-        assert (await b.fill(1, 0))[0]
+            assert not await b.fill(1, 0)
+        assert await b.fill(1, 0)
     simulate(test, FillBurst(2), **FREE)
 
 
@@ -209,45 +197,32 @@ def test_window_rolls_over(gap):
         while b.cycle < first + 1 + PARTS * length - 1 + gap:
             await b.step()
         assert b.cycle - first >= 2048
-        assert ((await b.fill(0, 1))[0] is None) == bool(gap)
+        assert await b.fill(0, 1) != bool(gap)
     simulate(test, FillBurst(1), **limits)
 
 
-@pytest.mark.parametrize("instruments", [1, 4])
-def test_freeze(instruments):
-    """It ends by itself, neither early nor late, and the window is empty then."""
-    freeze = 700
-
+@pytest.mark.parametrize("early", [0, 1])
+def test_freeze(early):
+    """It ends with the first visit that finds it over, not a cycle sooner, and the window is empty then."""
     async def test(b):
-        for instrument in range(instruments):
-            await b.fill(instrument, 10)
-            assert (await b.fill(instrument, 1))[0]
-        held = dict(b.model.held)
-        await b.step(100)
-        await b.fill(0, 1000)           # while it is held, it does not count
-        await b.step(freeze + 50 * instruments)
-        assert not b.model.held
-        for cycle, instrument, _ in b.posts[instruments:]:
-            assert 2 <= cycle - held[instrument] - freeze <= 2 + SCAN_CYCLES * instruments + instruments
-        assert len(b.posts) == 2 * instruments
-        await b.fill(0, 10)
-        assert (await b.fill(0, 1))[0]
-    simulate(test, FillBurst(instruments), **FREE | {"most_lots": 10, "freeze_cycles": freeze})
+        await b.fill(1, 10)
+        assert await b.fill(1, 1)
+        await b.step(200)
+        await b.fill(1, 1000)           # while it is held, it does not count
+        await b.step(b.model.held[1] + 700 - 4 - early - b.cycle)
+        assert not await b.visit(0)
+        await b.step()
+        assert await b.visit(1)
+    simulate(test, FillBurst(3), **FREE | {"most_lots": 10, "freeze_cycles": 700})
 
-
-def test_slowest_hold():
-    """A fill that finds the end of another instrument's freeze under way."""
-    latencies = []
-    for wait in range(280, 310):
-        async def test(b, wait=wait):
-            await b.fill(0, 11)
-            await b.step(b.posts[0][0] + wait - b.cycle)
-            latencies.append((await b.fill(1, 11))[0])
-            await b.step(20)
-            assert len(b.posts) == 3
-        simulate(test, FillBurst(2), **FREE | {"most_lots": 10, "freeze_cycles": 290})
-    print(latencies)
-    assert max(latencies) == HOLD_CYCLES
+    async def exactly(b):
+        await b.fill(1, 11)
+        await b.step(b.model.held[1] + 300 - 4 - early - b.cycle)
+        assert await b.visit(1) != bool(early)
+        if not early:
+            assert not await b.fill(1, 10)
+            assert await b.fill(1, 1)
+    simulate(exactly, FillBurst(3), **FREE | {"most_lots": 10, "freeze_cycles": 300})
 
 
 def test_freeze_without_end():
@@ -255,112 +230,62 @@ def test_freeze_without_end():
     async def test(b):
         await b.fill(1, 11)
         await b.step(3000)
-        await b.release(0)
-        assert b.model.held.keys() == {1}
-        await b.release(1)
-        assert b.posts[-1][1:] == (1, 0)
+        assert not await b.visit(1)
+        assert not await b.visit(0, 1)
+        assert await b.visit(1, 1)
         await b.fill(1, 11)
         await b.step(1000)
         b.model.limits["freeze_cycles"] = 900
         await b.step(freeze_cycles=900)
-        await b.step(30)
-        assert not b.model.held
+        assert await b.visit(1)
     simulate(test, FillBurst(2), **FREE | {"most_lots": 10})
 
 
 def test_host_ends_a_freeze():
     async def test(b):
         await b.fill(0, 11)
-        await b.release(0)
-        assert b.posts[-1][1:] == (0, 0)
-        await b.fill(0, 10)
+        assert await b.visit(0, 1)
+        assert not await b.fill(0, 10)
         await b.step(2000)
-        assert len(b.posts) == 2
+        assert not await b.visit(0)
     simulate(test, FillBurst(2), **FREE | {"most_lots": 10, "freeze_cycles": 1000})
 
 
-def test_clear():
-    """In any cycle after a fill: no hold and no sum survives it."""
-    async def test(b):
-        for wait in range(1, HOLD_CYCLES + 5):
-            await b.fill(0, 7)
-            b.takes = 0.
-            b.expected = [(1, 1)]
-            await b.step(fill=1, instrument=1, lots=11, side=0)
-            await b.step(wait)
-            await b.step(clear=1)
-            b.takes, b.standing, b.expected = 1., None, []
-            b.model.held, b.model.came = {}, {}
-            assert b.ctx.get(b.dut.clearing)
-            assert b.ctx.get(b.dut.busy)
-            assert not b.ctx.get(b.dut.post)
-            while b.ctx.get(b.dut.clearing):
-                await b.step()
-            assert (await b.fill(1, 10))[0] is None
-            assert (await b.fill(0, 10))[0] is None
-            await b.release(1)
-            await b.step(clear=1)
-            b.model.came = {}
-            while b.ctx.get(b.dut.clearing):
-                await b.step()
-    simulate(test, FillBurst(2), random.Random(SEED), **FREE | {"most_lots": 10})
-
-
-@pytest.mark.parametrize("takes", [1., .1])
-def test_random_fills(takes):
-    """Posts come one by one, none is lost, and the slowest is as slow as promised."""
+def test_random_fills():
     print(f"seed {SEED}")
     rng = random.Random(SEED)
-    instruments = 5
-    limits = {"window_cycles": 2500, "most_lots": 60, "most_delta": 25, "most_fills": 6, "freeze_cycles": 1500}
-    slowest, longest, by_host = 0, 0, 0
-    posts = []
+    seen = {"held": 0, "passed": 0, "by time": 0, "by the host": 0, "not yet": 0}
 
     async def test(b):
-        nonlocal slowest, longest, by_host
-        b.takes = takes
-        for _ in range(400):
+        for _ in range(900):
             await b.step(rng.choice((1, 2, 3, 5, 30, 64, 500)))
-            await b.settle()
-            # Whether a freeze that is about to end goes before the fill cannot be told from outside.
-            sure = [n for n in range(instruments)
-                    if b.cycle - b.model.held.get(n, b.cycle) < limits["freeze_cycles"] - 400]
-            if not sure or b.standing is not None:
-                continue
-            release = rng.choice(sure) if rng.random() < .1 else None
-            by_host += release in b.model.held
-            latency, took = await b.fill(rng.choice(sure), rng.choice((0, 1, 5, 12)), rng.randrange(2),
-                                         release=release)
-            if takes == 1.:
-                slowest, longest = max(slowest, latency or 0), max(longest, took)
-        posts.extend(hold for *_, hold in b.posts)
-    simulate(test, FillBurst(instruments), rng, **limits)
-    holds = sum(posts)
-    print(holds, "holds,", len(posts) - holds, "releases,", by_host, "by the host; slowest", slowest, longest)
-    assert holds > 30
-    assert len(posts) - holds - by_host > 15
-    if takes == 1.:
-        assert slowest <= HOLD_CYCLES
-        assert longest <= EVENT_CYCLES
+            of = rng.randrange(5)
+            if rng.random() < .4:
+                lets_go = rng.random() < .2
+                ended = await b.visit(of, lets_go)
+                seen["not yet" if not ended else "by the host" if lets_go else "by time"] += 1
+            else:
+                held = await b.fill(of, rng.choice((0, 1, 5, 12)), rng.randrange(2))
+                seen["held" if held else "passed"] += 1
+    simulate(test, FillBurst(5), window_cycles=2500, most_lots=60, most_delta=25, most_fills=6, freeze_cycles=1500)
+    print(seen)
+    assert min(seen.values()) > 10
 
 
-@pytest.mark.parametrize("takes", [1., .1])
-def test_random_refusals(takes):
+def test_random_refusals():
     print(f"seed {SEED}")
     rng = random.Random(SEED)
-    seen = {"held": 0, "passed": 0}
+    seen = {"held": 0, "passed": 0, "let go": 0}
 
     async def test(b):
-        b.takes = takes
-        for _ in range(300):
+        for _ in range(400):
             await b.step(rng.choice((1, 2, 30, 64, 300)))
             instrument = rng.randrange(4)
-            release = instrument if rng.random() < .1 else None
-            latency, _ = await b.event(instrument, count=rng.randrange(3), release=release)
-            seen["held" if latency else "passed"] += 1
-            assert latency is None or takes < 1. or latency <= HOLD_CYCLES
-        assert {hold for *_, hold in b.posts} == {0, 1}
-    simulate(test, RefusalStorm(4), rng, window_cycles=3000, most_refusals=5)
+            if rng.random() < .15:
+                seen["let go"] += await b.visit(instrument, rng.randrange(2))
+            else:
+                seen["held" if await b.event(instrument, count=rng.randrange(1, 3)) else "passed"] += 1
+    simulate(test, RefusalStorm(4), window_cycles=3000, most_refusals=5)
     print(seen)
     assert min(seen.values()) > 10
 
@@ -368,7 +293,7 @@ def test_random_refusals(takes):
 def test_most_refusals():
     async def test(b):
         for _ in range(127):
-            assert (await b.event(0, count=2))[0] is None
-        assert (await b.event(0, count=1))[0] is None
-        assert (await b.event(0, count=1))[0]
+            assert not await b.event(0, count=2)
+        assert not await b.event(0, count=1)
+        assert await b.event(0, count=1)
     simulate(test, RefusalStorm(1), window_cycles=1 << 30, most_refusals=255)

@@ -6,6 +6,7 @@ from amaranth.back import verilog
 
 from hdl.control.params import NOTIONAL_BITS, TURNS
 from hdl.control.registers import ACTIVE, LOT_BITS, PARAM_BY_NAME, TICK_BITS, TICK_LIMIT
+from hdl.gate.holds import HOLDING
 from hdl.gate.limits import Limits
 from sim.golden import gate as golden
 from sim.golden.gate import Context
@@ -207,22 +208,24 @@ def test_collar_narrows_the_window():
 
 
 def test_what_holds_and_loads_says_no():
-    """G6 and G6c without a reference, G13 at its limit, G15 held, on either side or without limits."""
+    """G6 and G6c without a reference, G13 at its limit, gates that hold, on either side or without limits."""
     rng = random.Random(SEED + 5)
-    seen = dict.fromkeys((6, 13, 15), 0)
+    seen = dict.fromkeys((6, 13, *HOLDING), 0)
 
     async def test(ctx, dut):
         for _ in range(400):
             state = State(live_bid=rng.random() < .5, live_ask=rng.random() < .5)
             sides = rng.randrange(2), rng.randrange(2)
             others, most = rng.choice((0, 1, 7, 1000)), rng.choice((0, 1, 2, 7, 8, 9, 1000, 1001, 1002, 1023))
-            known, held, off = rng.random() < .8, [rng.randrange(2), rng.randrange(2)], rng.random() < .1
+            known, held = rng.random() < .8, [rng.randrange(1 << len(HOLDING)) for _ in range(2)]
+            off = rng.randrange(1 << len(HOLDING)) if rng.random() < .2 else 0
             await evaluate(ctx, dut, {"bid_en": sides[0], "ask_en": sides[1], "px_notional_ticks": WIDEST}, state, rng,
                            reference_ok=known, live_sides=others + state.live_bid + state.live_ask, live_most=most,
-                           held={"bid": held[0], "ask": held[1]}, duplicates_off=off)
+                           held={"bid": held[0], "ask": held[1]}, off=off)
             for side, limits in enumerate((dut.bid, dut.ask)):
                 fixed = ctx.get(limits.fixed)
-                fails = {6: not known, 26: not known, 13: others + sum(sides) > most, 15: held[side] or off}
+                fails = {6: not known, 26: not known, 13: others + sum(sides) > most,
+                         **{gate: (held[side] | off) >> n & 1 for n, gate in enumerate(HOLDING)}}
                 for gate, fail in fails.items():
                     assert fixed >> gate & 1 == fail, (gate, others, sides, most)
                     if gate in seen:
@@ -295,8 +298,8 @@ class Evaluated:
         self.most = row["max_notional_hi"] << 32 | row["max_notional_lo"]
         self.known = rng.random() < .95
         self.collar = (TICKS if rng.random() < .6 else (ticks(row["px_min_ticks"]), ticks(row["px_max_ticks"])))
-        self.referred, self.duplicates_off = rng.random() < .92, rng.random() < .03
-        self.holds = [int(rng.random() < .05) for _ in range(2)]
+        self.referred = rng.random() < .92
+        self.off, *self.holds = (rarely(0, rng.randrange(1, 1 << len(HOLDING)), .05) for _ in range(3))
         self.elsewhere = rng.choice((0, 1, 30, 1000))
         self.live_most = rarely(1023, self.elsewhere + rng.randrange(4), .2)
         self.held = rng.choice((0, 1, -1, -MOST_LOTS, (1 << 31) - 1, -1 << 31, rng.randrange(-1 << 31, 1 << 31)))
@@ -344,7 +347,7 @@ class Evaluated:
                 9: quantity > row["max_lots"], 10: not row["px_notional_ticks"] or self.bound_notional > self.most,
                 11: not self.known or side["worst"] > row[cap], 6: not self.referred, 26: not self.referred,
                 13: self.elsewhere + row["bid_en"] + row["ask_en"] > self.live_most,
-                15: self.holds[sign < 0] or self.duplicates_off}
+                **{gate: (self.holds[sign < 0] | self.off) >> n & 1 for n, gate in enumerate(HOLDING)}}
             out |= {f"{name}.fixed": sum(bool(failed) << gate for gate, failed in fails.items()),
                     f"{name}.reduces": sign * self.held < 0 and side["worst"] <= 0,
                     f"{name}.resize": not side["live"] or side["lots"] != quantity or not low <= side["px"] <= high}
@@ -385,7 +388,7 @@ def test_against_the_definitions():
             ctx.set(dut.reference_ok, case.referred if t >= 3 else rng.randrange(2))
             own = sum(side["live"] for side, _, _ in case.sides.values())
             ctx.set(dut.live_sides, case.elsewhere + own)
-            for name, value in (("live_most", case.live_most), ("duplicates_off", case.duplicates_off),
+            for name, value in (("live_most", case.live_most), ("off", case.off),
                                 ("held", {"bid": case.holds[0], "ask": case.holds[1]})):
                 ctx.set(getattr(dut, name), value)
 
@@ -428,7 +431,7 @@ def test_against_the_definitions():
     simulate(test)
     print(seen)
     for name in ("bid", "ask"):
-        for fixed in (0, 1 << 6 | 1 << 26, *(1 << gate for gate in (3, 5, 9, 10, 11, 13, 15))):
-            assert seen[f"{name}.fixed", fixed] > 5, (name, fixed)
+        for fixed in (0, 1 << 6 | 1 << 26, *(1 << gate for gate in (3, 5, 9, 10, 11, 13, *HOLDING))):
+            assert seen[f"{name}.fixed", fixed] > 1, (name, fixed)
         for what in ("reduces", "resize"):
             assert min(seen[f"{name}.{what}", False], seen[f"{name}.{what}", True]) > 40

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out, connect
 from hdl.control.params import PARAM_ROW, TURNS, Ticks
 from hdl.control.registers import PARAM_BY_NAME
 from hdl.gate.gate import Gate
+from hdl.gate.holds import HOLDING
 from hdl.gate.hypotheses import Hypotheses
 from hdl.gate.limits import REASONS, Limits
 from hdl.gate.references import REFERENCE_BITS, References
@@ -90,7 +91,7 @@ INPUTS = {
     **_pins(1, 0, _LEFT, "bid_live", "ask_live"), **_pins(Ticks, 0, _LEFT, "live_bid_px", "live_ask_px"),
     **_pins(24, 0, _LEFT, "live_bid_lots", "live_ask_lots"),
     **_pins(32, 0, 5, "sent_bid", "sent_ask", "settled_bid", "settled_ask"),
-    **_pins(1, 3, 5, "held_bid", "held_ask"), **_pins(1, 0, 5, "duplicates_off"),
+    **_pins(len(HOLDING), 3, 5, "held_bid", "held_ask"), **_pins(len(HOLDING), 0, 5, "off"),
     **_pins(10, 2, 5, "live_sides"), **_pins(10, 0, 5, "live_most"),
     **_pins(HYPOTHESES, 7, 7, "book_ok"), **_pins(1, 0, 7, "reducing"),
     **_pins(2, _DECIDED, _LEFT, "state"),
@@ -130,7 +131,7 @@ class PinnedChain(wiring.Component):
         for component, names in (
                 (chain, ("at",)), (chain.params, ROW), (references, ("address", "commit", "load")),
                 (engine, ("best_bid", "best_ask", "second_bid", "second_ask", "entry_px", "position")),
-                (limits, ("bid_live", "ask_live", "position_known", "live_sides", "live_most", "duplicates_off")),
+                (limits, ("bid_live", "ask_live", "position_known", "live_sides", "live_most", "off")),
                 (limits.known, ("settled_bid", "settled_ask")), (limits.live, ("sent_bid", "sent_ask")),
                 (hypotheses, ("book_ok", "reducing")),
                 (gate.moment, ("state", "kill_pin", "heartbeat_ok", "session_up", "new_ok", "equity_ok"))):

@@ -7,6 +7,7 @@ from amaranth.back import verilog
 
 from hdl.control.registers import ACTIVE, PARAMS, REDUCING, TICK_BITS, TICK_LIMIT
 from hdl.gate.gate import Gate
+from hdl.gate.holds import HOLDING
 from hdl.gate.hypotheses import Hypotheses
 from hdl.gate.limits import Limits
 from hdl.gate.references import References
@@ -102,7 +103,9 @@ async def evaluation(ctx, dut, case, rng):
     ctx.set(dut.hypotheses.reducing, case.context.state == REDUCING or not case.context.equity_ok)
     context, own = case.context, state.live_bid + state.live_ask
     for name, value in (("live_sides", context.live_elsewhere + own), ("live_most", context.live_most),
-                        ("held", {"bid": context.held, "ask": context.held}), ("duplicates_off", 0)):
+                        ("off", 0), ("held", {side: sum(
+                            (getattr(context, f"held_{side}") >> gate & 1) << n for n, gate in enumerate(HOLDING))
+                            for side in ("bid", "ask")})):
         ctx.set(getattr(limits, name), value)
     for t in range(8):
         ctx.set(dut.at, 1 << t)
@@ -232,7 +235,8 @@ def random_case(rng, *, calm=False):
                       reference=pick(Reference(_near(rng, around, share[0]), _near(rng, around, share[1], 0),
                                                rng.choice((0, 0, 0, 1, -1, 5, rng.choice(TICKS)))), None, p=.03),
                       live_elsewhere=rng.choice((0, 3, 20)), live_most=pick(1023, 5, 4, 22, 21, 0),
-                      held=pick(0, 1, p=.02), equity_ok=pick(True, False))
+                      **{f"held_{side}": pick(0, *(1 << gate for gate in HOLDING), p=.02) for side in ("bid", "ask")},
+                      equity_ok=pick(True, False))
     context.killed = context.state == 3 or pick(False, True)
     return Case(row, state, levels, entry, case.fresh, context)
 
@@ -275,7 +279,8 @@ def test_verdict_on_every_hypothesis():
     for h in range(HYPOTHESES):
         assert len(tally[h]) == 4, (h, tally[h])
         assert min(tally[h].values()) > 100, (h, tally[h])
-        assert reasons[h] == sum(1 << g for g in (0, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 15, 26)), f"{h}: {reasons[h]:b}"
+        assert reasons[h] == sum(1 << g for g in (0, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, *HOLDING, 26)), (
+            f"{h}: {reasons[h]:b}")
 
 
 def test_against_pure_functions():
@@ -323,7 +328,7 @@ def test_against_pure_functions():
     print(outcomes, f"{reasons_seen:b}", repeated)
     assert set(outcomes) == {golden.HELD, golden.SENT, golden.PULLED, golden.DROPPED}
     assert min(outcomes.values()) > 100
-    assert reasons_seen == sum(1 << g for g in (0, 1, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 22, 24, 26))
+    assert reasons_seen == sum(1 << g for g in (0, 1, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, *HOLDING, 22, 24, 26))
     assert actions == {golden.NONE, golden.KEEP, golden.REPLACE, golden.PULL}
     assert repeated
 

@@ -84,7 +84,7 @@ class Trade:
                                                          rng=market.rng)
         session.feed(frames, cycles)
         session.run_until(end + 500)
-        session.segment(b"an answer")
+        session.heartbeat()
         session.run_until(session.cycle + 500)
         session.send_frame(net.ETHERNET.pack(dst=1, src=2, ethertype=net.ETHERTYPE_ARP) + b"who has")
         session.run_until(session.cycle + 1_000)

@@ -4,7 +4,7 @@ import random
 
 from hdl.control import registers as map_
 from hdl.control.registers import ARM_MAGIC, BY_NAME, PARAM_BY_NAME, TICK_BITS, TICK_LIMIT
-from hdl.layout import net
+from hdl.layout import net, sbe
 from host import link
 from sim.board import VirtualBoard
 from sim.board.board import Inject
@@ -15,7 +15,9 @@ from sim.golden.session import Connection, tcp_frame
 from sim.lockstep import HOST_LINK, expects
 from sim.market.generator import INSTRUMENTS
 from sim.market.schedule import wire_bytes
+from sim.venue.session import frame
 
+STARBASE = sbe.load("starbase_orders")
 LOCAL = {"local_mac": 0x02_00_00_00_00_01, "peer_mac": 0x02_00_00_00_00_02, "local_ip": 0x0A000001,
          "peer_ip": 0x0A000002, "local_port": 40000, "peer_port": 9000}
 PEER = Connection(LOCAL["peer_mac"], LOCAL["local_mac"], LOCAL["peer_ip"], LOCAL["local_ip"], LOCAL["peer_port"],
@@ -48,6 +50,7 @@ class CoSim:
         self.tx, self.host, self.decoder, self.from_fabric = [], [], link.Decoder(), []
         self.feed_at = self.order_at = 0
         self.kill_level = self.feed_is_lost = False
+        self.peer_number = 1    # of the peer's next message
         self.frames = None      # over Ethernet: number of the host's next frame
         self.link_frames = 0    # of the core
 
@@ -142,6 +145,8 @@ class CoSim:
                     "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "quote_id": 1 << 33 | 7, "live_most": 1023,
                     "duplicate_most": 8, "duplicate_cycles": 1_000, "ref_cycles": 0xFFFF_FFFF,
                     "loss_most": 1_000, "drawdown_most": 1_000, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
+                    "fills_cycles": 1_000_000, "fills_lots": 1_000, "fills_delta": 1_000, "fills_most": 255,
+                    "freeze_cycles": 20_000, "repeats_most": 200, "refusals_cycles": 1_000_000, "refusals_most": 200,
                     "time_ns": 1_700_000_000_000_000_000}
         for name, value in settings.items():
             self.write(name, value)
@@ -151,14 +156,15 @@ class CoSim:
     def hand_over(self, window=65535, **registers):
         """Give the fabric an established connection, and positions of 0."""
         values = LOCAL | {"init_snd_nxt": 0xFFFF_F000, "init_rcv_nxt": 5000, "init_peer_window": window,
-                          "window": 60_000, "init_app_seq": 9, "last_processed": 4, "mmp_group": 77, "smp_id": 78,
-                          "quote_flags": 1, "order_flags": 3} | registers
+                          "window": 60_000, "init_app_seq": 9, "init_peer_seq": self.peer_number,
+                          "last_processed": 4, "mmp_group": 77, "smp_id": 78, "quote_flags": 1,
+                          "order_flags": 3} | registers
         for name, value in values.items():
             self.write(name, value)
         self.write("session_enable", 1)
         for i in range(self.instruments):   # the hand-over has made them unknown
             self.position(i, 0)
-        self.peer_next, self.peer_seen, self.peer_window = 5000, 0xFFFF_F000, window
+        self.peer_next, self.peer_seen, self.peer_window = values["init_rcv_nxt"], values["init_snd_nxt"], window
 
     def arm(self):
         """DISARMED to ACTIVE."""
@@ -187,9 +193,9 @@ class CoSim:
         new = board.take_tx("order")
         self.tx += new
         self.from_fabric += self.decoder.feed(board.link_read())
-        for frame in new:
-            self._peer_sees(frame)
-            self._host_sees(frame)
+        for each in new:
+            self._peer_sees(each)
+            self._host_sees(each)
         self.compare()
         return new
 
@@ -214,11 +220,24 @@ class CoSim:
         """A segment from the peer. It acknowledges what it has seen; payload moves its sequence number on."""
         seq = self.peer_next if seq is None else seq
         ack = self.peer_seen if ack is None else ack
-        frame = tcp_frame(PEER, seq, ack, self.peer_window if window is None else window,
-                          flags | (net.TCP_PSH if payload else 0), payload)
-        self.order(wire_bytes(frame))
+        self.order(wire_bytes(tcp_frame(PEER, seq, ack, self.peer_window if window is None else window,
+                                        flags | (net.TCP_PSH if payload else 0), payload)))
         if seq == self.peer_next:
             self.peer_next = self.peer_next + len(payload) & 0xFFFF_FFFF
+
+    def answer(self, *messages, cut=None):
+        """Messages of the exchange, each (name, root, groups) as the schema has them, or bytes of one as they are; in
+        one segment, or cut into pieces of so many bytes."""
+        stream = b""
+        for message in messages:
+            if not isinstance(message, bytes):
+                name, root, groups = message
+                message = frame(name, STARBASE[name].encode(root, groups), sequence=self.peer_number, last_processed=0,
+                                now_ns=0, version=1)
+                self.peer_number += 1
+            stream += message
+        for at in range(0, len(stream), cut or len(stream)):
+            self.peer(stream[at:at + (cut or len(stream))])
 
     # ------------------------------------------------------------------ compare
 
@@ -292,4 +311,4 @@ class CoSim:
         assert not different, f"counters differ (core, model): {different}"
 
 
-__all__ = ["FRAME_TX", "LIMITS", "LOCAL", "MIDS", "PEER", "SESSION_TX", "CoSim", "tick_words"]
+__all__ = ["FRAME_TX", "LIMITS", "LOCAL", "MIDS", "PEER", "SESSION_TX", "STARBASE", "CoSim", "tick_words"]

@@ -3,20 +3,21 @@
 Long: the core is built by Verilator (once; the result is kept) and simulated for some hundred thousand cycles.
 """
 
+import dataclasses
 import random
 
 import pytest
 
 from hdl.control.registers import ACTIVE, BY_NAME, HALT_CAUSES, HALTED, REDUCING
 from hdl.layout import net
-from hdl.order.templates import STARBASE, STARBASE_HEADER, STARBASE_PROTOCOL_ID
+from hdl.order.templates import STARBASE_HEADER, STARBASE_PROTOCOL_ID
 from host import link
 from sim.board.verilate import Design
 from sim.golden.quote import SENT
 from sim.golden.session import cancel_message, tcp_frame
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, generate
 from sim.market.schedule import schedule, wire_bytes
-from tests.sim.golden.cosim import FRAME_TX, MIDS, PEER, SESSION_TX, CoSim
+from tests.sim.golden.cosim import FRAME_TX, MIDS, PEER, SESSION_TX, STARBASE, CoSim
 
 CHOSEN = [(i.security_id, i.tick) for i in INSTRUMENTS[:16]]
 
@@ -58,6 +59,8 @@ def replay(sim, seed, packets, max_idle_ns=20_000, each=None, step=2_000, **opti
 
 def finish(sim):
     """Everything agrees."""
+    while sim.board.cycle < sim.order_at + 1_000:
+        sim.run(1_000)
     for _ in range(10):
         got, want = sim.compare_records()
         if got == want:
@@ -143,6 +146,121 @@ def test_equity(seed):
     assert HALTED | 1 << 8 + HALT_CAUSES["loss"] in states
 
 
+_STATUS, _REASON = (STARBASE.enums[name] for name in ("QuoteStatus", "OrderRejectReason"))
+_BUY, _SELL = (STARBASE.enums["Side"][name] for name in ("BUY", "SELL"))
+
+
+def quantity(name, mantissa, exponent=-3):
+    return {f"{name}.mantissa": mantissa, f"{name}.exponent": exponent}
+
+
+def responses(sim, rng, errors=0.):
+    """What an exchange may say of the quotes that have left, and things that none may say."""
+    quotes = [d for d in sim.model.decisions if d.quoteId and d.instrument < sim.instruments][-6:]
+    if not quotes:
+        return [("Heartbeat", {}, {})]
+    out = []
+    for _ in range(rng.randrange(1, 4)):
+        quote, what = rng.choice(quotes), rng.random()
+        its, lots = {"instrumentId": 1000 + quote.instrument}, rng.randrange(1, 6)
+        size, exponent = rng.choice(((1000 * lots, -3), (lots, 0), (10_000 * lots, -4)))
+        fill = its | {"fillPrice": 1} | quantity("fillQty", size, exponent)
+        if rng.random() < errors:
+            fault = rng.random()
+            if fault < 0.3:
+                its["instrumentId"] += rng.choice((1, 1 << 40))
+                fill |= its
+            elif fault < 0.6:
+                fill |= quantity("fillQty", *rng.choice(((1001, -3), (0, -3), (-1000, -3), (1, -4), (1 << 60, -3),
+                                                         (1, 40), (1000 << 24, -3))))
+            else:
+                quote = dataclasses.replace(quote, quoteId=quote.quoteId + (50 << 8))
+        refused = {f"{side}RejectReason": rng.choice((None, None, *_REASON.values())) for side in ("bid", "ask")}
+        refused = {name: -128 if reason is None else reason for name, reason in refused.items()}
+        if what < 0.35:
+            groups = {"quotes": [its | quantity("bidQty", 5000) | quantity("askQty", 5000) | refused
+                                 | {"bidStatus": _STATUS["UPDATED"], "askStatus": _STATUS["UPDATED"]}]}
+            if rng.random() < 0.3:
+                groups[rng.choice(("bidFills", "askFills"))] = [fill] * rng.randrange(1, 3)
+            out.append(("MassQuoteResponse", {"quoteId": quote.quoteId}, groups))
+        elif what < 0.65:
+            order = {"clientOrderId": quote.quoteId, "orderId": 7} | fill | {"price": 1}
+            order.pop("fillPrice")
+            out.append(("OrderFilled", {}, {"fills": [order | {"side": rng.choice((_BUY, _SELL)), "flags": 0}
+                                                      for _ in range(rng.randrange(1, 4))]}))
+        elif what < 0.75:
+            out.append(("MassQuoteReject", {"quoteId": quote.quoteId, "reason": 0}, {}))
+        elif what < 0.85:
+            out.append(("OrdersCanceled", {}, {"orders": [{"clientOrderId": quote.quoteId, **its}]}))
+        else:
+            out.append(rng.choice((("Heartbeat", {}, {}), ("MassCancelResponse", {"correlationId": 1}, {}),
+                                   ("MassQuoteMmpUnfrozen", {"mmpGroupId": 1}, {}), ("OrderFilled", {}, {"fills": []}),
+                                   ("GapFill", {"newSequenceNumber": sim.peer_number + len(out) + 1}, {}))))
+    return out
+
+
+def answered(sim, rng, new, errors=0.):
+    """The exchange answers; limits of what it may say move about."""
+    if new:
+        sim.peer()
+    if rng.random() < 0.7:
+        sim.answer(*responses(sim, rng, errors), cut=rng.choice((None,) * 6 + (20, 60, 90)))
+    what = rng.random()
+    if what < 0.1:
+        sim.write("release", rng.randrange(16))
+    elif what < 0.13:
+        sim.write("fills_cycles", rng.choice((0, 1_000, 40_000, 1_000_000)))
+    elif what < 0.16:
+        sim.write("fills_most", rng.choice((0, 2, 5, 255)))
+        sim.write("fills_lots", rng.choice((0, 10, 20, 1_000)))
+    elif what < 0.19:
+        sim.write("fills_delta", rng.choice((0, 5, 12, 1_000)))
+    elif what < 0.22:
+        sim.write("freeze_cycles", rng.choice((0, 1, 3_000, 30_000, 0xFFFF_FFFF)))
+    elif what < 0.25:
+        sim.write("repeats_most", rng.choice((0, 1, 2, 200)))
+    elif what < 0.28:
+        sim.write("refusals_most", rng.choice((0, 3, 10, 200)))
+    elif what < 0.3:
+        sim.write("refusals_cycles", rng.choice((0, 5_000, 1_000_000)))
+
+
+@pytest.mark.parametrize("seed", [91, 92, 93])
+def test_answers(seed):
+    """G17, G18, G20: fills and refusals in messages cut anywhere, freezes that end, releases."""
+    sim = ready(seed)
+    replay(sim, seed, 600, each=answered, max_idle_ns=8_000)
+    finish(sim)
+    assert sim.model.state == ACTIVE
+    for gate in ("g17", "g18", "g20"):
+        assert sim.model.counters[f"drop_{gate}"], gate
+    assert sim.model.counters["quotes_sent"]
+
+
+@pytest.mark.parametrize("seed", [94, 95, 96, 97])
+def test_answers_that_cannot_be(seed):
+    """They halt, every time, and a new session begins anew."""
+    sim, halts = ready(seed), 0
+
+    def each(sim, rng, new):
+        nonlocal halts
+        if sim.model.state == HALTED:
+            halts += 1
+            assert sim.model.halt_cause == 1 << HALT_CAUSES["answers"]
+            if rng.random() < 0.3:      # the exchange has said what nobody understands
+                sim.answer(rng.choice((bytes(8), rng.randbytes(40))))
+                sim.run(1_000)
+                sim.peer_number += 7
+                sim.hand_over(init_rcv_nxt=sim.peer_next, init_snd_nxt=sim.peer_seen)
+                sim.run(60_000)
+            begin_again(sim, rng)
+        answered(sim, rng, new, 0.2)
+
+    replay(sim, seed, 500, each=each, max_idle_ns=8_000)
+    finish(sim)
+    assert halts > 3
+
+
 @pytest.mark.parametrize("seed", [61, 62, 63])
 def test_limits_over_time(seed):
     """G6, G6c, G7, G13, G15: references that come, move and grow old, holds, loads."""
@@ -195,7 +313,7 @@ def disturb(sim, rng, new):
         if what < 0.5:
             sim.peer()
         elif what < 0.7:
-            sim.peer(rng.randbytes(rng.randrange(1, 200)))
+            sim.answer(*(("Heartbeat", {}, {}) for _ in range(rng.randrange(1, 4))), cut=rng.choice((None, 50)))
         elif what < 0.75:
             sim.peer(rng.randbytes(8), seq=sim.peer_next + rng.choice((-8, 5)) & 0xFFFF_FFFF)
         elif what < 0.8:

@@ -25,6 +25,8 @@ LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_s
 SETTINGS = {"session_burst": 60_000, "session_interval": 100, "symbol_burst": 255, "symbol_interval": 100,
             "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "init_peer_window": 65_000, "window": 60_000,
             "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8, "duplicate_cycles": 1,
+            "fills_cycles": 1, "fills_lots": 1, "fills_delta": 1, "fills_most": 1, "repeats_most": 1,
+            "refusals_cycles": 1, "refusals_most": 1,
             "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 0}
 
 

@@ -30,8 +30,8 @@ def live(**changes):
 
 def context(**changes):
     return Context(**({"state": ACTIVE, "deadman_ok": True, "killed": False, "session_up": True, "session_tokens": 10,
-                       "session_burst": 12, "symbol_tokens": 1, "reference": NEAR, "live_most": 9, "held": False,
-                       "equity_ok": True}
+                       "session_burst": 12, "symbol_tokens": 1, "reference": NEAR, "live_most": 9, "held_bid": 0,
+                       "held_ask": 0, "equity_ok": True}
                       | changes))
 
 
@@ -196,7 +196,8 @@ def test_every_limit_of_zero_blocks(name):
     (g.G7, {"p": params(skew_q8=256 * 256, skew_max_sub=1 << 20), "s": State(pos_valid=True, position=3)}),
     (g.G7, {"p": params(skew_q8=256 * 256, skew_max_sub=1 << 20), "s": State(pos_valid=True, position=-3)}),
     (g.G12, {"c": context(equity_ok=False)}),
-    (g.G13, {"c": context(live_most=1)}), (g.G13, {"c": context(live_elsewhere=8)}), (g.G15, {"c": context(held=True)}),
+    (g.G13, {"c": context(live_most=1)}), (g.G13, {"c": context(live_elsewhere=8)}),
+    *((gate, {"c": context(held_bid=gate, held_ask=gate)}) for gate in (g.G15, g.G17, g.G18, g.G20)),
 ])
 def test_each_gate_alone(reason, change):
     d = decide(**change)

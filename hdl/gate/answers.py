@@ -1,0 +1,267 @@
+"""What the exchange answers, and what gates make of it: fills to G17 and G18, refusals to G20, nonsense to a halt."""
+
+from amaranth import Array, Cat, Module, Mux, Signal, signed
+from amaranth.lib import enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.control.registers import INSTRUMENT_BITS, PARAM_BY_NAME
+from hdl.gate.bursts import ANSWER_CYCLES as BURST_CYCLES
+from hdl.gate.bursts import VISIT_CYCLES as BURST_VISIT_CYCLES
+from hdl.gate.bursts import FillBurst, RefusalStorm
+from hdl.gate.holds import HOLDING, Post
+from hdl.gate.repeats import ANSWER_CYCLES as REPEATS_CYCLES
+from hdl.gate.repeats import RepeatedExecution
+from hdl.order.responses import NO_REASON, Event, Kind
+
+__all__ = ["LEARN_CYCLES", "READ_CYCLES", "VISIT_CYCLES", "VISIT_PERIOD", "Answers"]
+
+#: Cycles from one look at an instrument, whether its freeze has ended or the host lets it go, to that at the next one.
+VISIT_PERIOD = 256
+#: Words of an instrument's row that an answer needs, in the order in which they are read, two cycles each.
+_WORDS = ("instrument_id_lo", "instrument_id_hi", "lot_mult", "lot_exp")
+#: Cycles in which they come, behind the one that takes an event up; in the last one it is judged.
+READ_CYCLES = 2 * len(_WORDS) + 2
+#: Cycles in which a fill or a refusal is weighed, and a visit, the strobe and the post included.
+LEARN_CYCLES = max(BURST_CYCLES, REPEATS_CYCLES) + 1
+VISIT_CYCLES = max(BURST_VISIT_CYCLES, REPEATS_CYCLES) + 1
+#: Bits of a quantity's mantissa, and of a quantity in lots.
+MANTISSA_BITS, LOT_BITS = 56, 24
+#: Decades between a quantity's exponent and that of a lot, at most.
+MOST_DECADES = 15
+
+
+class _State(enum.Enum):
+    IDLE = 0
+    READ = 1        #: words of the instrument's row come, and the event is judged
+    SCALE = 2       #: a bit a cycle: ten times the mantissa, or a tenth of it
+    STRIP = 3       #: mantissa and lot are halved until the lot is odd
+    DIVIDE = 4      #: a bit of the quotient a cycle, the lowest first
+    LEARN = 5       #: the gates weigh a fill or a refusal
+    VISIT = 6       #: ... or have a look at an instrument
+
+
+class Answers(wiring.Component):
+    """Checks each event of :class:`hdl.order.responses.ResponseParser`, and holds what G17, G18 and G20 find.
+
+    **What is wrong**, and halts: the acknowledgement or the fill of an id that was never sent, or that is of another
+    instrument than the id says; the fill of a quantity that is not a whole number of lots, from one to 2^24 - 1;
+    whatever becomes of an order of an id that was never sent; a message of ours that the gateway could not read.
+
+    **Refusals** are the sides that an acknowledgement refuses, and both sides of a quote that is refused as a whole.
+
+    Parameters
+    ----------
+    instruments : number of instruments, 1..256.
+
+    Members
+    -------
+    i : in(stream of Event) ``ready`` for one cycle, when all is done.
+    next_number : in(56) ids from this one on, without the instrument, were never sent.
+    index : out(8), word : out(5) the word of a row that is wanted, for two cycles; ``data`` : in(32) is that word in
+        the cycle after them. The row is the active one.
+    fills_cycles : in(32), fills_lots, fills_delta : in(24), fills_most : in(8), freeze_cycles : in(32) as
+        :class:`hdl.gate.bursts.FillBurst` has them, repeats_most : in(8) as
+        :class:`hdl.gate.repeats.RepeatedExecution`, refusals_cycles : in(32), refusals_most : in(8) as
+        :class:`hdl.gate.bursts.RefusalStorm`.
+    quoted : in(1), quoted_instrument : in(8), quoted_bid, quoted_ask : in(1) as RepeatedExecution has them.
+    release : in(1) strobe: the host lets ``release_instrument`` : in(8), which exists, go: with its next visit.
+    tick : in(1) strobe, every :data:`VISIT_PERIOD` cycles: an instrument is visited, one after the other, unless an
+        event is under way, when it has to wait for its next turn.
+    post : out(Post) of :mod:`hdl.gate.holds`, taken when ``post_ready`` : in(1). Three at most for an event or a visit.
+    lots : out(24) of the fill that was converted last. wrong : out(1) strobe: as above.
+    clearing : out(1) after reset, a cycle an instrument: nothing is taken up.
+
+    **Latency**: with an event up in cycle *a* (no tick, nothing under way), :data:`READ_CYCLES` later it is judged, and
+    ``wrong`` strobes in the cycle after that, or it is done with. A fill is converted first: 56 cycles for each decade
+    that its exponent is away from the lot's, one for each zero at the lot's lower end, 24, and two. What is weighed
+    takes :data:`LEARN_CYCLES` more, and is posted from then on.
+    """
+
+    def __init__(self, instruments):
+        self.instruments = instruments
+        super().__init__({
+            "i": In(stream.Signature(Event)), "next_number": In(64 - INSTRUMENT_BITS), "index": Out(8),
+            "word": Out(5), "data": In(32), "fills_cycles": In(32), "fills_lots": In(24), "fills_delta": In(24),
+            "fills_most": In(8), "freeze_cycles": In(32), "repeats_most": In(8), "refusals_cycles": In(32),
+            "refusals_most": In(8), "quoted": In(1), "quoted_instrument": In(8), "quoted_bid": In(1),
+            "quoted_ask": In(1), "release": In(1), "release_instrument": In(8), "tick": In(1), "post": Out(Post),
+            "post_ready": In(1), "lots": Out(LOT_BITS), "wrong": Out(1), "clearing": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        n, event = self.instruments, self.i.payload
+        m.submodules.fills = fills = FillBurst(n)
+        m.submodules.repeats = repeats = RepeatedExecution(n)
+        m.submodules.refusals = refusals = RefusalStorm(n)
+
+        state, step, at = Signal(_State), Signal(range(64)), self.index
+        m.d.sync += step.eq(step + 1)
+
+        def goes(where):
+            m.d.sync += [state.eq(where), step.eq(0)]
+
+        def done():
+            m.d.comb += self.i.ready.eq(1)
+            goes(_State.IDLE)
+
+        # Whose turn it is, and whom the host lets go.
+        visited, of_visited, released = Signal(range(max(2, n))), Signal(n, init=1), Signal(n)
+        visit, lets_go = Signal(), Signal()
+        m.d.comb += visit.eq(self.tick & (state == _State.IDLE) & ~self.clearing)
+        with m.If(visit):
+            m.d.sync += [visited.eq(Mux(visited == n - 1, 0, visited + 1)), of_visited.eq(of_visited.rotate_left(1)),
+                         lets_go.eq((released & of_visited).any())]
+        m.d.sync += released.eq((released & ~Mux(visit, of_visited, 0))
+                                | Mux(self.release, 1 << self.release_instrument, 0))
+
+        # Of an event: its id was sent, its instrument exists, and is the one of its row.
+        number, index = event.id[INSTRUMENT_BITS:], event.id[:INSTRUMENT_BITS]
+        sent, exists, same, decades = Signal(), Signal(), Signal(), Signal(signed(9))
+        m.d.sync += [sent.eq(number < self.next_number), exists.eq(index < n)]
+        m.d.comb += self.word.eq(Array(PARAM_BY_NAME[name].word for name in _WORDS)[step[1:3]])
+        is_kind = {kind: event.kind == kind for kind in Kind}
+        refused = Signal(2)
+        m.d.sync += refused.eq(Cat(event.bid_reason != NO_REASON, event.ask_reason != NO_REASON))
+        count = Mux(is_kind[Kind.REJECT], 2, refused[0] + refused[1])
+        has_row = is_kind[Kind.ACK] | is_kind[Kind.FILL]
+        has_id = has_row | is_kind[Kind.CANCELLED] | is_kind[Kind.PLACED]
+        bad, weighs = Signal(), Signal()
+        m.d.comb += [
+            bad.eq((has_id & ~sent) | (has_row & ~(exists & same)) | is_kind[Kind.SESSION_REJECT]),
+            weighs.eq((is_kind[Kind.ACK] & refused.any()) | (is_kind[Kind.REJECT] & sent & exists)),
+        ]
+
+        # A quantity in lots. The mantissa goes by the lowest bit first, whatever is done to it.
+        mantissa, lot, lots = Signal(signed(MANTISSA_BITS + 1)), Signal(32), self.lots
+        past, carry, last_bit = Signal(3), Signal(), Signal()       # bits that have gone by
+        enters, subtracts = Signal(2), Signal()                     # at the upper end
+        less_lot = (mantissa - Mux(subtracts, lot, 0))[:len(mantissa)]
+        shifted = Cat(less_lot[1:-1], enters)
+        times_ten, tenth = past[0] + past[2] + carry, mantissa[1] & ~last_bit
+        down = decades[-1]
+        quotient = tenth ^ past[1] ^ carry
+        m.d.comb += [last_bit.eq(step == MANTISSA_BITS - 1), enters.eq(less_lot[-1].replicate(2))]
+        fits = Signal()     # so far
+        strip = ~lot[0]
+
+        def wrong():
+            m.d.sync += self.wrong.eq(1)
+            done()
+
+        learns = Signal()   # strobe
+        m.d.sync += [self.wrong.eq(0), learns.eq(0)]
+        with m.Switch(state):
+            with m.Case(_State.IDLE):
+                m.d.sync += [step.eq(0), same.eq(1)]
+                with m.If(visit):
+                    m.d.sync += at.eq(visited)
+                    goes(_State.VISIT)
+                with m.Elif(self.i.valid & ~self.clearing):
+                    m.d.sync += at.eq(index)
+                    goes(_State.READ)
+            with m.Case(_State.READ):
+                for n_word, its in enumerate((event.instrument_id[:32], event.instrument_id[32:])):
+                    with m.If((step == 2 * n_word + 2) & (self.data != its)):
+                        m.d.sync += same.eq(0)
+                with m.If(step == 2 * _WORDS.index("lot_mult") + 2):
+                    m.d.sync += lot.eq(self.data)
+                with m.If(step == 2 * _WORDS.index("lot_exp") + 2):
+                    m.d.sync += [decades.eq(event.exponent - self.data[:8].as_signed()),
+                                 mantissa.eq(event.mantissa[:MANTISSA_BITS]),
+                                 fits.eq((event.mantissa >> MANTISSA_BITS) == 0)]
+                with m.If(step == READ_CYCLES - 1):
+                    m.d.sync += [past.eq(0), carry.eq(0)]
+                    with m.If(bad):
+                        wrong()
+                    with m.Elif(is_kind[Kind.FILL]):
+                        with m.If((lot == 0) | ~fits | (decades > MOST_DECADES) | (decades < -MOST_DECADES)):
+                            wrong()
+                        with m.Elif(decades == 0):
+                            goes(_State.STRIP)
+                        with m.Else():
+                            goes(_State.SCALE)
+                    with m.Elif(weighs):
+                        m.d.sync += learns.eq(1)
+                        goes(_State.LEARN)
+                    with m.Else():
+                        done()
+            with m.Case(_State.SCALE):
+                # Ten times: twice and eight times. A tenth: a half, less four times what has come of it so far.
+                m.d.comb += enters.eq(Mux(down, quotient, times_ten[0]))
+                m.d.sync += [
+                    mantissa.eq(shifted), past.eq(Cat(Mux(down, quotient, mantissa[0]), past)),
+                    carry.eq(Mux(down, Mux(tenth, past[1] & carry, past[1] | carry), times_ten[1])),
+                ]
+                with m.If(down & (step == 0) & mantissa[0]):
+                    m.d.sync += fits.eq(0)
+                with m.If(last_bit):
+                    m.d.sync += decades.eq(Mux(down, decades + 1, decades - 1))
+                    m.d.sync += [step.eq(0), past.eq(0), carry.eq(0)]
+                    # What has not gone in yet is beyond the upper end; of a tenth it is the three upper bits.
+                    with m.If(Mux(down, Cat(quotient, past[:2]).any(), Cat(mantissa[0], past[:2], times_ten[1]).any())):
+                        m.d.sync += fits.eq(0)
+                    with m.If((decades == 1) | (decades == -1)):
+                        goes(_State.STRIP)
+            with m.Case(_State.STRIP):
+                with m.If(strip):
+                    m.d.sync += [mantissa.eq(shifted), lot.eq(lot >> 1)]
+                    with m.If(mantissa[0]):
+                        m.d.sync += fits.eq(0)
+                with m.Else():
+                    goes(_State.DIVIDE)
+            with m.Case(_State.DIVIDE):
+                m.d.comb += subtracts.eq(mantissa[0])
+                with m.If(step < LOT_BITS):
+                    m.d.sync += [mantissa.eq(shifted), lots.eq(Cat(lots[1:], mantissa[0]))]
+                with m.Elif(fits & (mantissa == 0) & (lots != 0)):
+                    m.d.sync += learns.eq(1)
+                    goes(_State.LEARN)
+                with m.Else():
+                    wrong()
+            with m.Case(_State.LEARN):
+                with m.If(step == LEARN_CYCLES - 1):
+                    done()
+            with m.Case(_State.VISIT):
+                with m.If(step == VISIT_CYCLES - 1):
+                    goes(_State.IDLE)
+
+        # The gates. What they find out is posted one by one, while the next event may be read already.
+        is_fill, visits = is_kind[Kind.FILL], Signal()
+        m.d.sync += visits.eq(visit)
+        m.d.comb += [
+            *(gate.instrument.eq(at) for gate in (fills, repeats, refusals)),
+            *(gate.visit.eq(visits) for gate in (fills, repeats, refusals)),
+            *(gate.lets_go.eq(lets_go) for gate in (fills, repeats, refusals)),
+            fills.fill.eq(learns & is_fill), fills.side.eq(event.side), fills.lots.eq(lots),
+            fills.window_cycles.eq(self.fills_cycles), fills.most_lots.eq(self.fills_lots),
+            fills.most_delta.eq(self.fills_delta), fills.most_fills.eq(self.fills_most),
+            fills.freeze_cycles.eq(self.freeze_cycles),
+            repeats.fill.eq(learns & is_fill), repeats.side.eq(event.side), repeats.most_repeats.eq(self.repeats_most),
+            repeats.quoted.eq(self.quoted), repeats.quoted_instrument.eq(self.quoted_instrument),
+            repeats.quoted_bid.eq(self.quoted_bid), repeats.quoted_ask.eq(self.quoted_ask),
+            refusals.refusals.eq(learns & ~is_fill), refusals.count.eq(count),
+            refusals.window_cycles.eq(self.refusals_cycles), refusals.most_refusals.eq(self.refusals_most),
+            self.clearing.eq(fills.clearing | repeats.clearing | refusals.clearing),
+        ]
+        found = {17: (fills, fills.held, fills.held), 18: (repeats, repeats.held_bid, repeats.held_ask),
+                 20: (refusals, refusals.held, refusals.held)}
+        weighed = Signal()
+        of_fill = is_fill & (state == _State.LEARN)
+        of_refusal = ~is_fill & (state == _State.LEARN)
+        m.d.comb += weighed.eq(((state == _State.LEARN) & (step == LEARN_CYCLES - 1))
+                               | ((state == _State.VISIT) & (step == VISIT_CYCLES - 1)))
+        waits, bids, asks = Signal(len(found)), Signal(len(found)), Signal(len(found))
+        with m.If(weighed):
+            m.d.sync += self.post.instrument.eq(at)
+            for k, (gate, (its, bid, ask)) in enumerate(found.items()):
+                concerns = (state == _State.VISIT) | (of_refusal if gate == 20 else of_fill)
+                m.d.sync += [waits[k].eq(its.changes & concerns), bids[k].eq(bid), asks[k].eq(ask)]
+        first = waits & -waits
+        m.d.comb += [
+            self.post.valid.eq(waits.any()), self.post.bid.eq((bids & first).any()),
+            self.post.ask.eq((asks & first).any()),
+            self.post.gate.eq(Cat(first[list(found).index(g)] if g in found else 0 for g in HOLDING)),
+        ]
+        with m.If(self.post_ready & ~weighed):
+            m.d.sync += waits.eq(waits & ~first)
+        return m
