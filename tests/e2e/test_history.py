@@ -5,7 +5,9 @@ event                          what it was                                      
 =============================  ===========================================================  ==========================
 Knight, 1 August 2012          an old code path on one of eight servers sent the same       G15 holds the instrument,
                                child orders over and over: 212 parents became four million  G21 halts what the gate
-                               executions and a loss of 460 million dollars in 45 minutes   has not approved
+                               executions and a loss of 460 million dollars in 45 minutes   has not approved, G17 and
+                                                                                            G18 end what trades and
+                                                                                            trades, G20 what is refused
 a bad feed                     a price that is 5 % off, a feed that falls silent, a         G6, G6c; G4; G6
                                reference that nobody renews
 an untracked order             a fill of something that the books do not have               the daemon kills, verifies,
@@ -289,6 +291,99 @@ def test_lagging_position(play, monkeypatch):
     stage.feed_alone(IT, -21, -19)
     assert [bid for bid, _ in stage.quotes(IT, settled)] == [None]
     assert f"long {cap} + open bids 0 + 5 lots = {cap + 5} > max_long {cap} lots" in stage.why(IT)
+    stage.finish()
+
+
+# ---------------------------------------------------------------------- traded and traded again
+
+def sell(stage, lots=None):
+    """Somebody at the exchange sells to every bid of ours on the instrument."""
+    who = stage.config.instruments[IT].instrument_id
+    stage.at_exchange(lambda now_ns: [stage.gateway.engine.trade(now_ns, who, o.price_e9, lots or o.lots, SELL)
+                                      for o in stage.open_orders if o.side == BUY and o.instrument_id == who])
+    stage.run(4)
+
+
+def ours(stage, n=IT):
+    who = stage.config.instruments[n].instrument_id
+    return [o.side for o in stage.open_orders if o.instrument_id == who]
+
+
+def test_burst_of_fills(play):
+    """Bids trade as fast as they are quoted. The second fill within a second is more than may be: both sides are gone
+    in the time that the answer takes, the neighbour is quoted on, and after the freeze so is the instrument."""
+    stage = play(fills_lots=8, freeze_ms=3)
+    stage.feed_alone(OTHER, *GOOD)
+    stage.feed_alone(IT, *GOOD)
+    sell(stage)
+    stage.feed_alone(IT, -2, 0)
+    assert sorted(ours(stage)) == [SELL, BUY]
+    began = stage.board.cycle
+    sell(stage)
+    assert ours(stage) == []
+    assert stage.quotes(IT, began) == [(None, None)]
+    held = stage.board.cycle
+    for move in range(4):
+        stage.feed_alone(IT, -3 - move, -1 - move)
+        stage.feed_alone(OTHER, -3 - move, -1 - move)
+    assert stage.quotes(IT, held) == []
+    assert len(stage.quotes(OTHER, held)) == 4
+    assert stage.reasons(IT, held) == {"G17"}
+    assert "G17 fill burst: more than 8 lots traded" in stage.why(IT)
+    assert "held for freeze_ms 3 ms (375000 cycles), or until t2q release" in stage.why(IT)
+    assert stage.counters()["drop_g17"] >= 4
+
+    stage.run_ms(3)
+    assert sorted(ours(stage)) == [SELL, BUY]       # by itself
+    assert stage.daemon.positions.lots(IT)[0] == 10
+    assert stage.golden.state == registers.ACTIVE
+    stage.finish()
+
+
+def test_traded_and_quoted_again(play):
+    """Whoever trades with every bid that is put up again knows something. After two repeats that nobody has looked at,
+    the third fill ends the side; offers stay. A person lets go."""
+    stage = play(repeats_most=2)
+    for n in range(3):
+        stage.feed_alone(IT, -1 - n, 1 - n)
+        assert sorted(ours(stage)) == [SELL, BUY]
+        sell(stage)
+    held = stage.board.cycle
+    for n in range(3):
+        stage.feed_alone(IT, -5 - n, -3 - n)
+    assert ours(stage) == [SELL]
+    assert {bid for bid, _ in stage.quotes(IT, held)} == {None}
+    assert stage.reasons(IT, held) == {"G18"}
+    assert "G18 repeats: a side traded and was quoted again 2 times, and traded once more: held until t2q release" \
+        in stage.why(IT)
+    stage.command(stage.daemon.release(name(stage)))
+    stage.run(8)
+    assert sorted(ours(stage)) == [SELL, BUY]
+    stage.finish()
+
+
+def test_the_exchange_refuses(play):
+    """The account is locked. After two quotes that are refused as a whole nothing more is tried with the instrument,
+    however often the market moves."""
+    stage = play(refusals_most=3, max_rejects_per_s=1000)
+    engine = stage.gateway.engine
+    stage.feed_alone(IT, *GOOD)
+    [client] = {o.client for o in stage.open_orders}
+    stage.at_exchange(lambda now_ns: engine.lock(client, now_ns))
+    stage.run(4)
+    locked = stage.board.cycle
+    for n in range(6):
+        stage.feed_alone(IT, -2 - n, -n)
+    assert 2 <= len([q for q in stage.quotes(IT, locked) if any(q)]) <= 3      # one may be on its way
+    assert stage.daemon.answers["MassQuoteReject"] >= 2
+    assert "G20" in stage.reasons(IT, locked)
+    assert "G20 refusals: the exchange refused more than 3 sides within refusals_ms 1000 ms" in stage.why(IT)
+
+    engine.unlock(client)
+    stage.command(stage.daemon.release(name(stage)))
+    stage.run(8)
+    stage.feed_alone(IT, *GOOD)
+    assert sorted(ours(stage)) == [SELL, BUY]
     stage.finish()
 
 
