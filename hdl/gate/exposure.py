@@ -66,6 +66,12 @@ class Exposure(wiring.Component):
     live_bids, live_asks : out(instruments) one bit each. ``live_sides`` : out(10) how many there are, two cycles later.
 
     After reset the rows are cleared, one a cycle; nothing may be emitted or settled before that.
+
+    Attributes
+    ----------
+    kept : {name: Value}, once it is elaborated
+        For proofs: ``sent``, what was sent before the quote that leaves next, ``quotes`` and ``positions`` as fetched,
+        ``known`` positions, and whether rows are being cleared, ``sweeping``.
     """
 
     def __init__(self, instruments):
@@ -107,6 +113,7 @@ class Exposure(wiring.Component):
 
         after = Signal(LiveQuote)
         sent_bid, sent_ask = Signal(32), Signal(32)
+        self.kept = {"sent": (sent_bid, sent_ask), "sweeping": sweeping}
         with m.If(self.prepare):
             m.d.sync += [sent_bid.eq(self.live.sent_bid), sent_ask.eq(self.live.sent_ask)]
         position = Signal(Position)
@@ -114,6 +121,7 @@ class Exposure(wiring.Component):
             m.d.comb += position.eq(self.position)
         quotes = rows("quotes", LiveQuote, self.emit, instrument, after)
         positions = rows("positions", Position, self.settle, address, position)
+        self.kept |= {"quotes": quotes, "positions": positions}
         m.d.comb += [
             after.bid_px.eq(self.bid_px), after.ask_px.eq(self.ask_px),
             after.bid_lots.eq(self.bid_lots), after.ask_lots.eq(self.ask_lots), after.quote_id.eq(self.quote_id),
@@ -123,6 +131,7 @@ class Exposure(wiring.Component):
         ]
 
         bids, asks, known = self.live_bids, self.live_asks, Signal(n)    # one bit an instrument
+        self.kept |= {"known": known}
         asked = [told_of(m, bits, address, f"asked_{what}") for what, bits in (
             ("bid", bids), ("ask", asks), ("known", known))]
         with m.If(self.load):
