@@ -6,7 +6,11 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.params import Ticks
-from hdl.memory import BLOCK, told_of
+from hdl.memory import BLOCK, LANE_BITS, LANES, told_of
+
+#: So many rows, and a memory in LUTs has no choice behind it.
+_FEW = 16
+_DISTRIBUTED = {"ram_style": "distributed", "no_rw_check": 1}
 
 
 class LiveQuote(data.Struct):
@@ -97,12 +101,18 @@ class Exposure(wiring.Component):
         m.d.comb += self.clearing.eq(sweeping)
 
         def rows(name, shape, write_en, at, row):
-            m.submodules[name] = memory = Memory(shape=shape, depth=n, init=[], attrs=BLOCK)
-            write, read = memory.write_port(), memory.read_port(domain="comb")
             fetched = Signal(shape, name=f"{name}_fetched", reset_less=True)
-            m.d.sync += fetched.eq(read.data)
-            m.d.comb += [read.addr.eq(address), write.addr.eq(Mux(sweeping, sweep, at)),
-                         write.en.eq(write_en | sweeping), write.data.eq(row)]
+            parts = {name: (slice(0, len(row.as_value())), BLOCK)}
+            if over := len(row.as_value()) % (LANES * LANE_BITS) if n <= _FEW else 0:
+                # What no block would be full of.
+                parts = {name: (slice(over, None), BLOCK), f"{name}_rest": (slice(0, over), _DISTRIBUTED)}
+            for part, (bits, attrs) in parts.items():
+                into, out = row.as_value()[bits], fetched.as_value()[bits]
+                m.submodules[part] = memory = Memory(shape=len(into), depth=n, init=[], attrs=attrs)
+                write, read = memory.write_port(), memory.read_port(domain="comb")
+                m.d.sync += out.eq(read.data)
+                m.d.comb += [read.addr.eq(address), write.addr.eq(Mux(sweeping, sweep, at)),
+                             write.en.eq(write_en | sweeping), write.data.eq(into)]
             return fetched
 
         after = Signal(LiveQuote)
