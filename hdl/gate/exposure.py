@@ -10,6 +10,8 @@ from hdl.memory import BLOCK, LANE_BITS, LANES, told_of
 
 #: So many rows, and a memory in LUTs has no choice behind it.
 _FEW = 16
+#: Blocks that are rather spared then: one takes the place of some fifty LUTs.
+_BLOCKS_SPARED, _BLOCK_BITS = 3, LANES * LANE_BITS
 _DISTRIBUTED = {"ram_style": "distributed", "no_rw_check": 1}
 
 
@@ -101,13 +103,12 @@ class Exposure(wiring.Component):
         m.d.comb += self.clearing.eq(sweeping)
 
         def rows(name, shape, write_en, at, row):
-            fetched = Signal(shape, name=f"{name}_fetched", reset_less=True)
-            parts = {name: (slice(0, len(row.as_value())), BLOCK)}
-            if over := len(row.as_value()) % (LANES * LANE_BITS) if n <= _FEW else 0:
-                # What no block would be full of.
-                parts = {name: (slice(over, None), BLOCK), f"{name}_rest": (slice(0, over), _DISTRIBUTED)}
-            for part, (bits, attrs) in parts.items():
-                into, out = row.as_value()[bits], fetched.as_value()[bits]
+            # Of few rows, what no block would be full of is in LUTs, and so is all that takes few blocks.
+            fetched, width = Signal(shape, name=f"{name}_fetched", reset_less=True), len(row.as_value())
+            in_luts = (width % _BLOCK_BITS if width > _BLOCKS_SPARED * _BLOCK_BITS else width) if n <= _FEW else 0
+            parts = (f"{name}_rest", 0, in_luts, _DISTRIBUTED), (name, in_luts, width, BLOCK)
+            for part, low, high, attrs in (each for each in parts if each[1] < each[2]):
+                into, out = row.as_value()[low:high], fetched.as_value()[low:high]
                 m.submodules[part] = memory = Memory(shape=len(into), depth=n, init=[], attrs=attrs)
                 write, read = memory.write_port(), memory.read_port(domain="comb")
                 m.d.sync += out.eq(read.data)
