@@ -140,7 +140,8 @@ class PacketFifo(wiring.Component):
         start, take, done, advance = Signal(), Signal(), Signal(), Signal()
         behind, shown = ([Signal(9, name=f"{name}_{n}", reset_less=True) for n in range(banks)]
                          for name in ("behind", "shown"))
-        bank_behind, bank_shown = (Signal(choice, name=f"bank_{name}", reset_less=True) for name in ("behind", "shown"))
+        bank_behind, bank_shown = (Signal(max(1, choice), name=f"bank_{name}", reset_less=True)
+                                   for name in ("behind", "shown"))
         m.d.comb += [
             self.busy.eq(~idle | (fetch != committed)),
             start.eq(idle & ((fetch != committed) | (keep & ~single))),
