@@ -36,7 +36,7 @@ def trim(netlist):
                 elif end := _end(cells, nets["COUT"][0], takers):
                     lut, bit = end
                     cells[f"{name}_COUT_CCU2C"] = bit
-                    del cells[lut]
+                    _takes_over(takers, lut, cells.pop(lut), f"{name}_COUT_CCU2C", bit)
                     ends += 1
             if all(nets[port][0] in _CONSTANTS for port in ("CIN", "C0", "D0")):
                 if nets["S0"][0] in takers:
@@ -59,6 +59,15 @@ def _takers(module):
             for net in port["bits"]:
                 takers.setdefault(net, []).append((None, name))
     return takers
+
+
+def _takes_over(takers, name, cell, new_name, new):
+    """Tell the takers that one cell is there instead of another."""
+    for nets in cell["connections"].values():
+        takers[nets[0]] = [taker for taker in takers.get(nets[0], ()) if taker[0] != name]
+    for port, nets in new["connections"].items():
+        if new["port_directions"][port] == "input":
+            takers.setdefault(nets[0], []).append((new_name, port))
 
 
 def _first(cell):

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Cat, Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -78,6 +78,24 @@ def test_carries_that_are_known_go(of, first, last, ends, luts, synthesised, tmp
     assert sum(cell["connections"]["COUT"] == ["x"] for cell in cells(after, "CCU2C")) == last + ends
     assert len(cells(after, "CCU2C")) == len(cells(before, "CCU2C")) + ends
     assert trim(copy.deepcopy(after)) == (0, 0, 0), "a second time there is nothing left to do"
+    prove_same(before, after, tmp_path)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_end_of_one_chain_behind_that_of_another(turned, synthesised, tmp_path):
+    def of(a, b, c):
+        ends = (a[1:] < b[1:]) & c, a[:10] < b[:10]
+        return Cat(ends[::-1] if turned else ends)
+
+    before = synthesised(of)
+    ports = before["modules"]["top"]["ports"]
+    by_out = {cell["connections"]["Z"][0]: cell["connections"] for cell in cells(before, "LUT4")}
+    nets = [by_out[net] for net in ports["out"]["bits"][:2]]
+    behind, ahead = nets[::-1] if turned else nets
+    (port,) = [port for port in "ABCD" if behind[port] == ports["c"]["bits"]]
+    behind[port] = ahead["Z"]
+    after = copy.deepcopy(before)
+    assert trim(after) == (2, 0, 2)
     prove_same(before, after, tmp_path)
 
 
