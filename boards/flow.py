@@ -18,6 +18,7 @@ from pathlib import Path
 
 from boards import anneal
 from boards.absorb import absorb
+from boards.carries import trim
 from boards.tools import FlowError, Progress, run, tail
 
 __all__ = ["DEVICES", "Annealing", "Device", "Figures", "FlowError", "Hop", "TimingError", "cell_name", "clock_name",
@@ -223,8 +224,9 @@ def synthesise(rtlil, directory, *, top="top", options: Sequence[str] = (), prog
         raise FlowError(f"synthesis failed (log {log}):\n{tail(log)}")
     netlist = directory / "top.json"
     cells = json.loads(netlist.read_text())
-    if absorb(cells):
-        netlist.write_text(json.dumps(cells))
+    absorb(cells)
+    trim(cells)
+    netlist.write_text(json.dumps(cells))
     return netlist, seconds
 
 
@@ -232,8 +234,8 @@ def synthesise_cached(rtlil, directory, *, options: Sequence[str] = (), progress
     """Like :func:`synthesise`, unless the same was done there before; returns (path, seconds, 0.0 if it was)."""
     directory = Path(directory)
     netlist, done = directory / "top.json", directory / "synthesised.txt"
-    absorbing = Path(__file__).with_name("absorb.py").read_text()
-    key = hashlib.sha256((_script("top", options) + absorbing + rtlil).encode()).hexdigest()
+    behind = "".join(Path(__file__).with_name(name).read_text() for name in ("absorb.py", "carries.py"))
+    key = hashlib.sha256((_script("top", options) + behind + rtlil).encode()).hexdigest()
     if netlist.exists() and done.exists() and done.read_text() == key:
         return netlist, 0.0
     done.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.params import TICK_BITS, Ticks
+from hdl.sums import sum_of_three
 
 #: A tick is a multiple of at most 2^15: any power of ten that has an odd part of 32 bits is.
 SHIFT_BITS = 4
@@ -58,8 +59,7 @@ class TickConverter(wiring.Component):
             ticks.eq(Cat(low[:16], low[16:] + cross[0] + cross[1])),
             back_low.eq(ticks[:16] * odd[:16]), back_high.eq(upper * odd[16:]),
             back_cross[0].eq(ticks[:16] * odd[16:]), back_cross[1].eq(upper * odd[:16]),
-            back.eq(Cat(back_low[:16],
-                        Cat(back_low[16:], back_high).as_signed() + (back_cross[0] + back_cross[1]))),
+            back.eq(Cat(back_low[:16], sum_of_three(Cat(back_low[16:], back_high).as_signed(), *back_cross))),
             self.ok.eq(exact & has_odd & (back == whole)),
         ]
         return m

@@ -1,6 +1,6 @@
 """G19, and what G12 asks first: what the account is worth, how much of it is lost, and when that was last told."""
 
-from amaranth import Module, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -49,23 +49,23 @@ class Account(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         tick = ticker(m, "equity", self.cycles >> 1, self.cycles_written)
-        peak, loss, drawdown = Signal(Money), Signal(signed(33)), Signal(signed(33))
-        stages, higher = Signal(CHECK_CYCLES - 1), Signal()
-        m.d.sync += [
-            stages.eq(stages << 1 | self.told), higher.eq(less(peak, self.equity)),
-            loss.eq(self.start - self.equity), drawdown.eq(peak - self.equity),
-        ]
+        peak, stages, higher = Signal(Money), Signal(CHECK_CYCLES - 1), Signal()
+        m.d.sync += [stages.eq(stages << 1 | self.told), higher.eq(less(peak, self.equity))]
         with m.If(self.begun):
             m.d.sync += peak.eq(self.start)
         with m.Elif(stages[0] & higher):
             m.d.sync += peak.eq(self.equity)
 
-        # Five times what is lost against three times the limit, and once against once.
-        over, near = Signal(2), Signal(2)
-        for n, (gone, most) in enumerate(((loss, self.loss_most), (drawdown, self.drawdown_most))):
-            fivefold, threefold = Signal(signed(36), name=f"fivefold_{n}"), Signal(33, name=f"threefold_{n}")
-            m.d.sync += [fivefold.eq((gone << 2) + gone), threefold.eq((most << 1) + most),
-                         over[n].eq(less(most, gone)), near[n].eq(less(threefold, fivefold))]
+        # Five times what is lost against three times the limit, and once against once: the drawdown a cycle behind the
+        # loss, which goes by in all other cycles. A peak that is about to rise has nothing lost from it before either.
+        gone, most, fivefold, threefold = Signal(signed(33)), Signal(31), Signal(signed(36)), Signal(33)
+        over, near = Signal(2), Signal(2)       # now, and in the cycle before
+        m.d.sync += [
+            gone.eq(Mux(stages[0], peak, self.start) - self.equity),
+            most.eq(Mux(stages[0], self.drawdown_most, self.loss_most)),
+            fivefold.eq((gone << 2) + gone), threefold.eq((most << 1) + most),
+            over.eq(Cat(less(most, gone), over[0])), near.eq(Cat(less(threefold, fivefold), near[0])),
+        ]
         with m.If(stages[3]):
             m.d.sync += [self.lost.eq(over.any()), self.warned.eq(near.any())]
 

@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.params import Ticks
+from hdl.memory import BLOCK
 
 #: Quotes that are remembered, of all instruments together.
 REMEMBERED = 8
@@ -44,10 +45,10 @@ class Duplicates(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         entry, word = Signal(range(REMEMBERED)), Signal(range(_WORDS))
+        next_entry, next_word = Signal.like(entry), Signal.like(word)
         newest = Signal(range(REMEMBERED))      # where the next quote goes: over the oldest one
         some = Signal(REMEMBERED)               # what is there
-        m.submodules.memory = memory = Memory(shape=32, depth=1 << len(entry) + len(word), init=[],
-                                              attrs={"ram_style": "distributed", "no_rw_check": 1})
+        m.submodules.memory = memory = Memory(shape=32, depth=1 << len(entry) + len(word), init=[], attrs=BLOCK)
         write, read = memory.write_port(), memory.read_port(domain="comb")
 
         # It is stored first, and then every quote is held against it, itself too: a word a cycle, both times.
@@ -58,21 +59,25 @@ class Duplicates(wiring.Component):
         m.d.comb += [
             its_word.eq(Array([*(says[at:at + 32] for at in range(0, 32 * (_WORDS - 1), 32)), stamp])[word]),
             write.addr.eq(Cat(word, newest)), write.data.eq(its_word), write.en.eq(writing),
-            read.addr.eq(Cat(word, entry)),
+            read.addr.eq(Cat(next_word, next_entry)), next_entry.eq(entry), next_word.eq(word),
         ]
+        m.d.sync += [entry.eq(next_entry), word.eq(next_word)]
         with m.If(self.emit & (self.bid_lots.any() | self.ask_lots.any())):
-            m.d.sync += [stamp.eq(self.now), self.repeater.eq(self.instrument), writing.eq(1), word.eq(0), entry.eq(0)]
+            m.d.sync += [stamp.eq(self.now), self.repeater.eq(self.instrument), writing.eq(1)]
+            m.d.comb += [next_word.eq(0), next_entry.eq(0)]
         with m.Elif(writing | reading):
-            m.d.sync += word.eq(Mux(ends, 0, word + 1))
+            m.d.comb += next_word.eq(Mux(ends, 0, word + 1))
             with m.If(ends & writing):
                 m.d.sync += [writing.eq(0), reading.eq(1), some.eq(some | 1 << newest), newest.eq(newest + 1)]
             with m.If(ends & reading):
-                m.d.sync += [entry.eq(entry + 1), reading.eq(entry != REMEMBERED - 1)]
+                m.d.comb += next_entry.eq(entry + 1)
+                m.d.sync += reading.eq(entry != REMEMBERED - 1)
 
-        # What was read and what it is held against stand a cycle later; what that says of a quote, with its last word,
-        # two cycles later; and then it counts.
+        # What was read, asked for a cycle ahead, and what it is held against stand a cycle later; what that says of a
+        # quote, with its last word, two cycles later; and then it counts.
+        fetched = Signal(32, reset_less=True)
         was, its, compares, is_last, is_there, final = Signal(32), Signal(32), Signal(), Signal(), Signal(), Signal()
-        m.d.sync += [was.eq(read.data), its.eq(its_word), compares.eq(reading), is_last.eq(ends),
+        m.d.sync += [fetched.eq(read.data), was.eq(fetched), its.eq(its_word), compares.eq(reading), is_last.eq(ends),
                      is_there.eq(some.bit_select(entry, 1)), final.eq(reading & ends & (entry == REMEMBERED - 1))]
         same, equal, age, young, counts = Signal(init=1), Signal(), Signal(32), Signal(), Signal()
         found, decides = Signal(4), Signal(3)

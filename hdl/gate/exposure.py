@@ -6,7 +6,13 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.params import Ticks
-from hdl.memory import BLOCK, told_of
+from hdl.memory import BLOCK, LANE_BITS, LANES, told_of
+
+#: So many rows, and a memory in LUTs has no choice behind it.
+_FEW = 16
+#: Blocks that are rather spared then: one takes the place of some fifty LUTs.
+_BLOCKS_SPARED, _BLOCK_BITS = 3, LANES * LANE_BITS
+_DISTRIBUTED = {"ram_style": "distributed", "no_rw_check": 1}
 
 
 class LiveQuote(data.Struct):
@@ -103,12 +109,17 @@ class Exposure(wiring.Component):
         m.d.comb += self.clearing.eq(sweeping)
 
         def rows(name, shape, write_en, at, row):
-            m.submodules[name] = memory = Memory(shape=shape, depth=n, init=[], attrs=BLOCK)
-            write, read = memory.write_port(), memory.read_port(domain="comb")
-            fetched = Signal(shape, name=f"{name}_fetched", reset_less=True)
-            m.d.sync += fetched.eq(read.data)
-            m.d.comb += [read.addr.eq(address), write.addr.eq(Mux(sweeping, sweep, at)),
-                         write.en.eq(write_en | sweeping), write.data.eq(row)]
+            # Of few rows, what no block would be full of is in LUTs, and so is all that takes few blocks.
+            fetched, width = Signal(shape, name=f"{name}_fetched", reset_less=True), len(row.as_value())
+            in_luts = (width % _BLOCK_BITS if width > _BLOCKS_SPARED * _BLOCK_BITS else width) if n <= _FEW else 0
+            parts = (f"{name}_rest", 0, in_luts, _DISTRIBUTED), (name, in_luts, width, BLOCK)
+            for part, low, high, attrs in (each for each in parts if each[1] < each[2]):
+                into, out = row.as_value()[low:high], fetched.as_value()[low:high]
+                m.submodules[part] = memory = Memory(shape=len(into), depth=n, init=[], attrs=attrs)
+                write, read = memory.write_port(), memory.read_port(domain="comb")
+                m.d.sync += out.eq(read.data)
+                m.d.comb += [read.addr.eq(address), write.addr.eq(Mux(sweeping, sweep, at)),
+                             write.en.eq(write_en | sweeping), write.data.eq(into)]
             return fetched
 
         after = Signal(LiveQuote)

@@ -8,7 +8,7 @@ from hdl.compare import less
 from hdl.control.params import PARAM_ROW, SUBTICK_BITS, TICK_BITS, Ticks
 from hdl.gate.limits import LimitSide
 from hdl.gate.references import Whole
-from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, References, Rooms
+from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, STAYS, Reach, References
 
 #: Wide enough for the threshold of any limit, with any skew and half spread.
 Threshold = signed(TICK_BITS + 10)
@@ -38,9 +38,9 @@ class Hypotheses(wiring.Component):
     -------
     at : in(8) bit *t* is set in cycle *t* of an evaluation. ``params`` : in(PARAM_ROW), ``refs`` : in(References) and
         ``skew`` : in(32, signed) as :class:`hdl.quote.engine.QuoteEngine` gives them; ``bid``, ``ask`` : in(LimitSide),
-        ``low``, ``high`` : in(Ticks) as :class:`hdl.gate.limits.Limits` does. ``rooms`` : in(Rooms), ``edge`` :
-        in(33, signed), ``leans_up`` : in(1) as the engine gives them. ``mid_low``, ``mid_high`` : in(Whole) as
-        :class:`hdl.gate.references.References` does.
+        ``low``, ``high`` : in(Ticks) as :class:`hdl.gate.limits.Limits` does. ``reach_bid``, ``reach_ask`` :
+        in(Reach), ``beyond`` : in(1 a reference), ``leans_up`` : in(1) as the engine gives them. ``mid_low``,
+        ``mid_high`` : in(Whole) as :class:`hdl.gate.references.References` does.
     book_ok : in(HYPOTHESES) G4 under each hypothesis, right in cycle 7. ``reducing`` : in(1).
     verdicts : out(array of :class:`Verdict`), combinational in cycle 7, from flip-flops, and in no other. ``pull_all``
         : out(1) something is live: what has to be done if the book has no best price. ``bid_moved``, ``ask_moved`` :
@@ -51,10 +51,11 @@ class Hypotheses(wiring.Component):
     def __init__(self):
         super().__init__({
             "at": In(8), "params": In(PARAM_ROW), "refs": In(References), "skew": In(signed(32)), "bid": In(LimitSide),
-            "ask": In(LimitSide), "low": In(Ticks), "high": In(Ticks), "rooms": In(Rooms), "edge": In(signed(33)),
-            "leans_up": In(1), "mid_low": In(Whole), "mid_high": In(Whole), "book_ok": In(HYPOTHESES),
-            "reducing": In(1), "verdicts": Out(data.ArrayLayout(Verdict, HYPOTHESES)), "pull_all": Out(1),
-            "bid_moved": Out(1), "ask_moved": Out(1), "bid_takes": Out(1), "ask_takes": Out(1), "far": Out(1)})
+            "ask": In(LimitSide), "low": In(Ticks), "high": In(Ticks), "reach_bid": In(Reach), "reach_ask": In(Reach),
+            "beyond": In(len(REFERENCES)), "leans_up": In(1), "mid_low": In(Whole), "mid_high": In(Whole),
+            "book_ok": In(HYPOTHESES), "reducing": In(1), "verdicts": Out(data.ArrayLayout(Verdict, HYPOTHESES)),
+            "pull_all": Out(1), "bid_moved": Out(1), "ask_moved": Out(1), "bid_takes": Out(1), "ask_takes": Out(1),
+            "far": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -99,7 +100,10 @@ class Hypotheses(wiring.Component):
             fits = (ref >> (Threshold.width - 1) == 0) | (ref >> (Threshold.width - 1) == -1)
             near = ref[:Threshold.width].as_signed()
             whole = near >> SUBTICK_BITS
-            takes = ~less(self.edge, self.rooms[n])
+            # Further, or as far and beyond it by the fraction: one bit more on either side.
+            takes = (less(Cat(0, self.reach_ask).as_signed(), Cat(self.beyond[n], ref).as_signed())
+                     if STAYS[n] == "ask" else
+                     less(Cat(0, ref).as_signed(), Cat(self.beyond[n], self.reach_bid).as_signed()))
             far = ~fits | less(whole, self.mid_low) | ~less(whole, self.mid_high)
             find(n, "far", far)
             for side, (_, _, _, (low, high, up, down)) in found.items():

@@ -87,10 +87,12 @@ class Limits(wiring.Component):
         band, quantity, notional = Signal(4), Signal(), Signal(2)
         # The least moves that replace what is live; zero means any. A move away is one towards the other side.
         towards, away = Signal(TICK_BITS - 1), Signal(TICK_BITS - 1)
-        some_away = p.away_ticks | (p.away_ticks == 0)
-        apart = (p.half_spread_sub + ((1 << SUBTICK_BITS - 1) - 1)) >> SUBTICK_BITS - 1     # both half spreads
+        # Both half spreads, rounded up, are no more than a move if they are less with what is rounded beside them; no
+        # sum before a comparison.
+        halves, rest = p.half_spread_sub[SUBTICK_BITS - 1:], p.half_spread_sub[:SUBTICK_BITS - 1].any()
+        is_near, any_away = Cat(rest, halves) < Cat(1, p.away_ticks), p.away_ticks == 0
         m.d.sync += [towards.eq(p.toward_ticks | (p.toward_ticks == 0)),
-                     away.eq(Mux(apart < some_away, apart, some_away))]
+                     away.eq(Mux(any_away, p.half_spread_sub.any(), Mux(is_near, halves + rest, p.away_ticks)))]
         # What would be live: all that is, without what is of this instrument, and its sides again.
         others, would_be, load = Signal(10), Signal(11), Signal()
         m.d.sync += [others.eq(self.live_sides - (self.bid_live + self.ask_live)),

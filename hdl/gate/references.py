@@ -105,20 +105,22 @@ class References(wiring.Component):
         with m.If(self.load):
             m.d.sync += [bench.eq(fetched), is_known.eq(asked)]
 
-        # One multiplier takes both in turn, in two products of few enough bits.
-        factor, band = Mux(at[0], bench.value, bench.local), Mux(at[0], self.bands[:BAND_BITS], self.bands[BAND_BITS:])
-        limb = 16
-        lower, upper = Signal(limb + BAND_BITS), Signal(REFERENCE_BITS - limb + BAND_BITS)
-        distance = Signal(REFERENCE_BITS)       # no more than what it is of
-        m.d.sync += [lower.eq(factor[:limb] * band), upper.eq(factor[limb:] * band)]
-        m.d.comb += distance.eq(upper + lower[BAND_BITS:])
-        assert limb == BAND_BITS
+        # Multipliers have no time for a choice before them: one for each of both, in two products of few enough bits.
+        def distance(of, band):
+            """No more than what it is of, two cycles later but for a sum."""
+            limb = 16
+            lower, upper = Signal(limb + BAND_BITS), Signal(REFERENCE_BITS - limb + BAND_BITS)
+            m.d.sync += [lower.eq(of[:limb] * band), upper.eq(of[limb:] * band)]
+            assert limb == BAND_BITS
+            return (upper + lower[BAND_BITS:])[:REFERENCE_BITS]
+
+        collar = distance(bench.value, self.bands[:BAND_BITS])
         sum_ = Signal(REFERENCE_BITS + 1)
-        m.d.comb += sum_.eq(bench.value + distance)
-        pull, fair = Signal.like(distance), Signal(signed(TICK_BITS + 1))
-        m.d.sync += [pull.eq(distance), fair.eq(bench.local + bench.basis)]
+        m.d.comb += sum_.eq(bench.value + collar)
+        pull, fair = Signal(REFERENCE_BITS), Signal(signed(TICK_BITS + 1))
+        m.d.sync += [pull.eq(distance(bench.local, self.bands[BAND_BITS:])), fair.eq(bench.local + bench.basis)]
         with m.If(at[1]):
-            m.d.sync += [self.low.eq(bench.value - distance),
+            m.d.sync += [self.low.eq(bench.value - collar),
                          self.high.eq(Mux(sum_[-1], (1 << REFERENCE_BITS) - 1, sum_[:REFERENCE_BITS]))]
         with m.If(at[4]):
             m.d.sync += [self.mid_low.eq(fair - pull), self.mid_high.eq(fair + pull)]

@@ -44,15 +44,16 @@ class Window(wiring.Component):
         compared, empty = Signal(), Signal()
         m.d.sync += [compared.eq(self.en), empty.eq(less(self.high, self.low))]
         # Inside of the window the bid is below the ask if it is outside of it, unless both go to the same end.
-        apart, bid_low, ask_high, wide = Signal(), Signal(), Signal(), Signal()
-        m.d.sync += [apart.eq(less(self.bid_px, self.ask_px)), bid_low.eq(less(self.bid_px, self.high)),
-                     ask_high.eq(less(self.low, self.ask_px)), wide.eq(less(self.low, self.high))]
-        meet, both = Signal(), []
+        apart, at_end, goes_to_end = Signal(), Signal(), Signal()
+        m.d.sync += [apart.eq(less(self.bid_px, self.ask_px)),
+                     at_end.eq((self.bid_px == self.high) | (self.ask_px == self.low) | (self.low == self.high))]
+        meet, both, ends = Signal(), [], []
         outside = Signal(2)
         for n, side in enumerate(("bid", "ask")):
             px, lots, most = (getattr(self, f"{side}_{what}") for what in ("px", "lots", "most"))
             below, above, excess, asked, quoted = (
                 Signal(name=f"{side}_{what}") for what in ("below", "above", "excess", "asked", "quoted"))
+            ends.append(above if side == "bid" else below)
             m.d.sync += [below.eq(less(px, self.low)), above.eq(less(self.high, px)), excess.eq(most < lots),
                          asked.eq(lots != 0), quoted.eq((lots != 0) & (most != 0))]
             m.d.comb += outside[n].eq(asked & (below | above | excess | empty))
@@ -65,6 +66,6 @@ class Window(wiring.Component):
                     getattr(self, f"{side}_quantity").eq(Mux(leaves, Mux(excess, most, lots), 0)),
                     getattr(self, f"{side}_some").eq(leaves),
                 ]
-        m.d.comb += meet.eq(Cat(both).all() & ~(apart & bid_low & ask_high & wide))
+        m.d.comb += [goes_to_end.eq(Cat(ends, empty, at_end).any()), meet.eq(Cat(both).all() & ~(apart & ~goes_to_end))]
         m.d.sync += [self.clamped.eq(compared & outside.any()), self.met.eq(compared & meet & ~empty)]
         return m

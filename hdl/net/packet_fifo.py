@@ -11,6 +11,7 @@ __all__ = ["PacketFifo"]
 
 MIN_BLOCK = 8       # bytes; what is full is known a few cycles late
 BLOCKS = 16         # at most: their numbers are small
+BANK = 2048         # bytes with a mark in a memory block
 
 
 class PacketFifo(wiring.Component):
@@ -21,7 +22,8 @@ class PacketFifo(wiring.Component):
 
     **Latency**: the first byte of a packet committed in cycle ``c`` is on ``o`` in ``c + 2`` if the FIFO was empty, in
     ``c + 3`` if it is also its last one. One byte a cycle in and out. With the last byte of a packet taken in cycle
-    ``t`` the first one of the next is on ``o`` in ``t + 3`` at the earliest. What is on ``o`` comes from registers.
+    ``t`` the first one of the next is on ``o`` in ``t + 3`` at the earliest. What is on ``o`` comes from registers, of
+    more than :data:`BANK` bytes by a choice between them.
 
     **Bad input**: a byte for which there is no room is lost, and then its packet is never shown, whatever else is
     written of it: the commit is refused, which frees the packet's bytes, and ``dropped`` says so. That they are free is
@@ -80,17 +82,20 @@ class PacketFifo(wiring.Component):
         m = Module()
 
         # Each byte has a mark that it is its packet's last. No byte that is used is read in the cycle in which it is
-        # written: synthesis need not care for that. A memory block has 2048 words of nine bits, or more narrower ones.
+        # written: synthesis need not care for that. What one memory block cannot hold is in several, byte by byte.
         entry = Signal(9)
         end = Signal(range(self.depth_bytes))       # where the newest byte goes
         holds = Signal()
         fetch = Signal.like(end)                    # the byte that is fetched next
+        banks = max(1, self.depth_bytes // BANK)
+        choice = (banks - 1).bit_length()
         fetched = []
-        for n, bits in enumerate([entry] if self.depth_bytes <= 2048 else [entry[:8], entry[8:]]):
-            m.submodules[f"bytes_{n}"] = memory = Memory(shape=len(bits), depth=self.depth_bytes, init=[],
+        for n in range(banks):
+            m.submodules[f"bytes_{n}"] = memory = Memory(shape=9, depth=self.depth_bytes // banks, init=[],
                                                          attrs={"no_rw_check": 1, "ram_style": "block"})
             write, read = memory.write_port(), memory.read_port(domain="comb")
-            m.d.comb += [write.addr.eq(end), write.data.eq(bits), write.en.eq(holds), read.addr.eq(fetch)]
+            m.d.comb += [write.addr.eq(end[choice:]), write.data.eq(entry), write.en.eq(holds & (end[:choice] == n)),
+                         read.addr.eq(fetch[choice:])]
             fetched.append(read.data)
 
         # The newest byte is held back until it is known whether another follows, and is written meanwhile. What lies
@@ -133,17 +138,21 @@ class PacketFifo(wiring.Component):
         # slow: no time for anything before the next register, not even for a reset.
         idle, filling, valid = Signal(init=1), Signal(), Signal()
         start, take, done, advance = Signal(), Signal(), Signal(), Signal()
-        behind, shown = Signal(9, reset_less=True), Signal(9, reset_less=True)
+        behind, shown = ([Signal(9, name=f"{name}_{n}", reset_less=True) for n in range(banks)]
+                         for name in ("behind", "shown"))
+        bank_behind, bank_shown = (Signal(max(1, choice), name=f"bank_{name}", reset_less=True)
+                                   for name in ("behind", "shown"))
         m.d.comb += [
             self.busy.eq(~idle | (fetch != committed)),
             start.eq(idle & ((fetch != committed) | (keep & ~single))),
-            self.o.valid.eq(valid), Cat(self.o.data, self.o.last).eq(shown),
+            self.o.valid.eq(valid), Cat(self.o.data, self.o.last).eq(Cat(shown).word_select(bank_shown, 9)),
             take.eq(valid & self.o.ready), done.eq(take & self.o.last),
             advance.eq(start | filling | (take & ~self.o.last)),
         ]
         m.d.sync += [filling.eq(start), idle.eq((idle & ~start) | done), valid.eq(filling | (valid & ~done))]
         with m.If(take | ~valid):
-            m.d.sync += [behind.eq(Cat(fetched)), shown.eq(behind)]
+            m.d.sync += [*(its.eq(now) for its, now in zip((*behind, *shown), (*fetched, *behind), strict=True)),
+                         bank_behind.eq(fetch[:choice]), bank_shown.eq(bank_behind)]
         with m.If(advance):
             m.d.sync += [fetch.eq(fetch + 1), fetch_before.eq(fetch)]
         with m.If(done):

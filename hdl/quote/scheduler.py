@@ -11,6 +11,8 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hdl.memory import BLOCK
+
 #: Cycles from the choice of an instrument (its SecurityID is complete, or a background evaluation starts) to its rows
 #: on the benches: its number in a register, memory, a register. Parameters: memory, two registers.
 LOAD_CYCLES = 3
@@ -218,19 +220,22 @@ class Scheduler(wiring.Component):
             m.d.sync += [self.mid_event.eq((touched & of_current).any() & background),
                          self.is_stale.eq((stale & of_current).any())]
 
-        # Staleness, one instrument a cycle. It is found in one cycle and counts in the next.
+        # Staleness, one instrument a cycle. It is found in one cycle and counts in the next. Written are limits of the
+        # bank that is not read.
         bank_bit = max(1, (n - 1).bit_length())
-        m.submodules.stale_limits = limits = Memory(shape=32, depth=2 << bank_bit, init=[])
-        limit_write, limit_read = limits.write_port(), limits.read_port()
+        m.submodules.stale_limits = limits = Memory(shape=32, depth=2 << bank_bit, init=[], attrs=BLOCK)
+        limit_write, limit_read = limits.write_port(), limits.read_port(domain="comb")
+        fetched = Signal(32, name="stale_limit_fetched", reset_less=True)
         age, limit = Signal(32, init=0xFFFFFFFF), Signal(32)
         exceeded, swept = Signal(), Signal.like(sweep)
         m.d.comb += [
             limit_write.en.eq(self.stale_limit_write), limit_write.addr.eq(self.stale_limit_address),
             limit_write.data.eq(self.stale_limit),
-            limit_read.addr.eq(upcoming | self.bank << bank_bit), limit_read.en.eq(1),
+            limit_read.addr.eq(upcoming | self.bank << bank_bit),
         ]
         watched = Signal()  # what is decided on goes by one answer
-        m.d.sync += [limit.eq(limit_read.data), swept.eq(sweep), exceeded.eq((limit < age) & ~self.accept),
+        m.d.sync += [fetched.eq(limit_read.data), limit.eq(fetched), swept.eq(sweep),
+                     exceeded.eq((limit < age) & ~self.accept),
                      watched.eq((claim | content) & (swept == current))]
         with m.If(self.accept):
             m.d.sync += age.eq(1)

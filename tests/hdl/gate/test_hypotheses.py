@@ -16,7 +16,7 @@ from amaranth.hdl import Shape
 from hdl.control.params import Ticks
 from hdl.control.registers import PARAM_BY_NAME
 from hdl.gate.hypotheses import Hypotheses, Offset
-from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, QuoteEngine, Reference
+from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, STAYS, QuoteEngine, Reference
 from tests.hdl.simulation import simulated
 
 _HYPOTHESES = Hypotheses()
@@ -65,6 +65,16 @@ def test_one_256th_of_a_tick_off_is_refuted(slip):
     ref, skew, half_spread, x = z3.Ints("ref skew half_spread x")
     with pytest.raises(AssertionError):
         prove(((ref - skew - half_spread) / 256 >= x) == (ref >= 256 * x + half_spread + skew + slip))
+
+
+def test_there_is_no_more_room_than_the_edge_where_the_sum_lies_beyond_twice_a_price():
+    """Of products with 16 bits of fraction, whichever of both prices is held against; fractions by themselves."""
+    one = 1 << 16
+    bid, ask, edge = z3.Ints("bid ask edge")
+    total, takes = bid + ask, (ask - bid) / one <= edge
+    for less, more in ((2 * ask - (edge + 1) * one, total), (total, 2 * bid + (edge + 1) * one)):
+        prove(takes == (less < more))
+        prove(takes == (less / one < more / one + z3.If(less % one < more % one, 1, 0)))
 
 
 # ---------------------------------------------------------------------- in the widths of the fabric
@@ -153,7 +163,9 @@ TICKS, MOVES, REFS, SKEWS = (span(Shape.cast(shape)) for shape in (Ticks, LIMITS
 
 
 WIDTH = Shape.cast(Reference).width
-EDGES, MIDS = (span(Shape.cast(MEMBERS[name].shape)) for name in ("edge", "mid_low"))
+REACHES, MIDS = (span(Shape.cast(MEMBERS[name].shape)) for name in ("reach_bid", "mid_low"))
+#: The best price that stays under each hypothesis.
+STAYING = {h: STAYS[n] for n, of in enumerate(REFERENCES) for h in of if h is not None}
 
 
 class Evaluated:
@@ -184,9 +196,11 @@ class Evaluated:
         self.sides = {name: {"fixed": 1 << rng.choice((3, 5, 9, 10, 11)) if rng.random() < .1 else 0,
                              "reduces": rng.random() < .8, "live": rng.random() < .7, "resize": rng.random() < .2,
                              "up": limit(MOVES, MOVES[1]), "down": limit(MOVES, MOVES[0])} for name in SIDES}
-        self.edge, self.leans_up = rng.choice((0, rng.randrange(-600, 600), *EDGES)), rng.random() < .5
-        self.rooms = [max(REFS[0], min(REFS[1], rng.choice((self.edge, self.edge + 1, REFS[1], REFS[1], REFS[0]))))
-                      for _ in range(HYPOTHESES)]
+        # Mostly beyond the reference of a hypothesis, or just not.
+        self.leans_up, self.beyond = rng.random() < .5, [rng.random() < .5 for _ in range(HYPOTHESES)]
+        self.reach = {side: rng.choice((rng.choice(self.refs) + rng.choice((-1, 0, 0, 1)), rng.choice(self.refs), end,
+                                        end, rng.choice(REACHES)))
+                      for side, end in zip(SIDES, REACHES, strict=True)}
         mids = [ref >> 8 for ref in self.refs]
         self.mid_low, self.mid_high = (
             max(MIDS[0], min(MIDS[1], rng.choice((end, end, end, rng.choice(mids) + more)))) for end, more in zip(
@@ -203,7 +217,9 @@ class Evaluated:
         return self.prices(h)[name] >= self.sides[name]["up"] or self.prices(h)[name] <= self.sides[name]["down"]
 
     def takes(self, h, name):
-        return self.rooms[h] <= self.edge and (name == "bid") == self.leans_up
+        reaches = (self.reach["ask"] < self.refs[h] + self.beyond[h] if STAYING[h] == "ask" else
+                   self.refs[h] < self.reach["bid"] + self.beyond[h])
+        return reaches and (name == "bid") == self.leans_up
 
     def far(self, h):
         return not self.mid_low <= self.refs[h] >> 8 < self.mid_high or not -(1 << 33) <= self.refs[h] < 1 << 33
@@ -251,8 +267,10 @@ def test_verdicts():
                 if t in (0, 3):
                     set_limits(ctx, case if t else other)
                 if t in (0, 5):
-                    for name in ("edge", "leans_up", "mid_low", "mid_high"):
+                    for name in ("leans_up", "mid_low", "mid_high"):
                         ctx.set(getattr(dut, name), getattr(case if t else other, name))
+                    for name in SIDES:
+                        ctx.set(getattr(dut, f"reach_{name}"), (case if t else other).reach[name])
                 if t in (0, 4):
                     ctx.set(dut.skew, (case if t else other).skew)
                 if t in (0, 6):
@@ -260,7 +278,7 @@ def test_verdicts():
                 for n, (early, late) in enumerate(REFERENCES if t >= 5 else ()):
                     h = {5: early, 6: late}.get(t)
                     ctx.set(dut.refs[n], rng.randrange(*REFS) if h is None else case.refs[h])
-                    ctx.set(dut.rooms[n], rng.randrange(*REFS) if h is None else case.rooms[h])
+                    ctx.set(dut.beyond[n], rng.random() < .5 if h is None else case.beyond[h])
                 if t in (0, 7):
                     ctx.set(dut.book_ok, sum(ok << h for h, ok in enumerate((case if t else other).book_ok)))
                 if t < 7:

@@ -7,8 +7,14 @@ from collections import deque
 import pytest
 from amaranth.back import verilog
 
+from hdl.net import packet_fifo
 from hdl.net.packet_fifo import PacketFifo
 from tests.hdl.simulation import simulated
+
+
+@pytest.fixture(params=[packet_fifo.BANK, 16], autouse=True, ids=["one block", "several blocks"])
+def bank(request, monkeypatch):
+    monkeypatch.setattr(packet_fifo, "BANK", request.param)
 
 
 def drive(ctx, dut, *, byte=None, commit=False, discard=False, ready=False):
