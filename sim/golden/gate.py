@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from hdl.control.registers import ACTIVE, REDUCING, TICK_LIMIT
 
-__all__ = ["G0", "G1", "G3", "G4", "G5", "G6", "G6C", "G7", "G8", "G9", "G10", "G11", "G12", "G13", "G14", "G15", "G22",
-           "S0", "Context", "Reference", "gate", "rate_blocked", "window"]
+__all__ = ["G0", "G1", "G2", "G3", "G4", "G5", "G6", "G6C", "G7", "G8", "G9", "G10", "G11", "G12", "G13", "G14", "G15",
+           "G22", "S0", "Context", "Reference", "gate", "rate_blocked", "window"]
 
-G0, G1, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14, G15, G22, S0, G6C = (
-    1 << bit for bit in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 22, 24, 26))
+G0, G1, G2, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14, G15, G22, S0, G6C = (
+    1 << bit for bit in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 22, 24, 26))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Context:
     kill latch or the pin. ``session_up``: the fabric owns an established session. ``session_tokens``,
     ``session_burst``, ``symbol_tokens``: token buckets of G14. ``reference``: of the instrument, ``None`` if there is
     none or it is too old. ``live_elsewhere``: live sides of other instruments, of at most ``live_most`` in all.
-    ``held``: G15 holds the instrument, or has no limits. ``equity_ok``: G12, equity was told.
+    ``held``: G15 holds the instrument, or has no limits. ``equity_ok``: G12, equity was told. ``limits_ok``: G2,
+    limits are in force.
     """
 
     state: int = 0
@@ -65,6 +66,7 @@ class Context:
     live_most: int = 0
     held: bool = True
     equity_ok: bool = False
+    limits_ok: bool = False
 
 
 def gate(p, s, candidate, book_ok, context):
@@ -83,6 +85,8 @@ def gate(p, s, candidate, book_ok, context):
         whole |= G0
     if not context.deadman_ok:
         whole |= G1
+    if not context.limits_ok:
+        whole |= G2
     if not p.sym_en:
         whole |= G3
     if not book_ok:

@@ -137,8 +137,8 @@ class Lanes:
     def _moment(self):
         c, any_, pick = self.cases, self._any, self._pick
         c["state"] = pick(any_(*[ACTIVE] * 11, REDUCING), DISARMED, HALTED, p=.02)
-        for name, bad, p in (("kill_pin", 1, .02), ("heartbeat_ok", 0, .02), ("equity_ok", 0, .03),
-                             ("session_up", 0, .02),
+        for name, bad, p in (("kill_pin", 1, .02), ("heartbeat_ok", 0, .02), ("limits_ok", 0, .01),
+                             ("equity_ok", 0, .03), ("session_up", 0, .02),
                              ("held_bid", 1, .015), ("held_ask", 1, .015), ("duplicates_off", 1, .01)):
             c[name] = pick(1 - bad, bad, p=p)
         c["session_burst"] = any_(100, 100, 103, 0)
