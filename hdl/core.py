@@ -129,8 +129,9 @@ class Core(wiring.Component):
                 "duplicate_most", "duplicate_cycles", "equity", "equity_start", "loss_most", "drawdown_most",
                 "equity_cycles", "init_peer_seq", *ANSWER_LIMITS)),
             *(getattr(control, name).eq(getattr(bank.write, name)) for name in (
-                "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit",
-                "release")),
+                "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "pos_commit", "ref_commit", "release")),
+            *(getattr(control, name).eq(getattr(bank, name)) for name in (
+                "commit", "commit_refused", "limits_ok", "hash_ok")),
             control.ref_cycles_written.eq(bank.write.ref_cycles), control.equity_written.eq(bank.written.equity),
             control.equity_start_written.eq(bank.written.equity_start),
             control.equity_cycles_written.eq(bank.write.equity_cycles),
@@ -229,6 +230,7 @@ class Core(wiring.Component):
             "gap": (path.gap, path.gap_size), "poisoned": (path.poisoned, path.last_seq),
             "session_lost": (order.session_lost, 0), "session_tx_refused": (order.session_tx_refused, 0),
             "channel_reset": (path.channel_reset, path.last_seq), "arm_refused": (path.arm_refused, path.status.state),
+            "commit_refused": (bank.commit_refused, bank.commit_hash),
         }
         assert {name.upper() for name in events} | {"TELEMETRY_OVERFLOW"} == set(_EVENT)
         for name, (strobe, value) in events.items():

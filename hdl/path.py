@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 from hdl.book.by_level import BookByLevel
 from hdl.compare import less
 from hdl.control.params import PARAM_ROW, TICK_BITS, Ticks
-from hdl.control.registers import INSTRUMENT_BITS, MASS_CANCEL_INSTRUMENT, REDUCING
+from hdl.control.registers import HALT_CAUSES, INSTRUMENT_BITS, MASS_CANCEL_INSTRUMENT, REDUCING
 from hdl.count import count
 from hdl.feed.arbiter import SequenceArbiter
 from hdl.feed.lookup import NARROWING, InstrumentLookup
@@ -63,7 +63,7 @@ PathControl = Signature({
     **{name: Out(1) for name in (
         "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit", "release",
         "ref_cycles_written", "equity_written", "equity_start_written", "equity_cycles_written", "limit_written",
-        "mismatch",
+        "mismatch", "commit_refused", "limits_ok", "hash_ok",
         "session_interval_written", "symbol_interval_written", "quote_id_written", "security_id_written",
         "stale_limit_written", "kill_pin", "feed_lost")},
     "data": Out(32), "quote_id": Out(64), "security_index": Out(8), "stale_limit_address": Out(16),
@@ -71,7 +71,8 @@ PathControl = Signature({
 
 #: What the registers show.
 PathStatus = Signature({
-    "state": Out(2), "halt_cause": Out(8), "halt_nonce": Out(32), "gap_packets": Out(32), "expected_seq": Out(32),
+    "state": Out(2), "halt_cause": Out(len(HALT_CAUSES)), "halt_nonce": Out(32),
+    "gap_packets": Out(32), "expected_seq": Out(32),
     "session_tokens": Out(16), "next_quote_id": Out(64), "live_bids": Out(32), "live_asks": Out(32),
 })
 
@@ -417,7 +418,8 @@ class TickPath(wiring.Component):
 
         for target, value in (
                 (moment.state, state.state), (moment.kill_pin, control.kill_pin),
-                (moment.heartbeat_ok, state.heartbeat_ok), (moment.session_up, self.session_up),
+                (moment.heartbeat_ok, state.heartbeat_ok), (moment.limits_ok, control.limits_ok),
+                (moment.session_up, self.session_up),
                 (moment.new_ok, buckets.new_ok), (moment.cancel_ok, buckets.cancel_ok), (moment.can_send, go),
                 (moment.equity_ok, account.fresh),
                 (moment.fouled, scheduler.fouled), (moment.fired, fired), (line_b, payload.line),
@@ -564,7 +566,8 @@ class TickPath(wiring.Component):
         m.d.comb += [
             *(getattr(state, name).eq(getattr(control, name)) for name in (
                 "arm", "disarm", "reduce", "kill", "clear_halt", "data", "heartbeat", "deadman_cycles", "kill_pin",
-                "feed_lost", "mismatch")),
+                "feed_lost", "mismatch", "hash_ok")),
+            state.torn.eq(control.commit_refused),
             account.equity.eq(control.equity), account.told.eq(control.equity_written),
             account.start.eq(control.equity_start), account.begun.eq(control.equity_start_written),
             account.loss_most.eq(control.loss_most), account.drawdown_most.eq(control.drawdown_most),

@@ -2,6 +2,8 @@
 
 from hdl.control import registers as regmap
 
+from . import integrity
+
 
 class ParameterBank:
     """What the host knows about the two parameter banks of a card.
@@ -17,7 +19,7 @@ class ParameterBank:
     """
 
     def __init__(self, registers, instruments):
-        self._registers, self.instruments = registers, instruments
+        self._registers, self.instruments, self.hash = registers, instruments, None
         size = len(regmap.PARAMS)
         self._active = [[None] * size for _ in range(instruments)]
         self._shadow = [[None] * size for _ in range(instruments)]
@@ -52,9 +54,17 @@ class ParameterBank:
             self._shadow[instrument] = want
         return written
 
-    def commit(self, rows):
-        """Make ``rows``, as :meth:`stage` takes them, active in one cycle. Returns the number of words written."""
+    def commit(self, rows, limits=None):
+        """Make ``rows``, as :meth:`stage` takes them, active in one cycle, with the limits of the card that have been
+        written ({name: word}; default: none ever). Returns the number of words written. :attr:`hash` is what the card
+        is told that all of it is; if it refuses, :meth:`refused` has to follow."""
         written = self.stage(rows)
-        self._registers.write("commit", 1)
+        self.hash = integrity.crc(limits or {}, self._shadow, self.instruments)
+        integrity.say(self._registers, "commit", 1, self.hash)
         self._active, self._shadow = self._shadow, self._active
         return written
+
+    def refused(self):
+        """The last commit was: what is active is what it was, and nothing is known of the shadow bank any more."""
+        self._active = self._shadow
+        self._shadow = [[None] * len(regmap.PARAMS) for _ in range(self.instruments)]

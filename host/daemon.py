@@ -25,8 +25,8 @@ from hdl.control import registers as regmap
 from hdl.layout import sbe
 
 from . import config as configuration
+from . import integrity, link, params, why
 from . import latency as measured
-from . import link, params, why
 from .device import DeviceError
 from .equity import Equity
 from .limits import Limits
@@ -346,7 +346,7 @@ class Daemon:
                 self._records_lost |= name != "SESSION_LOST"
                 self._trouble("the gateway ended the connection" if name == "SESSION_LOST" else
                               f"{e.data} telemetry records were lost: what is open is unknown")
-        elif name in ("SESSION_TX_REFUSED", "ARM_REFUSED"):
+        elif name in ("SESSION_TX_REFUSED", "ARM_REFUSED", "COMMIT_REFUSED"):
             self.log.warning("refused by the card", what=name, data=e.data)
             self._journal("refused", what=name)
 
@@ -508,11 +508,21 @@ class Daemon:
             write(name, value)
 
     async def _load(self, config):
-        """Limits of the whole card, then all rows through the shadow bank, verified. Returns what it changed."""
-        before = await self._read("bank")
+        """Limits of the whole card and all rows, verified. Returns what it changed."""
+        before, refused = await self._read("bank"), self.events["COMMIT_REFUSED"]
         changed = self.limits.put(config)
-        if await self._read("bank") == before:
-            raise DaemonError("the card did not change parameter banks on commit")
+        deadline = self.now_ns + READ_TIMEOUT_NS
+        try:
+            while await self._read("bank") == before:
+                if self.events["COMMIT_REFUSED"] != refused:
+                    raise DaemonError("the card refused the limits: their CRC is not that of what it was told; nothing "
+                                      "has changed")
+                if self.now_ns >= deadline:
+                    raise DaemonError("the card did not change parameter banks on commit")
+        except DaemonError:
+            self.limits.refused()
+            raise
+        self.limits.settled()
         return changed
 
     async def _open_session(self):
@@ -605,6 +615,7 @@ class Daemon:
             "session": self.session.state.value if self.session else "closed",
             "open_at_venue": self.open_at_venue, "verified": self.verified, "verifying": self.verifying,
             "limits_staged": bool(self.limits and self.limits.staged),
+            "limits_hash": f"{self.limits.hash:08x}" if self.limits and self.limits.active else "",
             "handed_over": self._handed_over, "time_ns": self.now_ns, "map_hash": f"{regmap.MAP_HASH:08x}",
             "equity": {"now": params.plain(self.equity.value), "start": params.plain(self.config.risk.equity),
                        "greatest": params.plain(self.equity.greatest)},
@@ -625,18 +636,19 @@ class Daemon:
             if not clear_halt:
                 raise DaemonError(f"cannot arm: halted by {', '.join(self._causes()) or 'unknown cause'}; find out "
                                   f"why, then arm with --clear-halt")
-            self.registers.write("clear_halt", await self._read("halt_nonce"))
+            integrity.say(self.registers, "clear_halt", await self._read("halt_nonce"), self.limits.hash)
             await self._until(lambda: self.state != regmap.HALTED, "the card stays halted (is the kill pin set?)")
             self._tell_positions(everything=True)
         if self.state == regmap.ACTIVE:
             return {"state": "ACTIVE"}
         refused = self.events["ARM_REFUSED"]
         self._journal("command", what="arm")
-        self.registers.write("arm", regmap.ARM_MAGIC)
+        integrity.say(self.registers, "arm", regmap.ARM_MAGIC, self.limits.hash)
         await self._until(lambda: self.state == regmap.ACTIVE or self.events["ARM_REFUSED"] != refused,
                           "the card does not arm")
         if self.state != regmap.ACTIVE:
-            raise DaemonError(f"the card refused to arm in state {regmap.STATES[self.state]}; is its session up?")
+            raise DaemonError(f"the card refused to arm in state {regmap.STATES[self.state]}; is its session up, and "
+                              f"are its limits those of this daemon?")
         return {"state": "ACTIVE"}
 
     async def disarm(self):
@@ -733,6 +745,7 @@ class Daemon:
         staged = self._limits().need_staged()
         self._journal("command", what="limits arm", changes=self.limits.diff())
         changes = await self._load(staged)
+        self.log.info("limits in force", hash=f"{self.limits.hash:08x}")
         self.config = self.config.model_copy(update={"instruments": staged.instruments, "risk": staged.risk})
         self.references.pace.live(staged.risk.reference_ms)
         self.equity.pace.live(staged.risk.equity_ms)

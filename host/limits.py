@@ -170,8 +170,8 @@ def _locked(where, keys, was, is_):
 class Limits:
     """The limits of a card: those in force, and those staged.
 
-    Rows change all in one cycle. The registers of the whole card (dead-man, token buckets) are not banked: they are
-    written just before, and only those that change.
+    All of it changes in one cycle, the registers of the whole card (dead-man, token buckets) too, of which only those
+    are written that change. The card is told the CRC of what it has to be, and refuses what is anything else.
 
     Parameters
     ----------
@@ -181,30 +181,48 @@ class Limits:
     ----------
     active, staged : :class:`host.config.Config` or ``None``; of a staged one, instruments and risk count.
     rows : words of the active rows, a tuple for each configured instrument. risk_words : registers of the whole card
-        by name. Both are made anew when limits change: who keeps them keeps what was.
+        by name. Both are made anew when limits change: who keeps them keeps what was. hash : CRC of what is in force.
     """
 
     def __init__(self, registers, rows, heartbeat_ms):
         self._registers, self._heartbeat_ms = registers, heartbeat_ms
         self._bank, self.size = ParameterBank(registers, rows), rows
-        self.risk_words = {}
-        self.active = self.staged = None
+        self.risk_words, self._risk_told = {}, {}
+        self.active = self.staged = self.hash = self._before = None
         self.rows = []
 
     # -- in force -----------------------------------------------------------------------------------------------
 
     def put(self, config):
         """Make a configuration's limits active; returns what that changes, as :meth:`diff` has it, but for the first
-        ones. The caller sees to it that the card has flipped its banks."""
+        ones. :meth:`settled` or :meth:`refused` follows, when the card has said what became of it."""
+        self._need_rest()
         changed = self._between(self.in_force(), self._of(config)) if self.active else []
         words = params.risk_words(config.risk)
         for name, value in words.items():
-            if self.risk_words.get(name) != value:  # a bucket that is written anew begins anew
+            if self._risk_told.get(name) != value:  # a bucket that is written anew begins anew
                 self._registers.write(name, value)
-        self._bank.commit(config.rows())
-        self.risk_words, self.active, self.staged = words, config, None
+        self._before = self.risk_words, self.active, self.rows, self.hash
+        self._bank.commit(config.rows(), words)
+        self.risk_words = self._risk_told = words
+        self.active, self.staged, self.hash = config, None, self._bank.hash
         self.rows = [self._bank.row(n) for n in range(len(config.instruments))]
         return changed
+
+    def settled(self):
+        """What was asked for is in force."""
+        self._before = None
+
+    def refused(self):
+        """It is not: what was before still is, and nothing is known of what the card holds staged."""
+        self.risk_words, self.active, self.rows, self.hash = self._before
+        self._before = self.staged = None
+        self._risk_told = {}
+        self._bank.refused()
+
+    def _need_rest(self):
+        if self._before:
+            raise LimitError("limits are being changed; try again when that is done")
 
     def in_force(self):
         """{instrument or :data:`CARD`: list of :class:`Limit`} of what the card has active."""
@@ -227,6 +245,7 @@ class Limits:
         """Hold a configuration's limits ready in the shadow bank. Raises :class:`LimitError` if they are of other
         instruments or another account than those that are running, or if this daemon's heartbeat is too slow for
         them."""
+        self._need_rest()
         old, new = self.active.instruments, config.instruments
         _locked("risk", configuration.LOCKED_RISK, self.active.risk, config.risk)
         for n, (was, is_) in enumerate(zip(old, new, strict=False)):

@@ -70,6 +70,13 @@ def encode_write(address, words):
     return out
 
 
+def parse_write(payload):
+    """(address, words) of a Write packet."""
+    at, size = SCHEMA["Write"].block_length, _WORD.size
+    return SCHEMA["Write"]["addr"].unpack(payload), [
+        _WORD.unpack(payload, word) for word in range(at, len(payload), size)]
+
+
 def encode_read(tag, address):
     """Packet that asks for one register; the answer carries ``tag`` (0..255)."""
     return encode("Read", SCHEMA["Read"].encode({"tag": tag, "addr": address}))

@@ -164,6 +164,10 @@ def _deadman(c):
                   True)
 
 
+def _integrity(c):
+    yield Finding("", "no limits were in force: no commit has been right since reset", True)
+
+
 def _permission(c):
     yield _must(f"enabled = {bool(c.w['sym_en'])}".lower(), c.w["sym_en"], "the instrument must be enabled")
     for s in c.failing:
@@ -354,6 +358,8 @@ EXPLAINED = {
     0: _Gate(_state, "register state has the present one"),
     1: _Gate(_deadman, "the age of the last heartbeat is not in the record; register heartbeat has the last number "
                        "written, halt_cause bit 2 says whether the dead-man halted", True),
+    2: _Gate(_integrity, "register limits_valid says whether limits are in force, limits_hash which; counter "
+                         "commits_refused has the commits that were wrong", True),
     3: _Gate(_permission, "t2q limits show has the permissions in force"),
     4: _Gate(_data, "whether the book was in mid-event or older than stale_ms is not in the record; counters "
                     "accepted_packets, events, gaps and poisoned_packets tell how the feed goes"),

@@ -10,8 +10,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.control import registers
+from hdl.control.integrity import Integrity
 from hdl.control.params import PARAM_ROW, TURNS
-from hdl.control.registers import BY_NAME, MAP_HASH, PARAM_BY_NAME, PARAMS, REGISTERS
+from hdl.control.registers import BY_NAME, LIMITS, MAP_HASH, PARAM_BY_NAME, PARAMS, REGISTERS
 from hdl.memory import BLOCK, LANE_BITS, LANES
 
 __all__ = ["READ_LATENCY", "RegisterBank", "RegisterBus"]
@@ -48,12 +49,11 @@ LIVE = ("time_ns", "quote_id")
 #: Bits of the address of a word in its row, and of one among registers and SecurityIDs.
 WORD_BITS, WORDS_BITS = (registers.ROW_WORDS - 1).bit_length(), 9
 
-#: Where counters lie in the memory of words, and the cycles of a round in which each of them has its turn. Reads and
-#: writes, of which the link makes at most one in 13 or 4 cycles, make the round longer, to 90 cycles at most. A counter
-#: has 3 bits of its own, for an event in 13 cycles (one per frame or message of the session, say); OFTEN, 4, for one in
-#: 6 (per message of the feed or decision); ANY_CYCLE, 7, for one a cycle, which noise at the pins or on the link
-#: can cause.
-COUNTERS_AT, ROUND = 128, 64
+#: Where counters lie in the memory of words. In a round each of them has its turn, a cycle each; reads and writes, of
+#: which the link makes at most one in 13 or 4 cycles, make it longer, up to ROUND cycles. A counter has 3 bits of its
+#: own, for an event in 14 cycles (one per frame or message of the session, say); OFTEN, 4, for one in 7 (per message of
+#: the feed or decision); ANY_CYCLE, 7, for one a cycle, which noise at the pins or on the link can cause.
+COUNTERS_AT, ROUND = 128, 98
 ANY_CYCLE = ("feed_frames", "feed_bad_fcs", "order_rx_frames", "order_rx_bad", "telemetry_overflow", "link_rx_errors",
              "write_refused")
 OFTEN = ("messages", "book_messages", "entries", "foreign_entries", "ignored_entries", "px_errors", "channel_resets",
@@ -66,7 +66,10 @@ WORDS = ("local_mac", "peer_mac", "local_ip", "peer_ip", "local_port", "peer_por
          "init_peer_window", "window", "init_app_seq", "mmp_group", "smp_id", "quote_flags", "order_flags")
 
 #: Registers whose content the bank knows by itself; they are not among its ports.
-OWN = ("map_hash", "instruments", "bank", "write_refused")
+OWN = ("map_hash", "instruments", "bank", "limits_hash", "limits_valid", "write_refused", "commits_refused")
+
+#: What cannot be written while a commit is weighed, besides limits and rows.
+WEIGHED = ("limits_crc", "commit")
 
 
 def _whole(access):
@@ -93,8 +96,8 @@ class RegisterBank(wiring.Component):
     **Latency**: a write on the bus in cycle ``c`` acts in ``c + 1``, when its strobe in ``write`` comes, with the word
     on ``bus.data``, and shows in ``rw`` in ``c + 2``, with its strobe in ``written``. A strobe on
     ``count`` in ``c`` is counted in what is read in ``c + 1`` or later. Strobes can come in every cycle for
-    :data:`ANY_CYCLE`, in one of 6 for :data:`OFTEN`, in one of 13 for others, if at most one word in 4 cycles is
-    written and one in 13 is read; the mean over 90 cycles is what matters.
+    :data:`ANY_CYCLE`, in one of 7 for :data:`OFTEN`, in one of 14 for others, if at most one word in 4 cycles is
+    written and one in 13 is read; the mean over :data:`ROUND` cycles is what matters.
 
     **Parameter rows** are banked. Writes go to the shadow bank, one word at a time, and never show in ``row``; ``flip``
     makes the shadow bank the active one and the other way round, for all rows in one cycle; a word that acts in that
@@ -104,12 +107,18 @@ class RegisterBank(wiring.Component):
     ``row_addr`` holds still until ``c + 3``, and a decision that goes by the row excludes a ``flip`` until then: turn
     *k* is of the bank that is active in ``c + k``. The host reads the shadow bank.
 
+    **Limits** of the card (:data:`hdl.control.registers.LIMITS`) are staged, too: what is written is read back, and
+    shows in ``rw`` with the next commit that is right; those that were written since the last one have their strobes in
+    ``write`` then, two cycles after ``flip``, and change in the cycle after. :class:`hdl.control.integrity.Integrity`
+    weighs a commit.
+
     **After reset** every register is 0, and so are both banks: memories keep their content through a reset, so a sweep
     clears them, a word a cycle, and ``bus.ready`` is 0 until it is done (64 cycles an instrument, the number of
     instruments rounded up to a power of two, and at least 512).
 
     **Bad input**: a write to an address that does not exist, or is not writable, or of a high half without its low one,
-    or of a SecurityID while not DISARMED, changes nothing and is counted in ``write_refused``. A read of an address
+    or of a SecurityID while not DISARMED, or of a limit, a row or any of :data:`WEIGHED` while a commit is weighed or
+    waits, changes nothing and is counted in ``write_refused``. A read of an address
     that does not exist gives 0. Bits beyond the width of a register are ignored, and read as 0.
 
     Parameters
@@ -137,6 +146,11 @@ class RegisterBank(wiring.Component):
         Strobes that are counted. Counters stay at 2^32 - 1.
     refused : Out(1)
         Strobe: the write of the cycle before was refused.
+    commit, commit_refused : Out(1), commit_hash : Out(32)
+        Strobes: a commit is right, ``flip`` is to follow; or it is wrong, and nothing changes: it would have had this
+        hash.
+    limits_ok, hash_ok : Out(1)
+        Limits are in force; and the host says for the next command which, rightly.
     flip : In(1)
         Strobe: change banks at the end of this cycle.
     bank : Out(1)
@@ -148,8 +162,8 @@ class RegisterBank(wiring.Component):
         is the instrument in the low bits, and above them, where ``row_addr`` would have its next bit, the bank that is
         written (instrument + instruments * bank, with ``instruments`` rounded up to a power of two).
     look_index : In(8), look_word : In(5), look_data : Out(32)
-        A word of the active bank's row of an instrument, two cycles after it was asked for; it must be asked for two
-        cycles long, as the host may be reading in one of them.
+        A word of the active bank's row of an instrument, in the cycle after it was asked for in four: in three of them
+        the host may be reading, and a commit may be weighed.
     security_write : Out(1), security_index : Out(8)
         Strobe: the SecurityID of an instrument was written in the cycle before, ``bus.data``.
     histogram_addr : Out(6), histogram_data : In(32)
@@ -172,6 +186,11 @@ class RegisterBank(wiring.Component):
             "ro": In(Signature({name: Out(width) for name, width in _whole("ro").items()})),
             "count": In(Signature({name: Out(1) for name in _whole("count")})),
             "refused": Out(1),
+            "commit": Out(1),
+            "commit_refused": Out(1),
+            "commit_hash": Out(32),
+            "limits_ok": Out(1),
+            "hash_ok": Out(1),
             "flip": In(1),
             "bank": Out(1),
             "row_addr": In(8),
@@ -195,11 +214,21 @@ class RegisterBank(wiring.Component):
         with m.If(bus.we | bus.re):
             m.d.sync += address.eq(bus.addr)
 
+        m.submodules.integrity = integrity = Integrity(self.instruments)
+        m.d.comb += [
+            integrity.start.eq(self.write.commit), integrity.say.eq(self.write.limits_crc),
+            integrity.use.eq(self.write.arm | self.write.clear_halt), integrity.crc.eq(self.rw.limits_crc),
+            integrity.flip.eq(self.flip), self.commit.eq(integrity.commit), self.commit_refused.eq(integrity.refused),
+            self.commit_hash.eq(integrity.found),
+            self.limits_ok.eq(integrity.valid), self.hash_ok.eq(integrity.agrees),
+        ]
+
         # A write: what it is, then what it does to values, then what it does to memories.
         is_global = bus.addr[8:] == registers.GLOBAL_BASE >> 8
         is_param = bus.addr[15] & (bus.addr[WORD_BITS:15] < self.instruments) & (bus.addr[:WORD_BITS] < len(PARAMS))
         is_id = (bus.addr[8:] == registers.SECURITY_ID_BASE >> 8) & (bus.addr[:8] < self.instruments)
         is_register, is_word = Signal(), Signal()
+        is_limit, is_weighed, limit = Signal(), Signal(), Signal(range(len(LIMITS)))
         # A low half waits for its high one, and so does the name of its pair.
         pairs = [name for register in REGISTERS for name, half in [_half(register)]
                  if half == 0 and register.access in ("rw", "wo")]
@@ -214,6 +243,10 @@ class RegisterBank(wiring.Component):
                         m.d.comb += is_register.eq(here)
                         if register.access == "rw" and name not in LIVE:
                             m.d.comb += is_word.eq(here)
+                        if register.limit:
+                            m.d.comb += [is_limit.eq(is_global), limit.eq(LIMITS.index(register))]
+                        if register.limit or name in WEIGHED:
+                            m.d.comb += is_weighed.eq(is_global)
                         if half == 0:
                             m.d.comb += is_low.eq(1 + pairs.index(name))
         m.d.sync += low.eq(Mux(bus.we & is_global, is_low, 0))
@@ -221,10 +254,15 @@ class RegisterBank(wiring.Component):
             m.d.sync += [held.eq(bus.data), held_of.eq(low)]
         wrote, to_param, to_id, to_word, to_none = (
             Signal(name=name) for name in ("wrote", "to_param", "to_id", "to_word", "to_none"))
+        to_limit, limit_written, limit_at = Signal(), Signal(), Signal.like(limit)
+        closed = integrity.busy & (is_param | is_weighed)
         m.d.sync += [
-            wrote.eq(bus.we), to_param.eq(bus.we & is_param), to_id.eq(bus.we & is_id), to_word.eq(bus.we & is_word),
-            to_none.eq(bus.we & ~is_register & ~is_param & ~is_id),
+            wrote.eq(bus.we), to_param.eq(bus.we & is_param & ~closed), to_id.eq(bus.we & is_id),
+            to_word.eq(bus.we & is_word & ~closed), to_limit.eq(bus.we & is_limit & ~closed),
+            to_none.eq(bus.we & ((~is_register & ~is_param & ~is_id) | closed)), limit_written.eq(to_limit),
         ]
+        with m.If(bus.we):
+            m.d.sync += limit_at.eq(limit)
         locked = self.ro.state != registers.DISARMED
         written_word, written_param = Signal(), Signal()
         m.d.comb += [
@@ -246,12 +284,22 @@ class RegisterBank(wiring.Component):
         with m.If(wrote):
             m.d.sync += mask.eq(widths)
 
-        self._elaborate_registers(m, held, is_register)
+        self._elaborate_registers(m, held, is_register, closed, integrity.apply)
         row, sweep = self._elaborate_rows(m, address, to_param, kept)
-        self._elaborate_read(m, address, row, sweep, kept, written_word, written_param)
+        param_word = self._elaborate_read(m, address, row, sweep, kept, written_word, written_param, integrity)
+
+        # The card's limits as they are staged, for those who weigh them.
+        m.submodules.limits = memory = Memory(shape=32, depth=len(LIMITS), init=[], attrs={"no_rw_check": 1})
+        write, read, staged = memory.write_port(), memory.read_port(domain="comb"), Signal(32, reset_less=True)
+        m.d.comb += [
+            write.addr.eq(Mux(sweep[-1], limit_at, sweep)), write.data.eq(kept),
+            write.en.eq(limit_written | ~sweep[-1]), read.addr.eq(integrity.address),
+            integrity.word.eq(Mux(integrity.in_rows, param_word, staged)),
+        ]
+        m.d.sync += staged.eq(read.data)
         return m
 
-    def _elaborate_registers(self, m, held, is_register):
+    def _elaborate_registers(self, m, held, is_register, closed, apply):
         """Values and strobes."""
         bus = self.bus
         for register in REGISTERS:
@@ -260,12 +308,21 @@ class RegisterBank(wiring.Component):
             name, half = _half(register)
             if half == 0 or name in WORDS:
                 continue
-            strobe = getattr(self.write, name)
-            m.d.sync += strobe.eq(bus.we & (bus.addr == register.address) & (is_register if half else 1))
+            strobe, value = getattr(self.write, name), bus.data if half is None else Cat(held, bus.data)
+            may = is_register if half else ~closed if register.limit or name in WEIGHED else 1
+            hit = bus.we & (bus.addr == register.address) & may
+            if register.limit:
+                staging, changed = Signal(name=f"{name}_staging"), Signal(name=f"{name}_changed")
+                value = Signal(register.width, name=f"{name}_staged")
+                m.d.sync += [staging.eq(hit), changed.eq(staging | (changed & ~apply))]
+                with m.If(staging):
+                    m.d.sync += value.eq(bus.data)
+                hit = apply & changed
+            m.d.sync += strobe.eq(hit)
             if register.access == "rw":
                 m.d.sync += getattr(self.written, name).eq(strobe)
                 with m.If(strobe):
-                    m.d.sync += getattr(self.rw, name).eq(bus.data if half is None else Cat(held, bus.data))
+                    m.d.sync += getattr(self.rw, name).eq(value)
 
     def _elaborate_rows(self, m, address, to_param, kept):
         """Parameter rows as the core reads them, a row at a time, and the sweep that clears all memories.
@@ -332,8 +389,8 @@ class RegisterBank(wiring.Component):
                 m.d.comb += write.data.word_select(lane, LANE_BITS).eq(reduce(or_, offered, 0))
         return row, sweep
 
-    def _elaborate_read(self, m, address, row, sweep, kept, written_word, written_param):
-        """What the host reads. Cycles are counted from ``bus.re``."""
+    def _elaborate_read(self, m, address, row, sweep, kept, written_word, written_param, integrity):
+        """What the host reads, in cycles from ``bus.re``. Returns a word of the rows that was fetched, for either."""
         bus = self.bus
         passed = [bus.re] + [Signal(name=f"passed_{n}") for n in range(1, READ_LATENCY)]
         m.d.sync += [later.eq(earlier) for earlier, later in pairwise(passed)]
@@ -345,13 +402,15 @@ class RegisterBank(wiring.Component):
         write, read = memory.write_port(), memory.read_port(domain="comb")
         fetched, param = Signal(32, reset_less=True), Signal(32, reset_less=True)
         index_width = max(1, (self.instruments - 1).bit_length())
-        looked = Signal(32, reset_less=True)
-        with m.If(~passed[1]):
+        weighed, looked = Signal(len(param_addr) - 1), Signal(32, reset_less=True)
+        with m.If(~passed[1] & ~integrity.fetch):
             m.d.sync += looked.eq(read.data)
-        m.d.comb += self.look_data.eq(looked)
         m.d.comb += [
-            read.addr.eq(Mux(passed[1], param_addr,
-                             Cat(self.look_word, self.look_index[:index_width], self.bank))),
+            self.look_data.eq(looked), weighed.eq(integrity.address),
+            read.addr.eq(Mux(passed[1], param_addr, Mux(
+                integrity.fetch, Cat(weighed, ~self.bank),
+                Cat(self.look_word, self.look_index[:index_width], self.bank)))),
+            integrity.blocked.eq(passed[1]),
             write.addr.eq(Mux(sweep[-1], param_addr, sweep)),
             write.data.eq(kept),
             write.en.eq(written_param | ~sweep[-1]),
@@ -364,7 +423,7 @@ class RegisterBank(wiring.Component):
             asked_word.eq(is_global | (address[8:] == registers.SECURITY_ID_BASE >> 8)),
             asked_histogram.eq(address[6:] == registers.HISTOGRAM_BASE >> 6),
         ]
-        with m.If(passed[1]):
+        with m.If(passed[1] | integrity.fetch):
             m.d.sync += fetched.eq(read.data)
         with m.If(passed[2]):
             m.d.sync += param.eq(Mux(asked_param, fetched, 0))
@@ -372,7 +431,7 @@ class RegisterBank(wiring.Component):
         # Values that the core supplies. Each goes through a register that is 0 unless it is asked for.
         parts = []
         latched, highs, latches, tells_latched = Signal(32), [], [], []
-        for register, value in self._supplied():
+        for register, value in self._supplied(integrity):
             _, half = _half(register)
             chosen = Signal(name=f"{register.name}_chosen")
             m.d.sync += chosen.eq(passed[1] & (address == register.address))
@@ -397,10 +456,12 @@ class RegisterBank(wiring.Component):
         with m.If(passed[-1]):
             m.d.sync += bus.read_data.eq(
                 supplied | param | word | (self.histogram_data & asked_histogram.replicate(32)))
+        return fetched
 
-    def _supplied(self):
+    def _supplied(self, integrity):
         """(register, value) of what is read from signals. Of pairs that are ro, the value is all of it for both."""
-        own = {"map_hash": Const(MAP_HASH, 32), "instruments": Const(self.instruments, 32), "bank": self.bank}
+        own = {"map_hash": Const(MAP_HASH, 32), "instruments": Const(self.instruments, 32), "bank": self.bank,
+               "limits_hash": integrity.hash, "limits_valid": integrity.valid}
         for register in REGISTERS:
             name, half = _half(register)
             if register.access == "rw" and name in LIVE:
@@ -417,12 +478,15 @@ class RegisterBank(wiring.Component):
                           key=lambda register: -_short_bits(register.name))
         assert all(register.width == 32 for register in counters)
         assert max(register.address for register in REGISTERS if register.access != "count") < COUNTERS_AT
-        index_width = (ROUND - 1).bit_length()
-        assert len(counters) <= ROUND == 1 << index_width <= 256 - COUNTERS_AT
+        index_width = (len(counters) - 1).bit_length()
+        assert COUNTERS_AT % (1 << index_width) == 0
+        assert len(counters) <= min(256 - COUNTERS_AT, ROUND * (1 - 1 / 4 - 1 / 13))
+        assert ROUND // 7 < 1 << 4
+        assert ROUND // 14 < 1 << 3
         events = Signal(len(counters))      # of the cycle before
-        m.d.sync += events.eq(Cat(
-            self.refused if register.name == "write_refused" else getattr(self.count, register.name)
-            for register in counters))
+        own = {"write_refused": self.refused, "commits_refused": self.commit_refused}
+        m.d.sync += events.eq(Cat(own[register.name] if register.name in OWN else getattr(self.count, register.name)
+                                  for register in counters))
 
         is_count = Signal()
         asked_index = Signal(index_width)   # of the counter under the address, a cycle later
@@ -436,7 +500,7 @@ class RegisterBank(wiring.Component):
         go = Signal()
         m.d.comb += go.eq(~written_word)
 
-        # A counter has its turn every ROUND cycles; a read takes one cycle of that. While what one visit writes would
+        # A counter has its turn once in a round; a read takes one cycle of that. While what one visit writes would
         # not be seen by another one of the same counter, that of the read is the only one.
         turn = Signal(index_width)
         near = Signal()             # turns that are not far enough from the read
@@ -451,11 +515,11 @@ class RegisterBank(wiring.Component):
                 counts.eq(~reads | is_count),
                 word.eq(Mux(reads & ~is_count, Cat(address[:8], address[12]),
                             Cat(Mux(reads, asked_index, turn), Const(COUNTERS_AT >> index_width, 9 - index_width)))),
-                turn.eq(turn + ~reads),
+                turn.eq(Mux(turn + ~reads == len(counters), 0, turn + ~reads)),
             ]
 
         pending = [Signal(_short_bits(register.name), name=f"{register.name}_pending") for register in counters]
-        columns, rows = Signal(8), Signal(ROUND // 8)
+        columns, rows = Signal(8), Signal(-(-len(counters) // 8))
         m.d.comb += [columns.eq(1 << index[:3]), rows.eq(Mux(visit & counts & go, 1 << index[3:], 0))]
         for n, short in enumerate(pending):
             visited = columns[n % 8] & rows[n // 8]

@@ -13,7 +13,8 @@ address                 what
 ``0x8000``..``0xFFFF``  parameter rows, SHADOW bank: word *w* of instrument *n* at ``0x8000 + 32 n + w``
 ======================  ===========================================================================================
 
-Every limit resets to zero, and zero blocks.
+Every limit resets to zero, and zero blocks. What the host writes to a limit, or to a parameter row, is staged: it has
+an effect when ``commit`` puts all of it in force.
 """
 
 import hashlib
@@ -44,12 +45,13 @@ STATES = ("DISARMED", "ACTIVE", "REDUCING", "HALTED")
 
 #: Bits of ``HALT_CAUSE``.
 HALT_CAUSES = {"kill_register": 0, "kill_pin": 1, "deadman": 2, "session_lost": 3, "feed_lost": 4, "emission": 5,
-               "loss": 6, "answers": 7}
+               "loss": 6, "answers": 7, "integrity": 8}
 
 #: Gates by bit of the reason bitmap (the gates' customary names, G0 to G22), with what each one says when it blocks.
 GATES = {
     0: ("G0", "state", "not armed, or the side does not reduce the position while REDUCING"),
     1: ("G1", "dead-man", "no host heartbeat within deadman_cycles, or no limit set"),
+    2: ("G2", "integrity", "no limits are in force: none was committed with a right CRC"),
     3: ("G3", "permission", "instrument or side not enabled"),
     4: ("G4", "data", "book unknown, crossed, in mid-event or stale, or no stale limit set"),
     5: ("G5", "sanity", "price or quantity outside its hard band, zero or unrepresentable"),
@@ -84,6 +86,8 @@ class Register:
     name : lower-case name; 64-bit registers end in ``_lo`` and ``_hi`` (write lo first: hi takes effect for both).
     access : ``"rw"`` (value held), ``"ro"`` (value supplied by the core), ``"wo"`` (strobe: a write is an action,
         reads as zero), ``"count"`` (saturating event counter, read only).
+    limit : it is a limit of the whole card: ``"rw"``, but what is written has an effect with ``commit`` only, and its
+        CRC covers it. The description below says ``"limit"`` for the access.
     doc : what it does, with units.
     width : bits that are held or supplied, at most 32.
     init : reset value.
@@ -97,6 +101,7 @@ class Register:
     init: int = 0
     section: str = ""
     address: int = 0
+    limit: bool = False
 
 
 def _build():
@@ -118,7 +123,9 @@ def _build():
                     registers.append(Register(f"{reg_name}_{half}", access, f"{doc} ({half} 32 bits)", 32, 0, name,
                                               place(access)))
             else:
-                registers.append(Register(reg_name, access, doc, width, 0, name, place(access)))
+                limit = access == "limit"
+                registers.append(Register(reg_name, "rw" if limit else access, doc, width, 0, name, place(access),
+                                          limit))
 
     section("identity",
             ("map_hash", "ro", "First 32 bits of the content hash of this map; the daemon refuses another one"),
@@ -126,21 +133,31 @@ def _build():
             ("cycle", "ro", "Cycles since reset (reading lo latches hi)", 64),
             ("scratch", "rw", "No effect: for link tests"))
     section("state",
-            ("arm", "wo", "Write ARM_MAGIC: DISARMED -> ACTIVE; refused unless the session is up"),
+            ("arm", "wo", "Write ARM_MAGIC: DISARMED -> ACTIVE; refused unless the session is up and limits_crc says "
+                          "what is in force"),
             ("disarm", "wo", "ACTIVE or REDUCING -> DISARMED; everything live is cancelled"),
             ("reduce", "wo", "ACTIVE -> REDUCING"),
             ("kill", "wo", "-> HALTED; everything live is cancelled"),
-            ("clear_halt", "wo", "Write the value of halt_nonce: HALTED -> DISARMED; positions must be written anew"),
+            ("clear_halt", "wo", "Write the value of halt_nonce: HALTED -> DISARMED, if limits_crc says what is in "
+                                 "force; positions must be written anew"),
             ("state", "ro", "0 DISARMED, 1 ACTIVE, 2 REDUCING, 3 HALTED", 2),
             ("halt_cause", "ro",
              "Causes of the halt: 0 kill register, 1 kill pin, 2 dead-man, 3 session lost, 4 feed lost, 5 emission "
-             "(G21), 6 loss (G19)", 8),
+             "(G21), 6 loss (G19), 7 answers that cannot be, 8 integrity (G2)", 9),
             ("halt_nonce", "ro", "Number of the halt; clear_halt must repeat it", 32),
             ("heartbeat", "rw", "Host dead-man: counts only if the value written differs by +1 from the last one"),
-            ("deadman_cycles", "rw", "G1 limit in cycles; 0 blocks"),
+            ("deadman_cycles", "limit", "G1 limit in cycles; 0 blocks"),
             ("time_ns", "rw", "Wall time in ns since the epoch for sendTimeNs; advances by 8 a cycle; hi sets both",
              64),
-            ("commit", "wo", "Flip parameter banks: all rows change in one cycle; every instrument is evaluated anew"),
+            ("limits_crc", "rw", "CRC that the next commit, arm or clear_halt goes by; said for one of them only: "
+                                 "CRC-32 (IEEE 802.3) over map_hash, then all limits of the card by address, then all "
+                                 "parameter rows, as little endian words cut to their bits"),
+            ("commit", "wo", "Put all that is staged in force, limits and rows, in one cycle, if its CRC is "
+                             "limits_crc; every instrument is evaluated anew. Until then, or until it is refused, "
+                             "writes of limits, rows, limits_crc and commit are. Refused while trading: HALTED (G2)"),
+            ("limits_hash", "ro", "CRC of the limits in force; it changes with them"),
+            ("limits_valid", "ro", "1: there are limits in force, 0: nothing can be armed (G2)", 1),
+            ("commits_refused", "count", "Commits whose CRC was not limits_crc: nothing has changed"),
             ("bank", "ro", "Active parameter bank", 1))
     section("feed",
             ("line_a_ip", "rw", "Multicast group of line A, big endian number; 0 = line off"),
@@ -174,10 +191,10 @@ def _build():
             ("events", "count", "Ends of event"),
             ("expected_seq", "ro", "Next sequence number"))
     section("quoting",
-            ("session_interval", "rw", "G14: cycles per token of the session bucket; 0 = never refilled"),
-            ("session_burst", "rw", "G14: size of the session bucket; a quarter is kept for cancels", 16),
-            ("symbol_interval", "rw", "G14: cycles per token of every instrument's bucket; 0 = never refilled"),
-            ("symbol_burst", "rw", "G14: size of every instrument's bucket; a new size empties them", 8),
+            ("session_interval", "limit", "G14: cycles per token of the session bucket; 0 = never refilled"),
+            ("session_burst", "limit", "G14: size of the session bucket; a quarter is kept for cancels", 16),
+            ("symbol_interval", "limit", "G14: cycles per token of every instrument's bucket; 0 = never refilled"),
+            ("symbol_burst", "limit", "G14: size of every instrument's bucket; a new size empties them", 8),
             ("session_tokens", "ro", "Tokens in the session bucket", 16),
             ("quote_id", "rw", "Id of the next quote (hi sets both); bits 7..0 will be its instrument, 255 of a mass "
                                "cancel", 64),
@@ -192,27 +209,27 @@ def _build():
             ("ref_basis", "rw", "G6c: what the feed is above the quoted venue, in quote ticks, signed; likewise",
              TICK_BITS),
             ("ref_commit", "wo", "Bits 7..0 instrument: the three words are its references from now on"),
-            ("ref_cycles", "rw", "G6, G6c: greatest age of references in cycles; 0 blocks. They expire when they are "
-                                 "between half as old and so old"),
-            ("live_most", "rw", "G13: greatest number of live sides of all instruments; 0 blocks", 10),
-            ("duplicate_most", "rw", "G15: so many equal quotes of an instrument among the last 8 of all, each sent "
+            ("ref_cycles", "limit", "G6, G6c: greatest age of references in cycles; 0 blocks. They expire when they "
+                                    "are between half as old and so old"),
+            ("live_most", "limit", "G13: greatest number of live sides of all instruments; 0 blocks", 10),
+            ("duplicate_most", "limit", "G15: so many equal quotes of an instrument among the last 8 of all, each sent "
                                      "within duplicate_cycles of the one before; 0 blocks", 4),
-            ("duplicate_cycles", "rw", "G15: what is older than so many cycles counts no more; 0 blocks"),
+            ("duplicate_cycles", "limit", "G15: what is older than so many cycles counts no more; 0 blocks"),
             ("equity", "rw", "What the account is worth, signed, in the host's unit of money; told with every write"),
             ("equity_start", "rw", "G19: equity from which losses count, signed; the greatest so far is that again"),
-            ("loss_most", "rw",
+            ("loss_most", "limit",
              "G19: greatest loss since equity_start; more halts, three fifths reduce; 0 blocks (G12)", 31),
-            ("drawdown_most", "rw", "G19: greatest distance from the greatest equity, likewise; 0 blocks (G12)", 31),
-            ("equity_cycles", "rw", "G12: greatest age of equity in cycles, as ref_cycles; 0 blocks"),
-            ("fills_cycles", "rw", "G17: the rolling window, in cycles; 0 blocks"),
-            ("fills_lots", "rw", "G17: greatest sum of lots that trade on one instrument within it; 0 blocks", 24),
-            ("fills_delta", "rw", "G17: greatest difference of lots bought and lots sold, likewise; 0 blocks", 24),
-            ("fills_most", "rw", "G17: greatest number of fills, likewise; 0 blocks", 8),
-            ("freeze_cycles", "rw", "G17: a hold ends after so many cycles; 0: the host has to release it"),
-            ("repeats_most", "rw", "G18: how often a side may trade and be quoted again before the host releases the "
-                                   "instrument; 0 blocks", 8),
-            ("refusals_cycles", "rw", "G20: the rolling window, in cycles; 0 blocks"),
-            ("refusals_most", "rw", "G20: greatest number of sides of one instrument refused within it; 0 blocks", 8),
+            ("drawdown_most", "limit", "G19: greatest distance from the greatest equity, likewise; 0 blocks (G12)", 31),
+            ("equity_cycles", "limit", "G12: greatest age of equity in cycles, as ref_cycles; 0 blocks"),
+            ("fills_cycles", "limit", "G17: the rolling window, in cycles; 0 blocks"),
+            ("fills_lots", "limit", "G17: greatest sum of lots that trade on one instrument within it; 0 blocks", 24),
+            ("fills_delta", "limit", "G17: greatest difference of lots bought and lots sold, likewise; 0 blocks", 24),
+            ("fills_most", "limit", "G17: greatest number of fills, likewise; 0 blocks", 8),
+            ("freeze_cycles", "limit", "G17: a hold ends after so many cycles; 0: the host has to release it"),
+            ("repeats_most", "limit", "G18: how often a side may trade and be quoted again before the host releases "
+                                      "the instrument; 0 blocks", 8),
+            ("refusals_cycles", "limit", "G20: the rolling window, in cycles; 0 blocks"),
+            ("refusals_most", "limit", "G20: greatest number of sides of an instrument refused within it; 0 blocks", 8),
             ("release", "wo", "Bits 7..0 instrument: it is not held any more (G15, and with its next visit G17, G18, "
                               "G20), and its repeats begin anew"),
             ("quotes_sent", "count", "Frames with at least one new or changed side"),
@@ -278,6 +295,8 @@ def _build():
 
 REGISTERS = _build()
 BY_NAME = {r.name: r for r in REGISTERS}
+#: Limits of the whole card, by address.
+LIMITS = tuple(r for r in REGISTERS if r.limit)
 
 
 @dataclass(frozen=True)
@@ -355,7 +374,7 @@ def as_dict():
     """The whole map as plain data, without its hash."""
     return {
         "registers": [{"name": r.name, "address": r.address, "access": r.access, "width": r.width, "init": r.init,
-                       "section": r.section, "doc": r.doc} for r in REGISTERS],
+                       "section": r.section, "limit": r.limit, "doc": r.doc} for r in REGISTERS],
         "params": [{"name": p.name, "word": p.word, "width": p.width, "signed": p.signed, "doc": p.doc}
                    for p in PARAMS],
         "bases": {"global": GLOBAL_BASE, "counter": COUNTER_BASE, "security_id": SECURITY_ID_BASE,
@@ -387,7 +406,8 @@ def to_markdown():
     """Documentation page of the map."""
     out = ["# Register map", "",
            "Generated from `hdl/control/registers.py` by `make docs`. 16-bit word addresses, 32-bit words. "
-           "`rw` holds a value, `ro` shows one, `wo` acts on a write, `count` is a saturating counter.", "",
+           "`rw` holds a value, `ro` shows one, `wo` acts on a write, `count` is a saturating counter; `limit` is "
+           "`rw`, but what is written has an effect with `commit`.", "",
            f"Content hash: `{content_hash()}`", "", "| addresses | what |", "|---|---|",
            f"| from `0x{GLOBAL_BASE:04x}` | registers, see below; counters from `0x{COUNTER_BASE:04x}` |",
            f"| from `0x{SECURITY_ID_BASE:04x}` | SecurityID of the feed, one word an instrument; 0 = unused; writable "
@@ -397,7 +417,7 @@ def to_markdown():
            f"| from `0x{PARAM_BASE:04x}` | parameter rows, {ROW_WORDS} words an instrument, see below |", ""]
     for section in dict.fromkeys(r.section for r in REGISTERS):
         out += [f"## {section}", "", "| address | name | access | bits | what |", "|---|---|---|---|---|"]
-        out += [f"| `0x{r.address:04x}` | `{r.name}` | {r.access} | {r.width} | {r.doc} |"
+        out += [f"| `0x{r.address:04x}` | `{r.name}` | {'limit' if r.limit else r.access} | {r.width} | {r.doc} |"
                 for r in REGISTERS if r.section == section]
         out.append("")
     out += ["## Parameter rows", "",

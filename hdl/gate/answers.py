@@ -17,10 +17,11 @@ __all__ = ["LEARN_CYCLES", "READ_CYCLES", "VISIT_CYCLES", "VISIT_PERIOD", "Answe
 
 #: Cycles from one look at an instrument, whether its freeze has ended or the host lets it go, to that at the next one.
 VISIT_PERIOD = 256
-#: Words of an instrument's row that an answer needs, in the order in which they are read, two cycles each.
+#: Words of an instrument's row that an answer needs, in the order in which they are read, and cycles for each.
 _WORDS = ("instrument_id_lo", "instrument_id_hi", "lot_mult", "lot_exp")
+_WORD_CYCLES = 4
 #: Cycles in which they come, behind the one that takes an event up; in the last one it is judged.
-READ_CYCLES = 2 * len(_WORDS) + 2
+READ_CYCLES = _WORD_CYCLES * len(_WORDS) + 2
 #: Cycles in which a fill or a refusal is weighed, and a visit, the strobe and the post included.
 LEARN_CYCLES = max(BURST_CYCLES, REPEATS_CYCLES) + 1
 VISIT_CYCLES = max(BURST_VISIT_CYCLES, REPEATS_CYCLES) + 1
@@ -57,7 +58,7 @@ class Answers(wiring.Component):
     -------
     i : in(stream of Event) ``ready`` for one cycle, when all is done.
     next_number : in(56) ids from this one on, without the instrument, were never sent.
-    index : out(8), word : out(5) the word of a row that is wanted, for two cycles; ``data`` : in(32) is that word in
+    index : out(8), word : out(5) the word of a row that is wanted, for four cycles; ``data`` : in(32) is that word in
         the cycle after them. The row is the active one.
     fills_cycles : in(32), fills_lots, fills_delta : in(24), fills_most : in(8), freeze_cycles : in(32) as
         :class:`hdl.gate.bursts.FillBurst` has them, repeats_most : in(8) as
@@ -118,7 +119,7 @@ class Answers(wiring.Component):
         number, index = event.id[INSTRUMENT_BITS:], event.id[:INSTRUMENT_BITS]
         sent, exists, same, decades = Signal(), Signal(), Signal(), Signal(signed(9))
         m.d.sync += [sent.eq(number < self.next_number), exists.eq(index < n)]
-        m.d.comb += self.word.eq(Array(PARAM_BY_NAME[name].word for name in _WORDS)[step[1:3]])
+        m.d.comb += self.word.eq(Array(PARAM_BY_NAME[name].word for name in _WORDS)[step[2:4]])
         is_kind = {kind: event.kind == kind for kind in Kind}
         refused = Signal(2)
         m.d.sync += refused.eq(Cat(event.bid_reason != NO_REASON, event.ask_reason != NO_REASON))
@@ -161,11 +162,11 @@ class Answers(wiring.Component):
                     goes(_State.READ)
             with m.Case(_State.READ):
                 for n_word, its in enumerate((event.instrument_id[:32], event.instrument_id[32:])):
-                    with m.If((step == 2 * n_word + 2) & (self.data != its)):
+                    with m.If((step == _WORD_CYCLES * (n_word + 1)) & (self.data != its)):
                         m.d.sync += same.eq(0)
-                with m.If(step == 2 * _WORDS.index("lot_mult") + 2):
+                with m.If(step == _WORD_CYCLES * (_WORDS.index("lot_mult") + 1)):
                     m.d.sync += lot.eq(self.data)
-                with m.If(step == 2 * _WORDS.index("lot_exp") + 2):
+                with m.If(step == _WORD_CYCLES * (_WORDS.index("lot_exp") + 1)):
                     m.d.sync += [decades.eq(event.exponent - self.data[:8].as_signed()),
                                  mantissa.eq(event.mantissa[:MANTISSA_BITS]),
                                  fits.eq((event.mantissa >> MANTISSA_BITS) == 0)]

@@ -14,13 +14,13 @@ from hdl.quote.engine import Candidate
 #:
 #: Members
 #: -------
-#: state : Out(2), kill_pin, heartbeat_ok, session_up, new_ok, cancel_ok, equity_ok : Out(1)
+#: state : Out(2), kill_pin, heartbeat_ok, limits_ok, session_up, new_ok, cancel_ok, equity_ok : Out(1)
 #: can_send : Out(1) the port would have taken a frame, and trading was allowed. fouled : Out(1) what the verdict was
 #:     made of had changed meanwhile. fired : Out(1) a frame started.
 #: cycle : Out(64) when that was.
-Moment = Signature({"state": Out(2), "kill_pin": Out(1), "heartbeat_ok": Out(1), "session_up": Out(1),
-                    "new_ok": Out(1), "cancel_ok": Out(1), "equity_ok": Out(1), "can_send": Out(1), "fired": Out(1),
-                    "fouled": Out(1), "cycle": Out(64)})
+Moment = Signature({"state": Out(2), "kill_pin": Out(1), "heartbeat_ok": Out(1), "limits_ok": Out(1),
+                    "session_up": Out(1), "new_ok": Out(1), "cancel_ok": Out(1), "equity_ok": Out(1),
+                    "can_send": Out(1), "fired": Out(1), "fouled": Out(1), "cycle": Out(64)})
 
 
 #: Wider than any limit on a price.
@@ -70,6 +70,7 @@ class Gate(wiring.Component):
         m.d.comb += [
             now[0].eq((moment.state != ACTIVE) & (moment.state != REDUCING)),
             now[1].eq(~moment.heartbeat_ok),
+            now[2].eq(~moment.limits_ok),
             now[22].eq((moment.state == HALTED) | moment.kill_pin),
             now[24].eq(~moment.session_up),
             now_ok.eq(now[:24] == 0),       # without a session nothing leaves anyway

@@ -13,6 +13,7 @@ from hdl.control.registers import (
 )
 from hdl.layout import net
 from host import link
+from host.integrity import SAID_BEFORE, Image
 from sim.golden.model import GoldenModel
 from sim.golden.session import Connection, tcp_frame
 from sim.lockstep import Lockstep
@@ -65,7 +66,7 @@ class Session:
             raise ValueError(f"{len(instruments)} instruments, the core has {self.golden.instruments}")
         self.lock = Lockstep(board, self.golden)
         self.told, self.host_frames = [], []
-        self._replies, self._decoder = [], link.Decoder()
+        self._replies, self._decoder, self._image = [], link.Decoder(), Image(self.golden.instruments)
         self._ours, self._theirs, self._acknowledged, self._said = _SEQ, _SEQ, 0, 0
         self._run(200)      # the parameter banks are cleared after reset
         self._configure(instruments, lines)
@@ -86,12 +87,19 @@ class Session:
 
     # -- host -----------------------------------------------------------------------------------------------------
     def write(self, name, value):
-        """Write a register by name; one of 64 bits takes both halves."""
+        """Write a register by name; one of 64 bits takes both halves. Commands that go by a CRC are told it."""
+        if name in SAID_BEFORE:
+            self._say(self._image.command(name, value))
+            return
         if name in BY_NAME:
             words, address = [value & 0xFFFF_FFFF], BY_NAME[name].address
         else:
             words, address = [value & 0xFFFF_FFFF, value >> 32], BY_NAME[f"{name}_lo"].address
-        self.lock.link_write(link.encode_write(address, words))
+        self._say(link.encode_write(address, words))
+
+    def _say(self, data):
+        self._image.observe(data)
+        self.lock.link_write(data)
 
     def read(self, *addresses):
         """Values of registers, read over the host link."""
@@ -142,7 +150,7 @@ class Session:
             row = _ROW | {"feed_tick_shift": shift, "feed_tick_odd": odd, "feed_tick_inv": pow(odd, -1, 1 << TICK_BITS),
                           "instrument_id_lo": 1000 + n}
             words = [row.get(p.name, 0) & 0xFFFF_FFFF for p in registers.PARAMS]
-            self.lock.link_write(link.encode_write(param_address(n, registers.PARAMS[0].name), words))
+            self._say(link.encode_write(param_address(n, registers.PARAMS[0].name), words))
             self.lock.link_write(link.encode_write(BY_NAME["ref_value"].address, [_REFERENCE, _REFERENCE, 0, n]))
         self.write("commit", 1)
         for name, value in {"init_snd_nxt": self._ours, "init_rcv_nxt": self._theirs, "init_peer_window": _WINDOW,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from hdl.control.registers import ACTIVE, REDUCING, TICK_LIMIT
 
-__all__ = ["G0", "G1", "G3", "G4", "G5", "G6", "G6C", "G7", "G8", "G9", "G10", "G11", "G12", "G13", "G14", "G15", "G17",
-           "G18", "G20", "G22", "S0", "Context", "Reference", "gate", "rate_blocked", "window"]
+__all__ = ["G0", "G1", "G2", "G3", "G4", "G5", "G6", "G6C", "G7", "G8", "G9", "G10", "G11", "G12", "G13", "G14", "G15",
+           "G17", "G18", "G20", "G22", "S0", "Context", "Reference", "gate", "rate_blocked", "window"]
 
-G0, G1, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14, G15, G17, G18, G20, G22, S0, G6C = (
-    1 << bit for bit in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 20, 22, 24, 26))
+G0, G1, G2, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14, G15, G17, G18, G20, G22, S0, G6C = (
+    1 << bit for bit in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 20, 22, 24, 26))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Context:
     ``session_burst``, ``symbol_tokens``: token buckets of G14. ``reference``: of the instrument, ``None`` if there is
     none or it is too old. ``live_elsewhere``: live sides of other instruments, of at most ``live_most`` in all.
     ``held_bid``, ``held_ask``: G15, G17, G18 and G20 that hold that side, or have no limits. ``equity_ok``: G12, equity
-    was told.
+    was told. ``limits_ok``: G2, limits are in force.
     """
 
     state: int = 0
@@ -67,6 +67,7 @@ class Context:
     held_bid: int = G15
     held_ask: int = G15
     equity_ok: bool = False
+    limits_ok: bool = False
 
 
 def gate(p, s, candidate, book_ok, context):
@@ -85,6 +86,8 @@ def gate(p, s, candidate, book_ok, context):
         whole |= G0
     if not context.deadman_ok:
         whole |= G1
+    if not context.limits_ok:
+        whole |= G2
     if not p.sym_en:
         whole |= G3
     if not book_ok:

@@ -16,11 +16,14 @@ configuration of the feed's groups and ports changed while a frame passes.
 """
 
 import heapq
+import zlib
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 
 from hdl.control import registers as map_
+from hdl.control.bank import WEIGHED
+from hdl.control.integrity import weigh_cycles
 from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING
 from hdl.gate import account, answers, duplicates
 from hdl.gate.holds import LIMITS
@@ -78,7 +81,7 @@ class Record:
 class Event:
     """One event: ``code`` as in the link's EventCode, by name, the ``cycle`` in which it was noticed, and ``data``: the
     state and from bit 8 on the halt causes (STATE_CHANGED), packets missing (GAP), last accepted sequence number
-    (POISONED, CHANNEL_RESET), the state (ARM_REFUSED), otherwise 0."""
+    (POISONED, CHANNEL_RESET), the state (ARM_REFUSED), the CRC of what was staged (COMMIT_REFUSED), otherwise 0."""
 
     code: str
     cycle: int
@@ -117,9 +120,9 @@ class _Strobes:
     """What happens in one cycle from outside; see :meth:`GoldenModel._visit`. ``None`` (or absent) is nothing."""
 
     accept = applied = arm = blind = cancelled = clear_halt = cleared = commit = disarm = enabled = entry = None
-    everything = foreign = frame_end = gap = heartbeat = identified = kill = leave = lost = poisoned = None
+    everything = foreign = frame_end = gap = hash_ok = heartbeat = identified = kill = leave = lost = poisoned = None
     pos_commit = post = publish = publish_entry = reduce = ref_commit = ref_cycles = release = repeated = None
-    equity_checked = limit = reset = revisit = started = stopped = triggered = untrusted = weighed = None
+    equity_checked = limit = reset = revisit = started = stopped = torn = triggered = untrusted = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
@@ -204,6 +207,11 @@ class GoldenModel:
         self._rows = [[Params() for _ in range(instruments)] for _ in range(2)]
         self._bank = 0
         self._bank_changed = -1
+        self._staged, self._changed = {}, set()     # limits of the card: words, names written since the last commit
+        self._said = False          # `limits_crc`, for the next command
+        self._weighing = False      # a commit is under way
+        self._committed = None      # CRC of the one that waits for its flip
+        self.limits_hash = None     # of the limits in force
         self._time = (0, 0)         # (cycle, ns at that cycle)
 
         # Feed.
@@ -496,6 +504,11 @@ class GoldenModel:
 
     def _write(self, cycle, s, address, data):
         data &= _U32
+        register = _BY_ADDRESS.get(address)
+        weighed = address >= map_.PARAM_BASE or (register and (register.limit or register.name in WEIGHED))
+        if self._weighing and weighed:
+            self.counters["write_refused"] += 1
+            return None
         if address >= map_.PARAM_BASE:
             return self._write_row(cycle, *divmod(address - map_.PARAM_BASE, map_.ROW_WORDS), data)
         if map_.SECURITY_ID_BASE <= address < map_.SECURITY_ID_BASE + 0x100:
@@ -504,7 +517,6 @@ class GoldenModel:
                 self.counters["write_refused"] += 1
                 return None
             return lambda: self._write_security(index, data)
-        register = _BY_ADDRESS.get(address)
         if register is None or register.access not in ("rw", "wo"):
             self.counters["write_refused"] += 1
             return None
@@ -518,10 +530,10 @@ class GoldenModel:
             name, data = name[:-3], data << 32 | self._held.get(name[:-3], 0)
         else:
             data &= (1 << register.width) - 1
-        if name == "ref_cycles":
-            s.ref_cycles = True
-        if name in _LIMITS_OF_HOLDS:
-            s.limit = True
+        if register.limit:
+            return lambda: self._stage(name, data)
+        if name == "limits_crc":
+            self._said = True
         if name == "heartbeat":
             self._at(cycle + self.timing.heartbeat, self._beat, data)
         return lambda: self._hold_value(cycle, name, data)
@@ -540,11 +552,52 @@ class GoldenModel:
         elif name in ("ref_commit", "release"):
             if data & 0xFF < self.instruments:
                 setattr(s, name, data & 0xFF)
+        elif name == "commit":
+            found, self._weighing = self._staged_crc(), True
+            right, self._said = self._said and found == self._rw["limits_crc"], False
+            self._at(cycle + weigh_cycles(self.instruments), self._verdict, right, found)
+        elif name in ("arm", "clear_halt"):
+            setattr(s, name, data)
+            s.hash_ok, self._said = self._said and self._rw["limits_crc"] == self.limits_hash, False
         else:
-            setattr(s, {"arm": "arm", "disarm": "disarm", "reduce": "reduce", "kill": "kill",
-                        "clear_halt": "clear_halt", "commit": "commit"}[name], data if name in ("arm", "clear_halt")
-                    else True)
+            setattr(s, {"disarm": "disarm", "reduce": "reduce", "kill": "kill"}[name], True)
         return None
+
+    # ------------------------------------------------------------------ G2
+
+    def _stage(self, name, value):
+        self._staged[name] = value
+        self._changed.add(name)
+
+    def _staged_crc(self):
+        words = [map_.MAP_HASH, *(self._staged.get(r.name, 0) for r in map_.LIMITS)]
+        for row in self._rows[1 - self._bank]:
+            words += [getattr(row, p.name) & (1 << p.width) - 1 for p in map_.PARAMS]
+        return zlib.crc32(b"".join(word.to_bytes(4, "little") for word in words))
+
+    def _verdict(self, cycle, s, right, found):
+        if right:
+            s.commit, self._committed = True, found
+            return None
+        s.torn = True
+        self.counters["commits_refused"] += 1
+        self.events.append(Event("COMMIT_REFUSED", cycle, found))
+        return lambda: setattr(self, "_weighing", False)
+
+    def _apply_limits(self, cycle, s):
+        """Two cycles after the flip: limits of the card, those that were written."""
+        changed = [r.name for r in map_.LIMITS if r.name in self._changed]
+        if "ref_cycles" in changed:
+            s.ref_cycles = True
+        if _LIMITS_OF_HOLDS & self._changed:
+            s.limit = True
+
+        def take():
+            for name in changed:
+                self._hold_value(cycle, name, self._staged[name])
+            self._changed.clear()
+            self.limits_hash, self._weighing = self._committed, False
+        return take
 
     def _hold_value(self, cycle, name, value):
         """A register has its new value from ``cycle`` + 1 on; some are taken into another one first."""
@@ -936,6 +989,7 @@ class GoldenModel:
             self._committing = False
             self._bank = 1 - self._bank
             self._bank_changed = c + 1
+            self._at(c + 2, self._apply_limits)
         if s.commit:
             self._committing = True
 
@@ -1036,7 +1090,7 @@ class GoldenModel:
             self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._sizes["session_burst"],
             self._symbol(i, c), self._references[i] if is_referred else None,
             sum(other.live_bid + other.live_ask for n, other in enumerate(self.states) if n != i), rw["live_most"],
-            *self._holding(i), self._account.fresh)
+            *self._holding(i), self._account.fresh, self.limits_hash is not None)
         d = evaluate(p, st, *flight.bests, flight.fresh, context)
         is_new = d.outcome == SENT
         deferred = (d.emits and not can_send) or self._fouled
@@ -1258,8 +1312,8 @@ class GoldenModel:
         for name, cause in (("kill_register", s.kill), ("kill_pin", self._kill_pin),
                             ("deadman", trading and not self._deadman_ok(c)), ("session_lost", trading and s.lost),
                             ("feed_lost", trading and self._feed_lost), ("emission", mismatch),
-                            ("answers", s.untrusted),
-                            ("loss", trading and self._account.lost)):
+                            ("answers", s.untrusted), ("loss", trading and self._account.lost),
+                            ("integrity", trading and s.torn)):
             causes |= 1 << HALT_CAUSES[name] if cause else 0
         before, armed, stopped, cleared = self.state, False, False, False
         if causes:
@@ -1272,12 +1326,12 @@ class GoldenModel:
             self.state, stopped = DISARMED, True
         elif (s.reduce or self._account.warned) and self.state == ACTIVE:
             self.state = REDUCING
-        elif s.clear_halt is not None and self.state == HALTED and s.clear_halt == self.halt_nonce:
+        elif s.clear_halt is not None and self.state == HALTED and s.clear_halt == self.halt_nonce and s.hash_ok:
             self.state, self.halt_cause, cleared = DISARMED, 0, True
         elif s.arm is not None:
             usable = (self._port.up and not s.lost and not self._feed_lost and not self._account.lost
                       and self._answers.listens)
-            if self.state == DISARMED and usable and s.arm == ARM_MAGIC:
+            if self.state == DISARMED and usable and s.arm == ARM_MAGIC and s.hash_ok:
                 self.state, armed = ACTIVE, True
             else:
                 self.events.append(Event("ARM_REFUSED", c, before))

@@ -6,6 +6,7 @@ from hdl.control import registers
 from hdl.control.registers import BY_NAME, TICK_BITS, TICK_LIMIT, param_address, security_id_address
 from hdl.layout import net, sbe
 from host import link
+from host.integrity import SAID_BEFORE, Image
 from sim.board.board import VirtualBoard
 from sim.golden.model import GoldenModel
 from sim.lockstep import Lockstep
@@ -35,24 +36,30 @@ class CoreBench:
     ----------
     lock : :class:`Lockstep`. board, golden : its two sides. decoder : of the core's bytes to the host.
     records : (type name, record) of everything that the core told the host.
+    waits : nothing is sent right behind a commit.
     """
+
+    waits = True
 
     def __init__(self, instruments=16):
         self.board = board()
         self.golden = GoldenModel(instruments)
         self.lock = Lockstep(self.board, self.golden)
-        self.decoder = link.Decoder()
+        self.decoder, self.image = link.Decoder(), Image(instruments)
         self.records = []
         self.peer_seq, self.peer_ack = 5000, 1000
         self.lock.run_until(200)        # the parameter banks are cleared after reset
 
     # -- host
     def send(self, data):
+        self.image.observe(data)
         self.lock.link_write(data)
 
     def write(self, name, value):
-        """Write a register by name; 64-bit ones take both halves."""
-        if name in BY_NAME:
+        """Write a register by name; 64-bit ones take both halves. Commands that go by a CRC are told it, rightly."""
+        if name in SAID_BEFORE:
+            self.send(self.image.command(name, value, self.waits))
+        elif name in BY_NAME:
             self.send(link.encode_write(BY_NAME[name].address, [value & 0xFFFFFFFF]))
         else:
             self.send(link.encode_write(BY_NAME[f"{name}_lo"].address, [value & 0xFFFFFFFF, value >> 32]))

@@ -11,6 +11,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
 from hdl.layout import net, sbe
+from host.integrity import Image
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, udp_frame
 from tests.core.bench import CoreBench
 
@@ -26,11 +27,12 @@ TEMPLATE_32, TEMPLATE_46 = MDP3.by_id[32], MDP3.by_id[46]
 class HostBytes(CoreBench):
     """What a host sends, as bytes: the bench without its board."""
 
-    def __init__(self):
-        self.bytes = bytearray()
+    def __init__(self, rows=16, waits=True):
+        self.bytes, self.image, self.waits = bytearray(), Image(rows), waits
         self.peer_seq, self.peer_ack = 5000, 1000
 
     def send(self, data):
+        self.image.observe(data)
         self.bytes += data
 
     def settle(self, limit=0):

@@ -48,9 +48,8 @@ class Core(CoSim):
         self.mode, self.seq, self.px = mode, 1000, INSTRUMENT.mid_ticks
         self.write("feed_mode", mode)
         self.lines(LINE_A, LINE_B)
-        self.configure([(INSTRUMENT.security_id, INSTRUMENT.tick)])
-        for name, value in (("session_interval", 50), ("symbol_interval", 50), ("symbol_burst", 250)):
-            self.write(name, value)
+        self.configure([(INSTRUMENT.security_id, INSTRUMENT.tick)],
+                       {"session_interval": 50, "symbol_interval": 50, "symbol_burst": 250})
         self.hand_over()
         self.arm()
         while self.board.link_waiting:

@@ -26,6 +26,7 @@ exchange saw, what the card recorded and counted, and what `t2q why` says.
 import pytest
 
 from hdl.control import registers
+from host import integrity
 from host.config import ConfigError
 from sim.board.board import CYCLE_NS, VirtualBoard
 from tests.e2e.stage import Stage, variant
@@ -427,11 +428,12 @@ def test_fat_finger_in_the_registers(play, words, gates):
     stage.feed_alone(IT, *GOOD)
     stage.feed_alone(OTHER, *GOOD)
     assert len(stage.open_orders) == 4
-    for n, row in enumerate(stage.daemon.limits.rows):
+    rows, limits = [], stage.daemon.limits
+    for n, row in enumerate(limits.rows):
         forced = {"quote_lots": 5_000, **words} if n == IT else {}
-        stage.daemon.device.write(registers.param_address(n, registers.PARAMS[0].name),
-                                  *(forced.get(p.name, word) for p, word in zip(registers.PARAMS, row, strict=True)))
-    stage.daemon.registers.write("commit", 1)
+        rows.append([forced.get(p.name, word) for p, word in zip(registers.PARAMS, row, strict=True)])
+        stage.daemon.device.write(registers.param_address(n, registers.PARAMS[0].name), *rows[n])
+    integrity.say(stage.daemon.registers, "commit", 1, integrity.crc(limits.risk_words, rows, limits.size))
     forced = stage.board.cycle
     stage.run(60)       # the link takes its time
     for n in range(5):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from hdl.control import registers
-from hdl.control.registers import GATES, PARAMS, REGISTERS
+from hdl.control.registers import GATES, LIMITS, PARAMS, REGISTERS
 from sim.board.captures import read_capture
 from sim.market.generator import INSTRUMENTS, generate
 from tests.core.bench import CoreBench, seeded
@@ -121,8 +121,10 @@ def test_every_limit_is_here():
     assert names | LEAST == ROW_LIMITS
     assert set(CARD) | RATES | LASTING == CARD_LIMITS
     blocked = {gate for case in ALONE.values() for gate in case.gates}
-    # The others compare prices of the market and of our own: they have no limit that could be left at reset.
-    assert set(GATE) - blocked == {"G7", "G8"}
+    assert {r.name for r in LIMITS} == CARD_LIMITS
+    # The others compare prices of the market and of our own: they have no limit that could be left at reset; and G2 is
+    # about all of them, see below.
+    assert set(GATE) - blocked == {"G2", "G7", "G8"}
 
 
 def test_nothing_is_left_at_reset():
@@ -154,6 +156,16 @@ def test_one_is_left_at_reset(name):
         registers.HALTED if halted else registers.DISARMED if disarmed else registers.ACTIVE)
 
 
+def test_nothing_is_committed():
+    """G2: every limit was written, and the host goes on as if they were in force."""
+    bench = CoreBench()
+    bench.configure(QUOTED, without=("commit",))
+    bench.open_session()
+    assert orders(played(bench, market())) == []
+    assert bench.golden.state == registers.DISARMED
+    assert bench.golden.counters["drop_g2"] == bench.golden.counters["drop_g0"] > 0
+
+
 @pytest.mark.parametrize(("bands", "gate"), [(0xFFFF_0000, "G6"), (0x0000_FFFF, "G6c")])
 def test_one_band_is_left_at_reset(bands, gate):
     """Half of the word: no reference is usable, whichever band it is that has not been given."""
@@ -170,8 +182,8 @@ def test_one_band_is_left_at_reset(bands, gate):
 def test_a_rate_is_left_at_reset(rate, burst, size, most):
     """No token comes: as many quotes leave as the bucket held, and then none."""
     bench = CoreBench()
-    bench.configure(QUOTED, without=(rate,))
     bench.write(burst, size)
+    bench.configure(QUOTED, without=(rate, burst))
     bench.open_session()
     assert len(quotes(played(bench, market()))) == most
     assert reasons(bench) == {"G14"}
@@ -181,10 +193,11 @@ def test_a_rate_is_left_at_reset(rate, burst, size, most):
 
 def nothing_set(deadman):
     """A card whose host has told it where it is, opened a session and armed it, but not one limit: no row was written,
-    no bank flipped. ``deadman``: the one limit without which arming ends in a halt at once."""
+    nothing was committed, so that it cannot be armed. ``deadman``: the one limit without which arming ends in a halt at
+    once was written and committed, alone."""
     limits = {p.name for p in PARAMS} | CARD_LIMITS | {"commit"}
     bench = CoreBench()
-    bench.configure(without=limits - ({"deadman_cycles", "heartbeat"} if deadman else {"heartbeat"}))
+    bench.configure(without=limits - ({"deadman_cycles", "commit", "heartbeat"} if deadman else {"heartbeat"}))
     bench.open_session()
     assert bench.golden.session_up
     return bench
@@ -199,9 +212,9 @@ def test_all_are_left_at_reset(source, deadman):
     else:
         frames = generate(SEED, 500, warm_up=True)
     bench = nothing_set(deadman)
-    assert bench.golden.state == (registers.ACTIVE if deadman else registers.HALTED)
+    assert bench.golden.state == (registers.ACTIVE if deadman else registers.DISARMED)
     sent = played(bench, frames, max_idle_ns=1000)
-    assert bench.golden.state == (registers.ACTIVE if deadman else registers.HALTED)
+    assert bench.golden.state == (registers.ACTIVE if deadman else registers.DISARMED)
     assert orders(sent) == []
     counters = bench.golden.counters
     assert counters["decisions_dropped"] > len(frames) / 10

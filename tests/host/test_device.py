@@ -12,6 +12,7 @@ from hdl.control import registers as regmap
 from host import link
 from host.bank import ParameterBank
 from host.device import DeviceError
+from host.integrity import crc
 from host.registers import ENTRIES, MapMismatch, RegisterError, Registers, check_map
 from host.serial_device import SerialDevice
 
@@ -186,13 +187,17 @@ class Card:
 
     def __init__(self, rows, fill):
         self.banks = [[[fill] * regmap.ROW_WORDS for _ in range(rows)] for _ in range(2)]
-        self.active, self.writes = 0, 0
+        self.active, self.writes, self.said = 0, 0, None
 
     def write(self, address, *words):
         for n, word in enumerate(words):
             at = address + n
             if at == regmap.BY_NAME["commit"].address:
+                shadow = self.banks[self.active ^ 1]
+                assert self.said == crc({}, [row[:SIZE] for row in shadow], len(shadow))
                 self.active ^= 1
+            elif at == regmap.BY_NAME["limits_crc"].address:
+                self.said = word
             else:
                 row, index = divmod(at - regmap.PARAM_BASE, regmap.ROW_WORDS)
                 self.banks[self.active ^ 1][row][index] = word
@@ -218,6 +223,20 @@ def test_after_each_commit_the_active_bank_is_what_was_asked_for(fill, commits):
             want = rows[n] if n < len(rows) else [0] * SIZE
             assert card.banks[card.active][n][:SIZE] == want
             assert list(bank.row(n)) == want
+
+
+def test_after_a_refusal_every_word_is_written_anew():
+    card = Card(2, 0)
+    bank = ParameterBank(Registers(card), 2)
+    rows, others = [tuple(range(SIZE))] * 2, [tuple(range(1, 1 + SIZE))] * 2
+    bank.commit(rows)
+    bank.commit(rows)
+    bank.commit(others)
+    card.active ^= 1    # it was not
+    bank.refused()
+    assert [bank.row(n) for n in range(2)] == rows
+    assert bank.commit(others) == 2 * SIZE
+    assert [bank.row(n) for n in range(2)] == others
 
 
 def test_only_what_differs_is_written():

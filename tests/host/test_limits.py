@@ -13,7 +13,7 @@ from host.limits import CARD, IDENTITY, INSTRUMENT, RISK, LimitError, Limits, na
 from host.registers import Registers
 
 IDX01 = "IDX01_USDC-PERPETUAL"
-COMMIT = regmap.BY_NAME["commit"].address
+COMMIT, CRC = (regmap.BY_NAME[name].address for name in ("commit", "limits_crc"))
 
 
 class Card:
@@ -40,12 +40,37 @@ def card():
 def limits(card, first_light):
     made = Limits(Registers(card), 16, first_light.host.heartbeat_ms)
     assert made.put(first_light) == []
+    made.settled()
     card.take()
     return made
 
 
 def arm(limits):
-    return limits.put(limits.need_staged())
+    changed = limits.put(limits.need_staged())
+    limits.settled()
+    return changed
+
+
+def test_the_host_knows_every_limit_of_the_card(first_light):
+    """Of one that it does not write, it could not say the CRC."""
+    assert set(params.risk_words(first_light.risk)) == {r.name for r in regmap.LIMITS}
+
+
+def test_what_the_card_refuses_is_not_in_force(limits, card):
+    shown, risk, rows, hash_ = limits.shown(), limits.risk_words, limits.rows, limits.hash
+    limits.set({"deadman_ms": "51", "max_long": "5"})
+    limits.put(limits.need_staged())
+    assert limits.hash != hash_
+    with pytest.raises(LimitError, match="limits are being changed; try again when that is done"):
+        limits.set({"max_long": "6"})
+    limits.refused()
+    assert (limits.shown(), limits.risk_words, limits.rows, limits.hash) == (shown, risk, rows, hash_)
+    card.take()
+    limits.put(limits.active)       # every word anew
+    written = dict(card.take())
+    assert {r.address for r in regmap.LIMITS} <= set(written)
+    assert {regmap.param_address(15, p.name) for p in regmap.PARAMS} <= set(written)
+    assert limits.hash == hash_
 
 
 def one(listed, name, key):
@@ -109,7 +134,7 @@ def test_what_is_staged_stands_in_the_shadow_bank_and_is_not_active(limits, card
     before = limits.rows[0]
     assert arm(limits) == [{"instrument": IDX01, "limit": "max_long", "unit": "quantity", "active": "10",
                             "staged": "5", "words": {"max_long_lots": [100, 50]}}]
-    assert card.take() == [(COMMIT, 1)]  # no register of the whole card has changed
+    assert card.take() == [(CRC, limits.hash), (COMMIT, 1)]  # no register of the whole card has changed
     assert named(limits.rows[0])["max_long_lots"] == 50
     assert named(before)["max_long_lots"] == 100  # who has kept the row keeps what was
     assert (limits.staged, limits.diff()) == (None, [])
@@ -120,7 +145,8 @@ def test_registers_of_the_whole_card_are_written_when_armed_and_only_if_they_cha
     limits.set({"deadman_ms": "50"})
     assert regmap.BY_NAME["deadman_cycles"].address not in [address for address, _ in card.take()]
     arm(limits)
-    assert card.take() == [(regmap.BY_NAME["deadman_cycles"].address, 6_250_000), (COMMIT, 1)]
+    assert card.take() == [(regmap.BY_NAME["deadman_cycles"].address, 6_250_000), (CRC, limits.hash),
+                           (COMMIT, 1)]
 
 
 def test_changes_add_up_until_they_are_armed_or_discarded(limits):

@@ -138,8 +138,8 @@ class Lanes:
     def _moment(self):
         c, any_, pick = self.cases, self._any, self._pick
         c["state"] = pick(any_(*[ACTIVE] * 11, REDUCING), DISARMED, HALTED, p=.02)
-        for name, bad, p in (("kill_pin", 1, .02), ("heartbeat_ok", 0, .02), ("equity_ok", 0, .03),
-                             ("session_up", 0, .02)):
+        for name, bad, p in (("kill_pin", 1, .02), ("heartbeat_ok", 0, .02), ("limits_ok", 0, .01),
+                             ("equity_ok", 0, .03), ("session_up", 0, .02)):
             c[name] = pick(1 - bad, bad, p=p)
         for name, p in (("held_bid", .02), ("held_ask", .02), ("off", .015)):
             c[name] = pick(0, any_(*(1 << n for n in range(len(HOLDING))), (1 << len(HOLDING)) - 1), p=p)

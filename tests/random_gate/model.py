@@ -25,7 +25,7 @@ CASE = np.dtype([(name, np.int64) for name in (
     "position", "position_known", "sent_bid", "sent_ask", "settled_bid", "settled_ask", "bid_live", "ask_live",
     "live_bid_px", "live_ask_px", "live_bid_lots", "live_ask_lots", "live_elsewhere", "live_most",
     "held_bid", "held_ask", "off", "reference_known", "reference_value", "reference_local",
-    "reference_basis", "state", "kill_pin", "heartbeat_ok", "session_up", "equity_ok",
+    "reference_basis", "state", "kill_pin", "heartbeat_ok", "limits_ok", "session_up", "equity_ok",
     "session_tokens", "session_burst", "symbol_tokens")])
 
 U32 = 0xFFFF_FFFF
@@ -47,6 +47,10 @@ def g0_state(c, b, s):
 
 def g1_dead_man(c, b, s):
     return c.heartbeat_ok != 0
+
+
+def g2_integrity(c, b, s):
+    return c.limits_ok != 0
 
 
 def g3_permission(c, b, s):
@@ -125,13 +129,12 @@ def s0_session(c, b, s):
 
 
 #: By the bit of its reason. G14 is of both sides together, and G8 of what leaves: see :func:`decide`.
-GATES = {0: g0_state, 1: g1_dead_man, 3: g3_permission, 4: g4_data, 5: g5_sanity, 6: g6_collar, 7: g7_post_only,
-         9: g9_quantity, 10: g10_notional, 11: g11_position, 12: g12_equity, 13: g13_open_load,
-         **{gate: _holds(n) for n, gate in enumerate(HOLDING)},
-         22: g22_kill,
+GATES = {0: g0_state, 1: g1_dead_man, 2: g2_integrity, 3: g3_permission, 4: g4_data, 5: g5_sanity, 6: g6_collar,
+         7: g7_post_only, 9: g9_quantity, 10: g10_notional, 11: g11_position, 12: g12_equity, 13: g13_open_load,
+         **{gate: _holds(n) for n, gate in enumerate(HOLDING)}, 22: g22_kill,
          SESSION: s0_session, 26: g6c_basis}
 #: What can change in any cycle.
-MOMENT = (1, 22, SESSION)
+MOMENT = (1, 2, 22, SESSION)
 
 
 # ---------------------------------------------------------------------------------------------------------- decision

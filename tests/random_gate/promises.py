@@ -20,8 +20,9 @@ def broken(cases, seen):
     leaves = seen["emit"] != 0
     replaces = leaves & (seen["is_new"] != 0)
     found = {
-        "a quote is replaced only while trading, with a heartbeat, and not killed": replaces & (
-            ((c.state != ACTIVE) & (c.state != REDUCING)) | (c.heartbeat_ok == 0) | (c.kill_pin != 0)),
+        "a quote is replaced only while trading, with a heartbeat and limits, and not killed": replaces & (
+            ((c.state != ACTIVE) & (c.state != REDUCING)) | (c.heartbeat_ok == 0) | (c.limits_ok == 0)
+            | (c.kill_pin != 0)),
         "a frame leaves only in a session": leaves & (c.session_up == 0),
         "bid and ask that leave never meet": (leaves & (seen["bid_quantity"] > 0) & (seen["ask_quantity"] > 0)
                                               & (seen["bid_ticks"] >= seen["ask_ticks"])),

@@ -15,6 +15,7 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
 from hdl.control import registers as map_
+from host.integrity import Image
 from sim.board.captures import read_capture
 from sim.golden.feed import WireFrame
 from sim.golden.model import GoldenModel
@@ -149,9 +150,12 @@ def our_side(capture, lines, ticks):
     model = GoldenModel(instruments=len(ticks))
     cycle = 10
 
+    image = Image(len(ticks))
+
     def write(address, value):
         nonlocal cycle
         model.write(cycle, address, value & 0xFFFF_FFFF)
+        image.wrote(address, value & 0xFFFF_FFFF)
         cycle += 4
 
     for name, (group, port) in zip("ab", lines, strict=False):
@@ -163,7 +167,9 @@ def our_side(capture, lines, ticks):
         for name, value in (("feed_tick_shift", shift), ("feed_tick_odd", tick >> shift),
                             ("feed_tick_inv", pow(tick >> shift, -1, 1 << map_.TICK_BITS))):
             write(map_.param_address(i, name), value)
+    write(map_.BY_NAME["limits_crc"].address, image.staged)
     write(map_.BY_NAME["commit"].address, 1)
+    cycle += image.commit_cycles
 
     events = []
     securities = list(ticks)

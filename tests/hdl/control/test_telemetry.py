@@ -175,7 +175,7 @@ def test_cycles_are_kept_while_words_wrap(bits):
         stimulus.insert(2, {"cancel": (0, 0)})
         for n, decision in decisions.items():
             stimulus[n]["decision"] = decision
-        assert len(KINDS) == 7
+        assert len(KINDS) == 8
         records, lost = run(stimulus, start=start)
         cycles = {values["code"]: values["cycle"] for name, values, _ in records if name == "Event"}
         assert cycles == {CODES[name]: start + n + (n >= 2) for n, name in enumerate(KINDS)}

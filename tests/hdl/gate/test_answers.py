@@ -44,8 +44,8 @@ class Bench:
         for name, value in strobes.items():
             ctx.set(getattr(dut, name), value)
         for _ in range(cycles):
-            # A word that was asked for in the two cycles before, and in one of them the port was not free.
-            self.asked = [*self.asked[-1:], (ctx.get(dut.index), ctx.get(dut.word))]
+            # A word that was asked for in the four cycles before, and in all but one of them the port was not free.
+            self.asked = [*self.asked[-3:], (ctx.get(dut.index), ctx.get(dut.word))]
             ctx.set(dut.post_ready, self.rng.random() < self.takes)
             if ctx.get(dut.post.valid) and ctx.get(dut.post_ready):
                 [gate] = [HOLDING[n] for n in range(len(HOLDING)) if ctx.get(dut.post.gate) >> n & 1]
@@ -57,7 +57,7 @@ class Bench:
             self.cycle += 1
             for name in ("release", "tick", "quoted"):
                 ctx.set(getattr(dut, name), 0)
-            index, word = self.rng.choice(self.asked[-2:])
+            index, word = self.rng.choice(self.asked)
             names = {PARAM_BY_NAME[name].word: name for name in self.rows[0]}
             ctx.set(dut.data, self.rows[index][names[word]] & 0xFFFF_FFFF if index < INSTRUMENTS and word in names
                     else self.rng.getrandbits(32))
@@ -267,7 +267,7 @@ def test_random_against_the_model():
     seen = {}
 
     async def test(b):
-        for _ in range(300):
+        for _ in range(600):
             event = Event(rng.choice(list(Kind)), quote_id(rng.choice((0, 1, 4, 4, 5, 200)), rng.choice(
                 (0, 1, SENT - 1, SENT, 1 << 55))), rng.choice((3, 3, 3, 1 << 31)) << 32 | rng.choice((77, 78, 81)),
                 rng.randrange(2), 1000 * rng.randrange(1, 4), -3, rng.randrange(3))

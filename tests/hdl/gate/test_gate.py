@@ -55,7 +55,7 @@ class Side:
             6: not p["collar"][0] <= self.px <= p["collar"][1], 7: self.takes, 26: far,
             12: not moment["equity_ok"] and not limits["reduces"],
             0: state not in (ACTIVE, REDUCING) or (state == REDUCING and not limits["reduces"]),
-            1: not moment["heartbeat_ok"], 4: not book_ok,
+            1: not moment["heartbeat_ok"], 2: not moment["limits_ok"], 4: not book_ok,
             5: not low <= self.px <= high or (self.px == 0 and not low < 0 < high), 10: abs(self.px) > bound,
             22: state == HALTED or moment["kill_pin"], 24: not moment["session_up"]}
         reasons = limits["fixed"] | sum(failed << g for g, failed in fails.items())
@@ -80,7 +80,8 @@ def random_params(rng):
 
 def random_moment(rng):
     return {"state": rng.choice((ACTIVE, ACTIVE, ACTIVE, REDUCING, REDUCING, DISARMED, HALTED)),
-            "kill_pin": rng.random() < .05, "heartbeat_ok": rng.random() < .95, "session_up": rng.random() < .95,
+            "kill_pin": rng.random() < .05, "heartbeat_ok": rng.random() < .95, "limits_ok": rng.random() < .95,
+            "session_up": rng.random() < .95,
             "new_ok": rng.random() < .7, "equity_ok": rng.random() < .9}
 
 

@@ -18,7 +18,7 @@ TICKS = -TICK_LIMIT, TICK_LIMIT - 1
 GREATEST_CAP = (1 << PARAM_BY_NAME["max_long_lots"].width) - 1
 WIDEST = (1 << PARAM_BY_NAME["px_notional_ticks"].width) - 1
 ALLOWS = Context(state=ACTIVE, deadman_ok=True, killed=False, session_up=True, session_tokens=9, session_burst=9,
-                 symbol_tokens=9)
+                 symbol_tokens=9, limits_ok=True)
 
 
 async def evaluate(ctx, dut, row, state, rng, **more):

@@ -10,9 +10,9 @@ from hdl.gate.state import TradingState
 from tests.hdl.simulation import simulated
 
 SEED = 62
-KILL, PIN, DEADMAN, LOST, FEED, EMISSION, LOSS = (1 << HALT_CAUSES[name] for name in (
-    "kill_register", "kill_pin", "deadman", "session_lost", "feed_lost", "emission", "loss"))
-STROBES = ("arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "session_lost", "mismatch")
+KILL, PIN, DEADMAN, LOST, FEED, EMISSION, LOSS, TORN = (1 << HALT_CAUSES[name] for name in (
+    "kill_register", "kill_pin", "deadman", "session_lost", "feed_lost", "emission", "loss", "integrity"))
+STROBES = ("arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "session_lost", "mismatch", "torn")
 FOREVER = 1 << 20
 #: Cycles from the write of a heartbeat to the first one in which it shows.
 HEARTBEAT = 3
@@ -79,6 +79,7 @@ def simulate(test):
     dut = TradingState()
 
     async def testbench(ctx):
+        ctx.set(dut.hash_ok, 1)
         await test(Bench(ctx, dut))
 
     simulated(dut, testbench)
@@ -127,6 +128,8 @@ EFFECT = {
     ("mismatch", 1, DISARMED): (HALTED, set()),
     ("mismatch", 1, ACTIVE): (HALTED, {"stopped"}),
     ("mismatch", 1, REDUCING): (HALTED, {"stopped"}),
+    ("torn", 1, ACTIVE): (HALTED, {"stopped"}),
+    ("torn", 1, REDUCING): (HALTED, {"stopped"}),
     ("lost", 1, ACTIVE): (HALTED, {"stopped"}),
     ("lost", 1, REDUCING): (HALTED, {"stopped"}),
     ("warned", 1, ACTIVE): (REDUCING, {"reduced"}),
@@ -137,8 +140,8 @@ EFFECT = {
 @pytest.mark.parametrize("state", range(4), ids=STATES)
 @pytest.mark.parametrize(("command", "data"), [
     ("arm", ARM_MAGIC), ("arm", ARM_MAGIC ^ 1), ("arm", 0), ("disarm", 1), ("reduce", 1), ("kill", 1), ("kill_pin", 1),
-    ("session_lost", 1), ("feed_lost", 1), ("mismatch", 1), ("lost", 1), ("warned", 1), ("clear_halt", 1),
-    ("clear_halt", 0), ("clear_halt", 2)])
+    ("session_lost", 1), ("feed_lost", 1), ("mismatch", 1), ("lost", 1), ("warned", 1), ("torn", 1),
+    ("clear_halt", 1), ("clear_halt", 0), ("clear_halt", 2)])
 def test_every_command_in_every_state(state, command, data):
     async def test(b):
         await b.enter(state)
@@ -154,9 +157,9 @@ def test_every_command_in_every_state(state, command, data):
         assert b.trading == (after in (ACTIVE, REDUCING))
         assert b.nonce == nonce + (after == HALTED and state != HALTED)
         bits = {"kill": KILL, "kill_pin": PIN, "session_lost": LOST, "feed_lost": FEED, "mismatch": EMISSION,
-                "lost": LOSS}
+                "lost": LOSS, "torn": TORN}
         bit = bits.get(command, 0) if after == HALTED else 0
-        if command in ("session_lost", "feed_lost", "lost") and state == HALTED:
+        if command in ("session_lost", "feed_lost", "lost", "torn") and state == HALTED:
             bit = 0     # nothing was trading
         assert b.cause == (0 if after != HALTED else cause | bit)
         await b.step()
@@ -215,6 +218,23 @@ def test_after_a_loss_nothing_is_armed():
         assert b.state == ACTIVE
         assert await b.step() == {"reduced"}     # as long as the warning lasts
         assert b.state == REDUCING
+    simulate(test)
+
+
+def test_who_does_not_know_what_is_in_force_arms_and_clears_nothing():
+    """G2: in every state, and for every command but these two it does not matter."""
+    async def test(b):
+        await b.enter(DISARMED)
+        assert await b.step(arm=1, data=ARM_MAGIC, hash_ok=0) == {"arm_refused"}
+        await b.step(hash_ok=1)
+        assert await b.step(arm=1, data=ARM_MAGIC) == {"armed"}
+        await b.step(hash_ok=0)
+        assert await b.step(reduce=1) == {"reduced"}
+        assert await b.step(kill=1) == {"stopped"}
+        assert await b.clear() == set()
+        assert (b.state, b.cause) == (HALTED, KILL)
+        await b.step(hash_ok=1)
+        assert await b.clear() == {"cleared"}
     simulate(test)
 
 
@@ -374,6 +394,7 @@ class Naive:
         cause = KILL * x["kill"] | PIN * x["kill_pin"] | EMISSION * x["mismatch"]
         if trading:
             cause |= DEADMAN * (not self.alive) | LOST * x["session_lost"] | FEED * x["feed_lost"] | LOSS * x["lost"]
+            cause |= TORN * x["torn"]
         fired = set()
         if cause:
             self.nonce += self.state != HALTED
@@ -384,10 +405,10 @@ class Naive:
             self.state, fired = DISARMED, {"stopped"}
         elif (x["reduce"] or x["warned"]) and self.state == ACTIVE:
             self.state, fired = REDUCING, {"reduced"}
-        elif x["clear_halt"] and self.state == HALTED and x["data"] == self.nonce:
+        elif x["clear_halt"] and self.state == HALTED and x["data"] == self.nonce and x["hash_ok"]:
             self.state, self.cause, fired = DISARMED, 0, {"cleared"}
         elif x["arm"]:
-            usable = x["session_up"] and not x["session_lost"] and not x["feed_lost"] and not x["lost"]
+            usable = x["session_up"] and not x["session_lost"] and not x["feed_lost"] and not x["lost"] and x["hash_ok"]
             if self.state == DISARMED and usable and x["data"] == ARM_MAGIC:
                 self.state, fired = ACTIVE, {"armed"}
             else:
@@ -409,12 +430,14 @@ def test_random():
     visited, causes = set(), set()
 
     async def test(b):
-        levels = {"deadman_cycles": 60, "kill_pin": 0, "feed_lost": 0, "lost": 0, "warned": 0, "session_up": 1}
+        levels = {"deadman_cycles": 60, "kill_pin": 0, "feed_lost": 0, "lost": 0, "warned": 0, "session_up": 1,
+                  "hash_ok": 1}
         for _ in range(8000):
             for name in ("kill_pin", "feed_lost", "lost", "warned"):
                 levels[name] = rng.random() < (.5 if levels[name] else .005)
-            if rng.random() < .02:
-                levels["session_up"] = rng.random() < .8
+            for name in ("session_up", "hash_ok"):
+                if rng.random() < .02:
+                    levels[name] = rng.random() < .8
             if rng.random() < .005:
                 levels["deadman_cycles"] = rng.choice((0, 5, 60, 60, 200))
             x = dict.fromkeys(STROBES, 0) | levels | {"data": rng.getrandbits(32)}
@@ -429,6 +452,7 @@ def test_random():
                 y = x | {what: 0}
                 assert await b.step(**y) == naive.step(y), y
             x["session_lost"], x["mismatch"] = int(rng.random() < .01), int(rng.random() < .003)
+            x["torn"] = int(rng.random() < .003)
             before = naive.state
             want_fired = naive.step(x)
             assert await b.step(**x) == want_fired, x
@@ -443,4 +467,4 @@ def test_random():
     simulate(test)
     assert visited == {(a, b) for a in range(4) for b in range(4)} - {(HALTED, ACTIVE), (HALTED, REDUCING),
                                                                      (DISARMED, REDUCING), (REDUCING, ACTIVE)}
-    assert {KILL, PIN, DEADMAN, LOST, FEED, EMISSION, LOSS} <= causes
+    assert {KILL, PIN, DEADMAN, LOST, FEED, EMISSION, LOSS, TORN} <= causes

@@ -186,11 +186,14 @@ class Card:
         self.feed.start()
         await Timer(60, "us")
         assert dut.on_feed.value == 0
-        await self.write("clear_halt", await self.read("halt_nonce"))
+        host = self.host
+        host.bytes.clear()
+        host.write("clear_halt", await self.read("halt_nonce"))
+        await self.tell(host.bytes)
         await Timer(10, "us")
         assert dut.on_feed.value == 1
         assert not self.frames
-        host = HostBytes()
+        host.bytes.clear()
         host.position(0, 0, 0, 0)
         host.write("arm", ARM_MAGIC)
         await self.tell(host.bytes)
@@ -201,12 +204,12 @@ class Card:
     async def configure(self):
         """Power-up to a session with one instrument, armed."""
         await Timer(4, "us")
-        host = HostBytes()
+        self.host = host = HostBytes(2, waits=False)     # it is slow enough
         host.configure([scaled(INSTRUMENTS[0])])
         await self.tell(host.bytes)
         await self.start_feed()
-        await self.write("clear_halt", await self.read("halt_nonce"))
         host.bytes.clear()
+        host.write("clear_halt", await self.read("halt_nonce"))
         host.open_session()
         await self.tell(host.bytes)
         await Timer(20, "us")

@@ -96,7 +96,7 @@ INPUTS = {
     **_pins(10, 2, 5, "live_sides"), **_pins(10, 0, 5, "live_most"),
     **_pins(HYPOTHESES, 7, 7, "book_ok"), **_pins(1, 0, 7, "reducing"),
     **_pins(2, _DECIDED, _LEFT, "state"),
-    **_pins(1, _DECIDED, _LEFT, "kill_pin", "heartbeat_ok", "session_up", "new_ok", "equity_ok"),
+    **_pins(1, _DECIDED, _LEFT, "kill_pin", "heartbeat_ok", "limits_ok", "session_up", "new_ok", "equity_ok"),
 }
 OUTPUTS = {
     **_pins(HYPOTHESES, 7, 7, "want", "pull"), **_pins(1, 7, 7, "pull_all"),
@@ -135,7 +135,8 @@ class PinnedChain(wiring.Component):
                 (limits, ("bid_live", "ask_live", "position_known", "live_sides", "live_most", "off")),
                 (limits.known, ("settled_bid", "settled_ask")), (limits.live, ("sent_bid", "sent_ask")),
                 (hypotheses, ("book_ok", "reducing")),
-                (gate.moment, ("state", "kill_pin", "heartbeat_ok", "session_up", "new_ok", "equity_ok"))):
+                (gate.moment, ("state", "kill_pin", "heartbeat_ok", "limits_ok", "session_up", "new_ok",
+                               "equity_ok"))):
             m.d.comb += [getattr(component, name).eq(getattr(self, name)) for name in names]
         for component, names in (
                 (hypotheses, ("pull_all",)), (limits, ("low", "high")),

@@ -63,7 +63,8 @@ class Case:
     def everything_else_allows(self):
         """The moment in which only what a verdict is about can block."""
         return replace(self.context, state=REDUCING if self.context.state == REDUCING else ACTIVE, deadman_ok=True,
-                       killed=False, session_up=True, session_tokens=100, session_burst=100, symbol_tokens=1)
+                       killed=False, session_up=True, session_tokens=100, session_burst=100, symbol_tokens=1,
+                       limits_ok=True)
 
 
 async def refer(ctx, dut, reference):
@@ -126,7 +127,8 @@ async def decide(ctx, dut, case):
     ctx.set(dut.at, 0)
     context, moment = case.context, dut.gate.moment
     for name, value in (("state", context.state), ("kill_pin", context.killed and context.state != 3),
-                        ("heartbeat_ok", context.deadman_ok), ("session_up", context.session_up),
+                        ("heartbeat_ok", context.deadman_ok), ("limits_ok", context.limits_ok),
+                        ("session_up", context.session_up),
                         ("new_ok", not golden_gate.rate_blocked(context)),
                         ("cancel_ok", context.session_tokens > 0), ("equity_ok", context.equity_ok)):
         ctx.set(getattr(moment, name), value)
@@ -230,8 +232,9 @@ def random_case(rng, *, calm=False):
     state.live_bid_ticks = pick(golden.wrap(target.bid_ticks + rng.choice(offsets), TICK_BITS), 0, *TICKS)
     state.live_ask_ticks = pick(golden.wrap(target.ask_ticks + rng.choice(offsets), TICK_BITS), 0, *TICKS)
     context = Context(state=pick(rng.choice((1, 1, 1, 2)), 0, 3), deadman_ok=pick(True, False),
-                      session_up=pick(True, False), session_tokens=rng.choice((90, 90, 90, 26, 25, 0)),
-                      session_burst=100, symbol_tokens=pick(5, 0, 1),
+                      limits_ok=pick(True, False), session_up=pick(True, False),
+                      session_tokens=rng.choice((90, 90, 90, 26, 25, 0)), session_burst=100,
+                      symbol_tokens=pick(5, 0, 1),
                       reference=pick(Reference(_near(rng, around, share[0]), _near(rng, around, share[1], 0),
                                                rng.choice((0, 0, 0, 1, -1, 5, rng.choice(TICKS)))), None, p=.03),
                       live_elsewhere=rng.choice((0, 3, 20)), live_most=pick(1023, 5, 4, 22, 21, 0),
@@ -328,7 +331,7 @@ def test_against_pure_functions():
     print(outcomes, f"{reasons_seen:b}", repeated)
     assert set(outcomes) == {golden.HELD, golden.SENT, golden.PULLED, golden.DROPPED}
     assert min(outcomes.values()) > 100
-    assert reasons_seen == sum(1 << g for g in (0, 1, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, *HOLDING, 22, 24, 26))
+    assert reasons_seen == sum(1 << g for g in (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, *HOLDING, 22, 24, 26))
     assert actions == {golden.NONE, golden.KEEP, golden.REPLACE, golden.PULL}
     assert repeated
 

@@ -6,6 +6,7 @@ from hdl.control import registers as map_
 from hdl.control.registers import ARM_MAGIC, BY_NAME, PARAM_BY_NAME, TICK_BITS, TICK_LIMIT
 from hdl.layout import net, sbe
 from host import link
+from host.integrity import SAID_BEFORE, Image
 from sim.board import VirtualBoard
 from sim.board.board import Inject
 from sim.golden.feed import WireFrame
@@ -48,16 +49,19 @@ class CoSim:
         self.instruments = instruments
         self.rng = random.Random(seed)
         self.tx, self.host, self.decoder, self.from_fabric = [], [], link.Decoder(), []
+        self.image = Image(instruments)
         self.feed_at = self.order_at = 0
         self.kill_level = self.feed_is_lost = False
         self.peer_number = 1    # of the peer's next message
         self.frames = None      # over Ethernet: number of the host's next frame
         self.link_frames = 0    # of the core
+        self.closed_until = 0   # cycle before which limits must not be written: a commit may still be weighed
 
     # ------------------------------------------------------------------ input
 
     def say(self, data):
         """Whole packets of the host, over the serial port or in one frame."""
+        self.image.observe(data)
         if self.frames is None:
             self.board.link_write(data)
             return
@@ -79,7 +83,13 @@ class CoSim:
         self.order_at = start + preamble + len(data) + 12
 
     def write(self, name, *values):
-        """Queue a register write on the link; ``name`` without ``_lo`` for a register of 64 bits."""
+        """Queue a register write on the link; ``name`` without ``_lo`` for a register of 64 bits. Commands that go by a
+        CRC are told it, rightly."""
+        if name in SAID_BEFORE:
+            self.say(self.image.command(name, *values, wait=self.frames is None))
+            if name == "commit":    # there is no waiting in frames
+                self.closed_until = self.order_at + self.image.commit_cycles
+            return
         register = BY_NAME.get(name) or BY_NAME[f"{name}_lo"]
         if register.name.endswith("_lo"):
             values = values[0] & 0xFFFF_FFFF, values[0] >> 32 & 0xFFFF_FFFF
@@ -131,16 +141,12 @@ class CoSim:
             self.write(f"line_{name}_ip", line.group)
             self.write(f"line_{name}_port", line.port)
 
-    def configure(self, instruments, **limits):
+    def configure(self, instruments, card=None, **limits):
         """Security ids and limits of ``instruments`` ((security id, tick mantissa) pairs, ``None`` where none is),
-        both banks."""
+        both banks. ``card``: registers with another value than the usual one."""
         used = [(i, *instrument) for i, instrument in enumerate(instruments) if instrument]
         for i, security, _ in used:
             self.say(link.encode_write(map_.security_id_address(i), [security & 0xFFFF_FFFF]))
-        for _ in range(2):
-            for i, _, tick in used:
-                self.params(i, **(LIMITS | tick_words(tick) | {"instrument_id_lo": 1000 + i} | limits))
-            self.write("commit", 1)
         settings = {"session_interval": 5_000, "session_burst": 200, "symbol_interval": 20_000, "symbol_burst": 40,
                     "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "quote_id": 1 << 33 | 7, "live_most": 1023,
                     "duplicate_most": 8, "duplicate_cycles": 1_000, "ref_cycles": 0xFFFF_FFFF,
@@ -148,8 +154,12 @@ class CoSim:
                     "fills_cycles": 1_000_000, "fills_lots": 1_000, "fills_delta": 1_000, "fills_most": 255,
                     "freeze_cycles": 20_000, "repeats_most": 200, "refusals_cycles": 1_000_000, "refusals_most": 200,
                     "time_ns": 1_700_000_000_000_000_000}
-        for name, value in settings.items():
+        for name, value in (settings | (card or {})).items():
             self.write(name, value)
+        for _ in range(2):
+            for i, _, tick in used:
+                self.params(i, **(LIMITS | tick_words(tick) | {"instrument_id_lo": 1000 + i} | limits))
+            self.write("commit", 1)
         for i, security, _ in used:
             self.reference(i, MIDS[security], MIDS[security])
 

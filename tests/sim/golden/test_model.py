@@ -7,6 +7,8 @@ import pytest
 from hdl.control import registers as map_
 from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALTED, TICK_BITS, TICK_LIMIT
 from hdl.layout import net
+from host import link
+from host.integrity import SAID_BEFORE, Image
 from sim.golden.feed import WireFrame
 from sim.golden.model import GoldenModel
 from sim.golden.quote import PULLED, SENT
@@ -34,19 +36,30 @@ class Driver:
     """Writes registers one after the other."""
 
     def __init__(self, model, at=10):
-        self.model, self.at = model, at
+        self.model, self.at, self.image = model, at, Image(model.instruments)
         self.written = {}   # cycle of the last write by name
 
     def write(self, name, value):
         self.written[name] = self.at
+        if name in SAID_BEFORE:
+            packets = self.image.command(name, value)
+            decoder = link.Decoder(known=[link.SCHEMA["Write"].id])
+            for _, payload in decoder.feed(packets):
+                address, (word,) = link.parse_write(payload)
+                self._put(address, word)
+            self.at += decoder.errors["skipped"]
+            return
         for half, suffix in enumerate(("_lo", "_hi") if name not in map_.BY_NAME else ("",)):
-            self.model.write(self.at, map_.BY_NAME[name + suffix].address, value >> 32 * half & 0xFFFF_FFFF)
-            self.at += 4
+            self._put(map_.BY_NAME[name + suffix].address, value >> 32 * half & 0xFFFF_FFFF)
+
+    def _put(self, address, word):
+        self.image.wrote(address, word)
+        self.model.write(self.at, address, word)
+        self.at += 4
 
     def row(self, instrument, **values):
         for name, value in values.items():
-            self.model.write(self.at, map_.param_address(instrument, name), value & 0xFFFF_FFFF)
-            self.at += 4
+            self._put(map_.param_address(instrument, name), value & 0xFFFF_FFFF)
 
     def position(self, instrument, lots):
         for name, value in (("pos_value", lots), ("pos_settled_bid", 0), ("pos_settled_ask", 0),
@@ -65,9 +78,9 @@ class Driver:
             odd = instrument.tick >> shift
             self.row(i, feed_tick_shift=shift, feed_tick_odd=odd, feed_tick_inv=pow(odd, -1, 1 << TICK_BITS),
                      **LIMITS | limits)
-        self.write("commit", 1)
         for name, value in (LOCAL | settings).items():
             self.write(name, value)
+        self.write("commit", 1)
         for i, instrument in enumerate(instruments):
             for name, value in (("ref_value", instrument.mid_ticks), ("ref_local", instrument.mid_ticks),
                                 ("ref_commit", i)):

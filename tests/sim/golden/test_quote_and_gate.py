@@ -31,7 +31,7 @@ def live(**changes):
 def context(**changes):
     return Context(**({"state": ACTIVE, "deadman_ok": True, "killed": False, "session_up": True, "session_tokens": 10,
                        "session_burst": 12, "symbol_tokens": 1, "reference": NEAR, "live_most": 9, "held_bid": 0,
-                       "held_ask": 0, "equity_ok": True}
+                       "held_ask": 0, "equity_ok": True, "limits_ok": True}
                       | changes))
 
 
@@ -162,8 +162,8 @@ def test_without_a_session_nothing_is_emitted():
 
 def test_everything_blocks_after_reset():
     d = evaluate(Params(), State(), (False, 0, 0), (False, 0, 0), False, Context())
-    assert d.reasons == (g.G0 | g.G1 | g.G3 | g.G4 | g.G5 | g.G6 | g.G6C | g.G7 | g.G10 | g.G11 | g.G12 | g.G15
-                         | g.G22 | g.S0)
+    assert d.reasons == (g.G0 | g.G1 | g.G2 | g.G3 | g.G4 | g.G5 | g.G6 | g.G6C | g.G7 | g.G10 | g.G11 | g.G12
+                         | g.G15 | g.G22 | g.S0)
     assert d.outcome == DROPPED
 
 
@@ -179,7 +179,8 @@ def test_every_limit_of_zero_blocks(name):
 
 @pytest.mark.parametrize(("reason", "change"), [
     (g.G0, {"c": context(state=DISARMED)}), (g.G0 | g.G22, {"c": context(state=HALTED, killed=True)}),
-    (g.G1, {"c": context(deadman_ok=False)}), (g.G22, {"c": context(killed=True)}),
+    (g.G1, {"c": context(deadman_ok=False)}), (g.G2, {"c": context(limits_ok=False)}),
+    (g.G22, {"c": context(killed=True)}),
     (g.G3, {"p": params(sym_en=0)}), (g.G4, {"fresh": False}), (g.G4, {"bid": (False, 10_000, 5)}),
     (g.G4, {"bid": (True, 10_002, 5)}), (g.G4, {"p": params(stale_cycles=0)}),
     (g.G5, {"p": params(px_max_ticks=10_002)}), (g.G5, {"p": params(px_min_ticks=10_000)}),
