@@ -141,7 +141,7 @@ class Lanes:
         for name, bad, p in (("kill_pin", 1, .02), ("heartbeat_ok", 0, .02), ("limits_ok", 0, .01),
                              ("equity_ok", 0, .03), ("session_up", 0, .02)):
             c[name] = pick(1 - bad, bad, p=p)
-        for name, p in (("held_bid", .02), ("held_ask", .02), ("off", .015)):
+        for name, p in (("held_bid", .04), ("held_ask", .04), ("off", .03)):
             c[name] = pick(0, any_(*(1 << n for n in range(len(HOLDING))), (1 << len(HOLDING)) - 1), p=p)
         c["session_burst"] = any_(100, 100, 103, 0)
         quarter = c["session_burst"] // 4
