@@ -190,7 +190,7 @@ class Core(wiring.Component):
             **{name: getattr(order.status, name) for name in (
                 "session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq")},
             "latency_min": probe.minimum, "latency_max": probe.maximum, "latency_count": probe.count,
-            "latency_sum": probe.sum,
+            "latency_sum": probe.sum, "epoch": link.epoch,
         }
         m.d.comb += [getattr(bank.ro, name).eq(value) for name, value in shown.items()]
         assert set(shown) == set(bank.ro.signature.members), set(shown) ^ set(bank.ro.signature.members)
@@ -204,7 +204,7 @@ class Core(wiring.Component):
                 "segments_duplicate", "segments_out_of_order", "segments_refused", "acks_sent", "order_tx_frames")},
         }
         own = {"telemetry_overflow": telemetry.lost | link.session_sent_lost, "link_rx_errors": link.rx_errors,
-               "link_rx_packets": link.rx_packets}
+               "link_rx_packets": link.rx_packets, "write_fenced": link.fenced}
         m.d.comb += [getattr(bank.count, name).eq(strobe) for name, strobe in counted.items()]
         m.d.sync += [getattr(bank.count, name).eq(strobe) for name, strobe in own.items()]
         counted |= own

@@ -41,7 +41,8 @@ app = typer.Typer(
          "simulated exchange. `t2q run` serves a card; the other commands talk to it. Nothing is quoted before "
          "`t2q arm`. It has never been connected to a live market; do not be the first.\n\n"
          "Exit codes: 0 done; 1 a check failed or there is a difference; 2 it could not run, one line says why; 3 "
-         "quoting has stopped, but the venue has not shown that nothing is open.")
+         "quoting has stopped, but the venue has not shown that nothing is open; 4 another daemon has locked this one "
+         "out.")
 
 CARD = "Serial port of the card's host link, or eth:INTERFACE[/MAC] for its link over Ethernet."
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (TOML).", show_default=False)]
@@ -51,9 +52,9 @@ SocketOption = Annotated[Path | None, typer.Option("--socket", "-s", show_defaul
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
-def _fail(message):
+def _fail(message, code=CANNOT_RUN):
     print(f"t2q: {message}", file=sys.stderr)
-    raise typer.Exit(CANNOT_RUN)
+    raise typer.Exit(code)
 
 
 @contextmanager
@@ -197,7 +198,7 @@ def run(
             if journal:
                 journal.close()
     if code:
-        _fail(f"the daemon failed: {service.error or service.alarm}")
+        _fail(f"the daemon failed: {service.error or service.alarm}", daemon.FENCED if service.fenced else CANNOT_RUN)
 
 
 @app.command()
@@ -295,7 +296,7 @@ def _status_line(status):
     decisions = ", ".join(f"{v} {k.lower()}" for k, v in sorted(status["decisions"].items())) or "none"
     return (f"decisions: {decisions}; fills: {status['fills']}; answers: {sum(status['answers'].values())}; "
             f"{_venue_text(status)}; equity {status['equity']['now']} (start {status['equity']['start']}, best "
-            f"{status['equity']['greatest']})"
+            f"{status['equity']['greatest']}); epoch {status['epoch']}"
             + ("; limits are staged, see t2q limits diff" if status["limits_staged"] else ""))
 
 

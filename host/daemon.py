@@ -61,6 +61,12 @@ WATCHED = (
     "live_asks", "latency_min", "latency_max", "latency_count")
 
 
+#: Exit code of a daemon that another one has locked out.
+FENCED = 4
+#: Bits of an epoch that tell apart who began with the same greatest one; those above count.
+_EPOCH_RANDOM = 16
+
+
 class DaemonError(RuntimeError):
     """Something did not happen that had to, or a command makes no sense now."""
 
@@ -117,6 +123,7 @@ class Daemon:
     decisions, events : Counters by outcome and by event code. ``watched`` : what was last read of :data:`WATCHED`.
     limits : :class:`host.limits.Limits`, ``None`` until the card has answered.
     blocked : the last :data:`BLOCKED_KEPT` decisions that a gate stopped in part or altogether.
+    fenced : another daemon has taken the card over: this one writes nothing any more.
     verified : since quoting last stopped the venue has shown that nothing is open. ``alarm`` : why it has not.
     on_decision, on_fill, on_message : lists of callables that are given every :class:`host.link.Decision`,
         :class:`host.positions.Fill` and :class:`host.session.AppMessage`, each with the time.
@@ -152,6 +159,7 @@ class Daemon:
         self._watch_ns, self._heard_ns, self._told_processed = None, 0, None
         self._rejects, self._commands_lost = deque(), 0
         self._handed_over = self._counting = self._stopping = False
+        self.fenced, self._epoch_read = False, None
         self.submit("start", self._start())
 
     # -- one step -----------------------------------------------------------------------------------------------
@@ -182,6 +190,12 @@ class Daemon:
         if untracked := self.tracking.lost(self.now_ns):
             self._trouble(untracked)
         self._timers()
+        if self.fenced:  # it has nothing more to say
+            for task in self._tasks:
+                task.cancel()
+            self._tasks.clear()
+            self._verifying = None
+            return
         self._step_tasks()
         self._write_out()
         self.device.flush()
@@ -219,6 +233,10 @@ class Daemon:
             self._heartbeat = (self._heartbeat + 1) & 0xFFFF_FFFF
             self.registers.write("heartbeat", self._heartbeat)
             self._beat_ns = now + self._heartbeat_ns
+            if self._epoch_read is None or self._epoch_read.done:
+                self._epoch_read = self.registers.read("epoch")
+        if self._epoch_read is not None and self._epoch_read.done:
+            self._look_at_epoch(self._epoch_read.value)
         if self._watch_ns is not None and now >= self._watch_ns:
             self._watch_ns = now + SECOND
             if not any(t.name == "watch" for t in self._tasks):
@@ -456,6 +474,7 @@ class Daemon:
     async def _start(self):
         c = self.config
         check_map(await self._read("map_hash"))
+        await self._take_over()
         rows = await self._read("instruments")
         if len(c.instruments) > rows:
             raise DaemonError(f"{len(c.instruments)} instruments are configured, this card has {rows}")
@@ -470,6 +489,37 @@ class Daemon:
         self.phase = "ready"
         self._journal("ready")
         self.log.info("ready", instruments=len(c.instruments))
+
+    async def _take_over(self):
+        """From now on the card takes writes of this daemon and of later ones only."""
+        known = await self._read("epoch")
+        count = (known >> _EPOCH_RANDOM) + 1
+        if count >> 32 - _EPOCH_RANDOM:
+            raise DaemonError(f"the card's epoch is {known:08x}: there is no later one; reset the card")
+        # Of two that begin at once one is greater, and the other is locked out.
+        self.device.epoch = count << _EPOCH_RANDOM | self._isn & (1 << _EPOCH_RANDOM) - 1
+        self.registers.write("scratch", 0)
+        deadline, now = self.now_ns + READ_TIMEOUT_NS, known
+        while now < self.device.epoch:      # an answer may have been another daemon's
+            if self.now_ns >= deadline:
+                raise DaemonError(f"the card did not take epoch {self.device.epoch:08x}")
+            now = await self._read("epoch")
+        if now > self.device.epoch:
+            self._look_at_epoch(now)
+            raise DaemonError(self.error)
+        self.log.info("epoch", epoch=f"{now:08x}", before=f"{known:08x}")
+        self._journal("epoch", epoch=now, before=known)
+
+    def _look_at_epoch(self, epoch):
+        """Stop if the card is another's: nothing that this daemon writes is taken any more."""
+        if epoch <= self.device.epoch or self.fenced:
+            return
+        self.fenced, self._beat_ns, self._watch_ns, self._epoch_read = True, None, None, None
+        self.phase = "failed"
+        self.error = (f"locked out: a daemon with epoch {epoch:08x} has taken the card over, this one has "
+                      f"{self.device.epoch:08x}")
+        self.log.error("locked out", why=self.error)
+        self._journal("locked_out", why=self.error)
 
     async def _calm(self):
         """A card may still be at work for a daemon that has died: stop it and reset its connection."""
@@ -616,6 +666,7 @@ class Daemon:
             "open_at_venue": self.open_at_venue, "verified": self.verified, "verifying": self.verifying,
             "limits_staged": bool(self.limits and self.limits.staged),
             "limits_hash": f"{self.limits.hash:08x}" if self.limits and self.limits.active else "",
+            "epoch": f"{self.device.epoch:08x}",
             "handed_over": self._handed_over, "time_ns": self.now_ns, "map_hash": f"{regmap.MAP_HASH:08x}",
             "equity": {"now": params.plain(self.equity.value), "start": params.plain(self.config.risk.equity),
                        "greatest": params.plain(self.equity.greatest)},
@@ -898,7 +949,8 @@ def wall_clock():
 
 
 async def run(daemon, *, control=None, arm=False, clock=None):
-    """Run a daemon in real time until it has stopped. Returns its exit code: 0 stopped in order and verified, 1 not.
+    """Run a daemon in real time until it has stopped. Returns its exit code: 0 stopped in order and verified,
+    :data:`FENCED` locked out, 1 otherwise.
 
     SIGINT and SIGTERM disarm, verify and stop; SIGUSR1 kills. ``control``: coroutine function that serves the control
     socket, given the daemon and a function that wakes the loop. ``arm``: arm as soon as the session is up.
@@ -919,7 +971,7 @@ async def run(daemon, *, control=None, arm=False, clock=None):
         loop.add_signal_handler(signum, action)
     server = asyncio.ensure_future(control(daemon, wake.set)) if control else None
     try:
-        while daemon.phase not in ("stopped", "failed") or daemon.verifying:
+        while daemon.phase not in ("stopped", "failed") or (daemon.verifying and not daemon.fenced):
             daemon.pump(clock())
             if arm and daemon.phase == "ready":
                 arm = False
@@ -940,4 +992,6 @@ async def run(daemon, *, control=None, arm=False, clock=None):
             task.cancel()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             loop.remove_signal_handler(signum)
+    if daemon.fenced:
+        return FENCED
     return 0 if daemon.phase == "stopped" and not daemon.alarm else 1

@@ -33,12 +33,13 @@ class Device(ABC):
     ----------
     bytes_sent, bytes_received : totals over the link, for a simulation in lock step.
     bad_packets : packets with a right checksum that still could not be read.
+    epoch : what every write says of its writer: the card refuses it if it has seen a greater one.
     commands_lost : times that the transport is known to have lost commands; whatever was in them was not done.
     """
 
     def __init__(self):
         self._decoder, self._outgoing = link.Decoder(), bytearray()
-        self._replies, self._tag = {}, 0
+        self._replies, self._tag, self.epoch = {}, 0, 0
         self.bytes_sent = self.bytes_received = self.bad_packets = self.commands_lost = 0
 
     # -- transport ----------------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ class Device(ABC):
 
     def write(self, address, *words):
         """Write 32-bit ``words`` to consecutive word addresses."""
-        self._outgoing += link.encode_write(address, words)
+        self._outgoing += link.encode_write(address, words, self.epoch)
 
     def read(self, address):
         """Ask for one register; returns a :class:`Reply`."""

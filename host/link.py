@@ -59,11 +59,11 @@ def encode(kind, payload=b""):
     return packet + TRAILER.pack(crc=crc(packet[1:]))
 
 
-def encode_write(address, words):
-    """Packets that write ``words`` (32 bits each) to consecutive addresses."""
+def encode_write(address, words, epoch=0):
+    """Packets that write ``words`` (32 bits each) to consecutive addresses, on behalf of a writer's ``epoch``."""
     out = b""
     for start in range(0, len(words), MAX_WORDS):
-        payload = SCHEMA["Write"].encode({"addr": address + start})
+        payload = SCHEMA["Write"].encode({"addr": address + start, "epoch": epoch})
         for word in words[start:start + MAX_WORDS]:
             payload += _WORD.pack(word)
         out += encode("Write", payload)

@@ -51,9 +51,9 @@ WORD_BITS, WORDS_BITS = (registers.ROW_WORDS - 1).bit_length(), 9
 
 #: Where counters lie in the memory of words. In a round each of them has its turn, a cycle each; reads and writes, of
 #: which the link makes at most one in 13 or 4 cycles, make it longer, up to ROUND cycles. A counter has 3 bits of its
-#: own, for an event in 14 cycles (one per frame or message of the session, say); OFTEN, 4, for one in 7 (per message of
+#: own, for an event in 15 cycles (one per frame or message of the session, say); OFTEN, 4, for one in 7 (per message of
 #: the feed or decision); ANY_CYCLE, 7, for one a cycle, which noise at the pins or on the link can cause.
-COUNTERS_AT, ROUND = 128, 98
+COUNTERS_AT, ROUND = 128, 99
 ANY_CYCLE = ("feed_frames", "feed_bad_fcs", "order_rx_frames", "order_rx_bad", "telemetry_overflow", "link_rx_errors",
              "write_refused")
 OFTEN = ("messages", "book_messages", "entries", "foreign_entries", "ignored_entries", "px_errors", "channel_resets",
@@ -96,7 +96,7 @@ class RegisterBank(wiring.Component):
     **Latency**: a write on the bus in cycle ``c`` acts in ``c + 1``, when its strobe in ``write`` comes, with the word
     on ``bus.data``, and shows in ``rw`` in ``c + 2``, with its strobe in ``written``. A strobe on
     ``count`` in ``c`` is counted in what is read in ``c + 1`` or later. Strobes can come in every cycle for
-    :data:`ANY_CYCLE`, in one of 7 for :data:`OFTEN`, in one of 14 for others, if at most one word in 4 cycles is
+    :data:`ANY_CYCLE`, in one of 7 for :data:`OFTEN`, in one of 15 for others, if at most one word in 4 cycles is
     written and one in 13 is read; the mean over :data:`ROUND` cycles is what matters.
 
     **Parameter rows** are banked. Writes go to the shadow bank, one word at a time, and never show in ``row``; ``flip``
@@ -162,8 +162,8 @@ class RegisterBank(wiring.Component):
         is the instrument in the low bits, and above them, where ``row_addr`` would have its next bit, the bank that is
         written (instrument + instruments * bank, with ``instruments`` rounded up to a power of two).
     look_index : In(8), look_word : In(5), look_data : Out(32)
-        A word of the active bank's row of an instrument, in the cycle after it was asked for in four: in three of them
-        the host may be reading, and a commit may be weighed.
+        A word of the active bank's row of an instrument, two cycles after it was asked for in four, for one cycle: in
+        three of them the host may be reading, and a commit may be weighed.
     security_write : Out(1), security_index : Out(8)
         Strobe: the SecurityID of an instrument was written in the cycle before, ``bus.data``.
     histogram_addr : Out(6), histogram_data : In(32)
@@ -402,9 +402,11 @@ class RegisterBank(wiring.Component):
         write, read = memory.write_port(), memory.read_port(domain="comb")
         fetched, param = Signal(32, reset_less=True), Signal(32, reset_less=True)
         index_width = max(1, (self.instruments - 1).bit_length())
-        weighed, looked = Signal(len(param_addr) - 1), Signal(32, reset_less=True)
-        with m.If(~passed[1] & ~integrity.fetch):
-            m.d.sync += looked.eq(read.data)
+        # One register takes what the memory gives, whoever has asked.
+        weighed, looked, looks = Signal(len(param_addr) - 1), Signal(32, reset_less=True), Signal()
+        m.d.sync += [fetched.eq(read.data), looks.eq(~passed[1] & ~integrity.fetch)]
+        with m.If(looks):
+            m.d.sync += looked.eq(fetched)
         m.d.comb += [
             self.look_data.eq(looked), weighed.eq(integrity.address),
             read.addr.eq(Mux(passed[1], param_addr, Mux(
@@ -423,8 +425,6 @@ class RegisterBank(wiring.Component):
             asked_word.eq(is_global | (address[8:] == registers.SECURITY_ID_BASE >> 8)),
             asked_histogram.eq(address[6:] == registers.HISTOGRAM_BASE >> 6),
         ]
-        with m.If(passed[1] | integrity.fetch):
-            m.d.sync += fetched.eq(read.data)
         with m.If(passed[2]):
             m.d.sync += param.eq(Mux(asked_param, fetched, 0))
 
@@ -481,8 +481,8 @@ class RegisterBank(wiring.Component):
         index_width = (len(counters) - 1).bit_length()
         assert COUNTERS_AT % (1 << index_width) == 0
         assert len(counters) <= min(256 - COUNTERS_AT, ROUND * (1 - 1 / 4 - 1 / 13))
-        assert ROUND // 7 < 1 << 4
-        assert ROUND // 14 < 1 << 3
+        assert ROUND / 7 <= (1 << 4) - 1
+        assert ROUND / 15 <= (1 << 3) - 1
         events = Signal(len(counters))      # of the cycle before
         own = {"write_refused": self.refused, "commits_refused": self.commit_refused}
         m.d.sync += events.eq(Cat(own[register.name] if register.name in OWN else getattr(self.count, register.name)

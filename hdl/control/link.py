@@ -9,6 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.control.bank import READ_LATENCY, RegisterBus
+from hdl.control.registers import BY_NAME
 from hdl.control.telemetry import record_layout
 from hdl.layout import sbe
 from hdl.mac.crc import CRC16_INIT, crc16_step
@@ -28,6 +29,8 @@ _WRITE, _READ, _FRAME_TX, _SESSION_TX = (_LINK[name] for name in ("Write", "Read
 _READ_REPLY, _FRAME_RX, _SESSION_RX, _SESSION_SENT = (
     _LINK[name] for name in ("ReadReply", "FrameRx", "SessionRx", "SessionSent"))
 
+_KILL = BY_NAME["kill"].address
+
 # The machines below take start, type, length and CRC in this order, byte by byte.
 assert [(f.name, f.size) for f in _HEADER.wire_fields] == [("start", 1), ("type", 1), ("length", 2)]
 assert [(f.name, f.size) for f in _TRAILER.wire_fields] == [("crc", 2)]
@@ -43,6 +46,10 @@ class Link(wiring.Component):
     order, a word every four cycles; FrameTx and SessionTx come out of ``host_tx``, after every Write that was before
     them has been executed. A Read is answered before the next one is executed, and while the host does not take the
     answer, nothing that is behind it is executed either.
+
+    **Fence.** A Write says its writer's epoch. One that is greater than any before, since reset, is the card's
+    ``epoch`` from then on. Of a Write with a lower one no word is written: whoever had the card before is locked out,
+    and that is counted. A kill is anyone's: a Write that begins at that register writes it, whatever its epoch.
 
     **To the host.** Answers to reads go first, then numbers of sent messages, then ``host_rx``, then telemetry. A
     packet that was begun is finished.
@@ -83,6 +90,10 @@ class Link(wiring.Component):
         strobe before the last of them. 16 can wait.
     session_sent_lost : Out(1)
         Strobe for a counter: there were more.
+    epoch : Out(32)
+        Greatest epoch of a Write since reset.
+    fenced : Out(1)
+        Strobe for a counter: a Write had a lower one.
     rx_packets, rx_errors : Out(1)
         Strobes for counters: a packet was accepted, before any byte behind it was taken; one was dropped.
     """
@@ -114,6 +125,8 @@ class Link(wiring.Component):
             "session_sent": In(1),
             "session_sent_seq": In(64),
             "session_sent_lost": Out(1),
+            "epoch": Out(32),
+            "fenced": Out(1),
             "rx_packets": Out(1),
             "rx_errors": Out(1),
         })
@@ -232,8 +245,8 @@ class Link(wiring.Component):
                 with m.Elif(second):
                     m.d.comb += possible.eq(left == _READ.block_length)
                 with m.Else():
-                    assert (_WRITE.block_length, _WORD.size) == (2, 4)
-                    m.d.comb += possible.eq(left[2:].any() & (left[:2] == 2))
+                    assert (_WRITE.block_length, _WORD.size) == (6, 4)
+                    m.d.comb += possible.eq(left[3:].any() & (left[:2] == 2))
                 m.d.sync += final.eq(left == 1)
                 with m.If(possible & (left <= MAX_PAYLOAD)):
                     m.next = "payload"
@@ -281,6 +294,13 @@ class Link(wiring.Component):
         index = Signal(range(root_size + 1))
         tag = Signal(8 * _READ["tag"].size)
         waited = Signal(range(READ_LATENCY))
+        # What the writer says is looked at while its first word arrives.
+        stated, states, older, first_word = Signal(32), Signal(2), Signal(), Signal()
+        is_kill = Signal()
+        m.d.sync += [states.eq(states << 1), older.eq(stated < self.epoch), is_kill.eq(bus.addr == _KILL)]
+        m.d.comb += self.fenced.eq(states[1] & older)
+        with m.If(states[1] & ~older):
+            m.d.sync += self.epoch.eq(stated)
 
         def root(message, field):
             """A field of the root block of `message`, when its last byte is on the stream."""
@@ -308,7 +328,8 @@ class Link(wiring.Component):
                 with m.If(take):
                     m.d.sync += index.eq(index + 1)
                     with m.If(~is_read & (index == _WRITE.block_length - 1)):
-                        m.d.sync += [bus.addr.eq(root(_WRITE, "addr")), index.eq(0)]
+                        m.d.sync += [bus.addr.eq(root(_WRITE, "addr")), stated.eq(root(_WRITE, "epoch")),
+                                     states.eq(1), first_word.eq(1), index.eq(0)]
                         m.next = "word"
                     with m.If(is_read & (index == _READ.block_length - 1)):
                         m.d.sync += [bus.addr.eq(root(_READ, "addr")), tag.eq(root(_READ, "tag")), bus.re.eq(1)]
@@ -318,7 +339,8 @@ class Link(wiring.Component):
                 with m.If(take):
                     m.d.sync += index.eq(index + 1)
                     with m.If(index == _WORD.size - 1):
-                        m.d.sync += [bus.data.eq(Cat(collected, o.data)[-8 * _WORD.size:]), bus.we.eq(1), index.eq(0)]
+                        m.d.sync += [bus.data.eq(Cat(collected, o.data)[-8 * _WORD.size:]), index.eq(0),
+                                     bus.we.eq(~older | (is_kill & first_word)), first_word.eq(0)]
                         with m.If(o.last):
                             m.next = "first"
             with m.State("reading"):

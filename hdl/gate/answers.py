@@ -21,7 +21,7 @@ VISIT_PERIOD = 256
 _WORDS = ("instrument_id_lo", "instrument_id_hi", "lot_mult", "lot_exp")
 _WORD_CYCLES = 4
 #: Cycles in which they come, behind the one that takes an event up; in the last one it is judged.
-READ_CYCLES = _WORD_CYCLES * len(_WORDS) + 2
+READ_CYCLES = _WORD_CYCLES * len(_WORDS) + 3
 #: Cycles in which a fill or a refusal is weighed, and a visit, the strobe and the post included.
 LEARN_CYCLES = max(BURST_CYCLES, REPEATS_CYCLES) + 1
 VISIT_CYCLES = max(BURST_VISIT_CYCLES, REPEATS_CYCLES) + 1
@@ -59,7 +59,7 @@ class Answers(wiring.Component):
     i : in(stream of Event) ``ready`` for one cycle, when all is done.
     next_number : in(56) ids from this one on, without the instrument, were never sent.
     index : out(8), word : out(5) the word of a row that is wanted, for four cycles; ``data`` : in(32) is that word in
-        the cycle after them. The row is the active one.
+        the second cycle after them. The row is the active one.
     fills_cycles : in(32), fills_lots, fills_delta : in(24), fills_most : in(8), freeze_cycles : in(32) as
         :class:`hdl.gate.bursts.FillBurst` has them, repeats_most : in(8) as
         :class:`hdl.gate.repeats.RepeatedExecution`, refusals_cycles : in(32), refusals_most : in(8) as
@@ -162,11 +162,11 @@ class Answers(wiring.Component):
                     goes(_State.READ)
             with m.Case(_State.READ):
                 for n_word, its in enumerate((event.instrument_id[:32], event.instrument_id[32:])):
-                    with m.If((step == _WORD_CYCLES * (n_word + 1)) & (self.data != its)):
+                    with m.If((step == _WORD_CYCLES * (n_word + 1) + 1) & (self.data != its)):
                         m.d.sync += same.eq(0)
-                with m.If(step == _WORD_CYCLES * (_WORDS.index("lot_mult") + 1)):
+                with m.If(step == _WORD_CYCLES * (_WORDS.index("lot_mult") + 1) + 1):
                     m.d.sync += lot.eq(self.data)
-                with m.If(step == _WORD_CYCLES * (_WORDS.index("lot_exp") + 1)):
+                with m.If(step == _WORD_CYCLES * (_WORDS.index("lot_exp") + 1) + 1):
                     m.d.sync += [decades.eq(event.exponent - self.data[:8].as_signed()),
                                  mantissa.eq(event.mantissa[:MANTISSA_BITS]),
                                  fits.eq((event.mantissa >> MANTISSA_BITS) == 0)]

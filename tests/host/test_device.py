@@ -59,15 +59,17 @@ def wait_for(terminal, count):
 
 def test_commands_arrive_as_packets(terminal):
     d = terminal.device
+    d.epoch = 0x00020001
     d.write(0x8000, 1, 0xFFFFFFFF)
     d.send_frame(b"frame")
     d.send_session(b"message")
     d.read(0x12)
     assert d.bytes_sent == 0
     got = wait_for(terminal, 4)
-    assert got == [(1, b"\x00\x80\x01\0\0\0\xff\xff\xff\xff"), (3, b"frame"), (4, b"message"), (2, b"\x01\x12\0")]
+    assert got == [(1, b"\x00\x80\x01\0\x02\0\x01\0\0\0\xff\xff\xff\xff"), (3, b"frame"), (4, b"message"),
+                   (2, b"\x01\x12\0")]
     assert d.unsent == 0
-    assert d.bytes_sent == 6 * 4 + 10 + 5 + 7 + 3
+    assert d.bytes_sent == 6 * 4 + 14 + 5 + 7 + 3
 
 
 def test_a_full_line_never_blocks_and_loses_nothing(terminal):

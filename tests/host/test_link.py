@@ -139,11 +139,11 @@ def test_length_beyond_the_maximum_is_refused_at_once():
 def test_long_bursts_are_split_and_complete():
     words = list(range(1, 1001))
     decoder, memory = link.Decoder(EVERY), {}
-    for kind, payload in decoder.feed(link.encode_write(0x8000, words)):
+    for kind, payload in decoder.feed(link.encode_write(0x8000, words, epoch=7)):
         assert kind == 1
-        at = int.from_bytes(payload[:2], "little")
-        for n in range((len(payload) - 2) // 4):
-            memory[at + n] = int.from_bytes(payload[2 + 4 * n:6 + 4 * n], "little")
+        at, its = link.parse_write(payload)
+        memory |= dict(enumerate(its, at))
+        assert payload[2:6] == (7).to_bytes(4, "little")
     assert memory == {0x8000 + n: w for n, w in enumerate(words)}
 
 

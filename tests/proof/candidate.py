@@ -44,6 +44,7 @@ def _candidate(m, gate, _):
             10: (exact < -bound) | (exact > bound),
             12: ~moment.equity_ok & ~limits.reduces,
             0: ~state_ok | ((moment.state == REDUCING) & ~limits.reduces), 1: ~moment.heartbeat_ok,
+            2: ~moment.limits_ok,
             22: (moment.state == HALTED) | moment.kill_pin, 24: ~moment.session_up,
         }
         expected, passes = named(32, "expected"), named(1, "passes")

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""G0, G1 and G22: the trading state, the kill latch and the dead-man, alone and on the way of a quote."""
+"""G0, G1, G2 and G22: the trading state, the kill latch and the dead-man, alone and on the way of a quote."""
 
 from amaranth.hdl import Assert, Assume, Cover, Signal
 
@@ -45,6 +45,7 @@ def _latch(m, state, _):
         # Out of HALTED by the host's word alone, with the nonce of this very halt, and then only to DISARMED.
         Assert(~left | before(m, state.clear_halt, "clear_halt")),
         Assert(~left | (was_data == was_nonce)),
+        Assert(~left | before(m, state.hash_ok, "hash_ok")),    # G2
         Assert(~left | (state.state == DISARMED)),
         # No other halt had that nonce: each has the next one.
         Assert(~((was != HALTED) & (state.state == HALTED)) | (state.halt_nonce == (was_nonce + 1)[:32])),
@@ -69,6 +70,8 @@ def _reset(m, state, _):
         Assert(~((was != REDUCING) & (state.state == REDUCING)) | (was == ACTIVE)),
         Assert(~before(m, state.mismatch, "mismatch") | (state.state == HALTED)),      # G21
         Assert(~before(m, state.trading & state.lost, "lost") | (state.state == HALTED)),              # G19
+        Assert(~before(m, state.trading & state.torn, "torn") | (state.state == HALTED)),              # G2
+        Assert(~state.armed | state.hash_ok),
         Assert(~before(m, (state.state == ACTIVE) & state.warned, "warned") | (state.state != ACTIVE)),
         Assert(~state.armed | (state.session_up & ~state.session_lost & ~state.feed_lost & ~state.kill_pin)),
         Assert(~state.armed | ~state.lost),
@@ -127,17 +130,18 @@ def _quotes(m, path, parts):
 PROOFS = (
     Proof(
         "kill_latch", "A halt ends at the host's word alone",
-        "G0, G22",
+        "G0, G2, G22",
         "The state leaves HALTED only at the host's word with the nonce of this halt, which no halt before it had, and "
-        "only to DISARMED; after a kill by register or pin it is HALTED until then; causes stay told.",
+        "the hash of the limits in force, and only to DISARMED; after a kill by register or pin it is HALTED until "
+        "then; causes stay told.",
         TradingState, _latch, depth=4, cover_depth=20,
         assumes="The word of a command stands from the cycle before its strobe on, as the register bank makes it."),
     Proof(
         "reset_blocks", "Nothing trades before it is armed",
-        "G0, G19, G21",
-        "Nothing trades before it was armed, with a session and a feed; REDUCING comes from ACTIVE alone, and ACTIVE "
-        "from DISARMED by arming alone. What leaves unapproved (G21) or a loss (G19) halts in the next cycle, and a "
-        "warning of one ends ACTIVE.",
+        "G0, G2, G19, G21",
+        "Nothing trades before it was armed, with a session, a feed and the hash of the limits in force; REDUCING "
+        "comes from ACTIVE alone, and ACTIVE from DISARMED by arming alone. What leaves unapproved (G21), a loss (G19) "
+        "or a commit that is refused (G2) halts in the next cycle, and a warning of a loss ends ACTIVE.",
         TradingState, _reset, depth=3, cover_depth=8),
     Proof(
         "dead_man", "No heartbeat counts longer than the limit",

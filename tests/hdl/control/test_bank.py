@@ -199,7 +199,7 @@ def test_counters_lose_nothing(disturbed_by):
     print(f"seed {seed}")
     rng = random.Random(seed)
     counters = [r for r in REGISTERS if r.access == "count" and r.name not in OWN]
-    pace = {r.name: {7: 1, 4: 7, 3: 14}[_short_bits(r.name)] for r in counters}
+    pace = {r.name: {7: 1, 4: 7, 3: 15}[_short_bits(r.name)] for r in counters}
     phase = {name: rng.randrange(every) for name, every in pace.items()}
 
     async def testbench(ctx, dut):

@@ -11,9 +11,11 @@ from amaranth.sim import Simulator
 
 from hdl.control.bank import READ_LATENCY
 from hdl.control.link import Link
+from hdl.control.registers import BY_NAME
 from hdl.layout import sbe
 
 LINK = sbe.load("t2q_link")
+KILL = BY_NAME["kill"].address
 WRITE, READ, FRAME_TX, SESSION_TX = (LINK[name].id for name in ("Write", "Read", "FrameTx", "SessionTx"))
 
 
@@ -22,8 +24,8 @@ def packet(type_, payload):
     return b"\xa5" + body + struct.pack("<H", binascii.crc_hqx(body, 0xFFFF))
 
 
-def write(address, *words):
-    return packet(WRITE, struct.pack(f"<H{len(words)}I", address, *words))
+def write(address, *words, epoch=0):
+    return packet(WRITE, struct.pack(f"<HI{len(words)}I", address, epoch, *words))
 
 
 def read(tag, address):
@@ -45,7 +47,7 @@ def unpack(stream):
 
 def model(stream):
     """(commands in order, host packets, packets, errors) that `stream` gives, by reading it byte by byte."""
-    done, sent, packets, errors, at = [], [], 0, 0, 0
+    done, sent, packets, errors, at, epoch = [], [], 0, 0, 0, 0
     while at < len(stream):
         at += 1
         if stream[at - 1] != 0xA5:
@@ -62,7 +64,7 @@ def model(stream):
             break
         length, = struct.unpack("<H", stream[at:at + 2])
         at += 2
-        if not {WRITE: length >= 6 and length % 4 == 2, READ: length == 3}.get(type_, length > 0) or length > 1600:
+        if not {WRITE: length >= 10 and length % 4 == 2, READ: length == 3}.get(type_, length > 0) or length > 1600:
             errors += 1
             continue
         body, crc = stream[at - 3:at + length], stream[at + length:at + length + 2]
@@ -75,8 +77,12 @@ def model(stream):
         packets += 1
         payload = body[3:]
         if type_ == WRITE:
-            address, *words = struct.unpack(f"<H{length // 4}I", payload)
-            done += [("write", address + n & 0xFFFF, word) for n, word in enumerate(words)]
+            address, its, *words = struct.unpack(f"<H{length // 4}I", payload)
+            if its >= epoch:
+                epoch = its
+                done += [("write", address + n & 0xFFFF, word) for n, word in enumerate(words)]
+            elif address == KILL:
+                done.append(("write", address, words[0]))
         elif type_ == READ:
             done.append(("read", *struct.unpack("<BH", payload)))
         else:
@@ -98,6 +104,7 @@ class Bench:
         self.session_sent = session_sent or {}
         self.ready_after = ready_after
         self.done, self.sent, self.packets, self.errors, self.lost = [], [], 0, 0, 0
+        self.fenced, self.epoch = 0, 0
         self.times = []             # cycles in which a command was executed or a host packet began
         self.answers = b""
         self.left = None            # bytes of the stream that were not taken
@@ -168,6 +175,8 @@ class Bench:
             self.packets += ctx.get(dut.rx_packets)
             self.errors += ctx.get(dut.rx_errors)
             self.lost += ctx.get(dut.session_sent_lost)
+            self.fenced += ctx.get(dut.fenced)
+            self.epoch = ctx.get(dut.epoch)
             for name, queue in (("host_rx", self.host_rx), ("telemetry", self.telemetry)):
                 if queue and ctx.get(getattr(dut, name).ready):
                     waiting[name] += 1
@@ -202,17 +211,17 @@ def test_converts():
 def test_write_read_and_latency():
     command = write(0x8123, 0x11223344, 0xA5A5A5A5)
     bench = check(command + read(7, 0x1002))
-    # The stream pauses for a cycle behind the length. The last byte of the CRC is on it in cycle 16, looked at in 17,
-    # judged in 18, and kept in 19. What it is comes out of the buffer in 21, the two bytes of the address in 22 and
-    # 23, a word's four in 24 to 27, and so on.
-    assert len(command) == 16
-    assert bench.times[:2] == [28, 32]
+    # The stream pauses for a cycle behind the length. The last byte of the CRC is on it in cycle 20, looked at in 21,
+    # judged in 22, and kept in 23. What it is comes out of the buffer in 25, the six bytes of address and epoch in 26
+    # to 31, a word's four in 32 to 35, and so on.
+    assert len(command) == 20
+    assert bench.times[:2] == [36, 40]
 
 
 def test_burst_of_the_longest_packet():
-    words = [n * 0x01010101 & 0xFFFFFFFF for n in range(399)]
+    words = [n * 0x01010101 & 0xFFFFFFFF for n in range(398)]
     bench = check(write(0xFFF0, *words), cycles=3400)
-    assert bench.times == list(range(bench.times[0], bench.times[0] + 4 * 399, 4)), "a word every four cycles"
+    assert bench.times == list(range(bench.times[0], bench.times[0] + 4 * 398, 4)), "a word every four cycles"
 
 
 def test_nothing_is_executed_before_the_crc():
@@ -294,15 +303,38 @@ def test_a_stuck_order_port_does_not_hold_up_commands_for_ever():
     check(stream, cycles=5400, take_host=lambda cycle: cycle % 1024 > 200, host_tx_bytes=2048, patience=1024)
 
 
+@pytest.mark.parametrize(("old", "new"), [(0, 1), (1, 2), (0xFF, 0x100), (0x7FFF_FFFF, 0x8000_0000),
+                                          (0xFFFE_FFFF, 0xFFFF_0000), (0, 0xFFFF_FFFF)])
+def test_who_comes_after_locks_out_who_was_before(old, new):
+    """From the first word of the new writer on, whatever the old one writes, but a kill and nothing with it."""
+    late = [write(5, 1, epoch=old), write(0x8000, 1, 2, 3, epoch=old), write(KILL, 7, 8, epoch=old),
+            write(KILL - 1, 1, 2, epoch=old), write(KILL, 9, epoch=new)]
+    bench = check(write(4, 10, epoch=old) + write(4, 11, epoch=new) + b"".join(late) + write(6, 12, epoch=new))
+    assert [what for what in bench.done if what[1] not in (KILL, KILL - 1)] == [
+        ("write", 4, 10), ("write", 4, 11), ("write", 6, 12)]
+    assert [what for what in bench.done if what[1] in (KILL, KILL - 1)] == [("write", KILL, 7), ("write", KILL, 9)]
+    assert bench.fenced == 4
+    assert bench.epoch == new
+
+
+def test_a_damaged_packet_takes_nothing_over():
+    bad = bytearray(write(4, 10, epoch=9))
+    bad[-1] ^= 1
+    bench = check(bytes(bad) + write(5, 1, epoch=1))
+    assert (bench.done, bench.epoch) == ([("write", 5, 1)], 1)
+
+
 def test_random_streams():
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    stream = b""
+    stream, epoch = b"", 0
     for _ in range(50):
         match rng.randrange(6):
             case 0 | 1:
-                good = write(rng.getrandbits(16), *(rng.getrandbits(32) for _ in range(rng.randrange(1, 8))))
+                epoch = max(0, epoch + rng.choice((-1, 0, 0, 0, 1, 1 << 16)))
+                good = write(rng.choice((KILL, rng.getrandbits(16))), *(
+                    rng.getrandbits(32) for _ in range(rng.randrange(1, 8))), epoch=epoch)
             case 2:
                 good = read(rng.getrandbits(8), rng.getrandbits(16))
             case 3 | 4:

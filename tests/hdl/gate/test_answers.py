@@ -45,7 +45,7 @@ class Bench:
             ctx.set(getattr(dut, name), value)
         for _ in range(cycles):
             # A word that was asked for in the four cycles before, and in all but one of them the port was not free.
-            self.asked = [*self.asked[-3:], (ctx.get(dut.index), ctx.get(dut.word))]
+            self.asked = [*self.asked[-4:], (ctx.get(dut.index), ctx.get(dut.word))]
             ctx.set(dut.post_ready, self.rng.random() < self.takes)
             if ctx.get(dut.post.valid) and ctx.get(dut.post_ready):
                 [gate] = [HOLDING[n] for n in range(len(HOLDING)) if ctx.get(dut.post.gate) >> n & 1]
@@ -57,7 +57,7 @@ class Bench:
             self.cycle += 1
             for name in ("release", "tick", "quoted"):
                 ctx.set(getattr(dut, name), 0)
-            index, word = self.rng.choice(self.asked)
+            index, word = self.rng.choice(self.asked[:-1] or self.asked)
             names = {PARAM_BY_NAME[name].word: name for name in self.rows[0]}
             ctx.set(dut.data, self.rows[index][names[word]] & 0xFFFF_FFFF if index < INSTRUMENTS and word in names
                     else self.rng.getrandbits(32))

@@ -300,7 +300,7 @@ class Evaluated:
         self.collar = (TICKS if rng.random() < .6 else (ticks(row["px_min_ticks"]), ticks(row["px_max_ticks"])))
         self.referred = rng.random() < .92
         self.off, *self.holds = (
-            rarely(0, 1 << rng.randrange(len(HOLDING)), .08) for _ in range(3))
+            rarely(0, 1 << rng.randrange(len(HOLDING)), .15) for _ in range(3))
         self.elsewhere = rng.choice((0, 1, 30, 1000))
         self.live_most = rarely(1023, self.elsewhere + rng.randrange(4), .2)
         self.held = rng.choice((0, 1, -1, -MOST_LOTS, (1 << 31) - 1, -1 << 31, rng.randrange(-1 << 31, 1 << 31)))
