@@ -114,7 +114,7 @@ SUBJECTS = (
     Subject("hdl/gate/buckets.py", lambda module: [module.TokenBuckets(3)], (
         *_random_first("tests/hdl/gate/test_buckets.py"), Proved("session_tokens"))),
     Subject("hdl/gate/exposure.py", lambda module: [module.Exposure(1), module.Exposure(3)],
-            _random_first("tests/hdl/gate/test_exposure.py")),
+            (*_random_first("tests/hdl/gate/test_exposure.py"), Proved("exposure_counts"))),
     Subject("hdl/gate/state.py", lambda module: [module.TradingState()], (
         *_random_first("tests/hdl/gate/test_state.py"), Proved("kill_latch"), Proved("dead_man"),
         Proved("reset_blocks"))),
@@ -127,8 +127,19 @@ SUBJECTS = (
         Tested("tests/hdl/gate/test_duplicates.py", "not converts"),)),
     Subject("hdl/gate/holds.py", lambda module: [module.Holds(1), module.Holds(5)], (
         Tested("tests/hdl/gate/test_holds.py"),)),
+    Subject("hdl/gate/answers.py", lambda module: [module.Answers(3)], (
+        Tested("tests/hdl/gate/test_answers.py", "model or wrong"),
+        Tested("tests/hdl/gate/test_answers.py", "not model and not wrong and not converts"))),
+    Subject("hdl/gate/bursts.py", lambda module: [module.FillBurst(3), module.RefusalStorm(3)], (
+        *_random_first("tests/hdl/gate/test_bursts.py"), Proved("refusals_held"))),
+    Subject("hdl/gate/repeats.py", lambda module: [module.RepeatedExecution(1), module.RepeatedExecution(3)], (
+        *_random_first("tests/hdl/gate/test_repeats.py"), Proved("repeats_held"))),
+    Subject("hdl/gate/rolling.py", lambda module: [module.RollingSums(3, {"lots": 6, "fills": 3})], (
+        *_random_first("tests/hdl/gate/test_rolling.py"),)),
     Subject("hdl/gate/emission.py", lambda module: [module.Emission()], (
         Tested("tests/hdl/gate/test_emission.py", "not converts"),)),
+    Subject("hdl/control/integrity.py", lambda module: [module.Integrity(2, limits=3, row_words=4)], (
+        Tested("tests/hdl/control/test_integrity.py", "not converts"),)),
     Subject("hdl/gate/window.py", lambda module: [module.Window()], (
         Tested("tests/hdl/gate/test_window.py", "random"), Proved("window_contains"))),
 )

@@ -116,7 +116,7 @@ def _static(m, limits, _):
 PROOFS = (
     Proof(
         "limits_as_defined", "Limits are what they are defined to be; worst-case exposure stays below the cap",
-        "G3, G5, G6, G8, G9, G10, G11, G13, G15",
+        "G3, G5, G6, G8, G9, G10, G11, G13, G15, G17, G18, G20",
         "The verdict on G3, G5 (quantity), G9, G10, G11, G13, G15 and on a reference that lacks (G6) is that of their "
         "definitions in plain integers; worst-case "
         "exposure, everything that was sent and is not settled, what is live or its replacement and the position, "
