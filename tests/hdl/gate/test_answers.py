@@ -210,6 +210,40 @@ def test_each_gate_is_told():
     simulate(test, fills_lots=7, refusals_most=2)
 
 
+def test_limits_have_all_their_bits():
+    """With the highest one alone each of them lets a little pass."""
+    async def test(b):
+        for lots, side in ((3, 0), (4, 1)):
+            await b.event(fill(1, lots, side))
+        await b.event(ack(1, 2))
+        await b.step(quoted=1, quoted_instrument=1, quoted_bid=1, quoted_ask=1)
+        await b.event(fill(1, 1))
+        await b.step(10)
+        assert b.posts == []
+        assert b.wrongs == []
+    simulate(test, fills_cycles=1 << 31, fills_lots=1 << 23, fills_delta=1 << 23, fills_most=1 << 7,
+             repeats_most=1 << 7, refusals_cycles=1 << 31, refusals_most=1 << 7)
+
+
+def test_what_is_quoted_counts():
+    """A side that traded, was quoted, and trades again: that of the instrument and no other one."""
+    async def test(b):
+        for n, sides in ((4, (1, 1)), (2, (0, 1)), (2, (1, 0))):
+            await b.event(fill(2))
+            await b.step(quoted=1, quoted_instrument=n, quoted_bid=sides[0], quoted_ask=sides[1])
+            await b.step(20)
+            assert b.posts == []
+        await b.event(fill(2))
+        await b.step(10)
+        assert [post[1:] for post in b.posts] == [(18, 2, 1, 0)]
+        await b.event(fill(4, side=1))
+        await b.step(quoted=1, quoted_instrument=4, quoted_bid=1, quoted_ask=1)
+        await b.event(fill(4, side=1))
+        await b.step(10)
+        assert [post[1:] for post in b.posts[1:]] == [(18, 4, 0, 1)]
+    simulate(test, repeats_most=1)
+
+
 def test_a_freeze_ends_with_a_visit():
     async def test(b):
         await b.event(fill(1, 8))
