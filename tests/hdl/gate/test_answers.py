@@ -148,7 +148,10 @@ QUANTITIES = [
     (((1 << 24) - 1) << 31, 0, 1 << 31, 0), (1, 15, 1, 0), (1, 16, 1, 0), (1, -16, 1, 0), (1, 0, 1, 15), (3, 0, 1, -7),
     (0, 0, 1, 0), (-1000, -3, 1000, -3), (1 << 56, 0, 1, 0), (1 << 63, 0, 1, 0), (1001, -3, 1000, -3),
     (999, -3, 1000, -3), (1, 0, 0, 0), (15, -1, 1, 0), (20, -1, 1, 0), (4, -1, 1, 0), (1, 0, 3, 0), (12, 0, 3, 0),
-    (1 << 55, 1, 1, 0), (7205759403792794, 1, 1 << 31, 0), (1, -128, 1, 127), (1, 127, 1, -128)]
+    (1 << 55, 1, 1, 0), (7205759403792794, 1, 1 << 31, 0), (1, -128, 1, 127), (1, 127, 1, -128),
+    # What runs over the upper end would be whole lots below it; and the greatest tenth.
+    (1 << 53, 1, 1 << 31, 0), (((1 << 56) + (3 << 31)) // 10, 1, 1 << 31, 0), (8, -1, 1, 0),
+    (((1 << 24) - 1) * 4 * 10 ** 9, -1, 4 * 10 ** 8, 0)]
 
 
 def test_quantities():
@@ -223,6 +226,19 @@ def test_limits_have_all_their_bits():
         assert b.wrongs == []
     simulate(test, fills_cycles=1 << 31, fills_lots=1 << 23, fills_delta=1 << 23, fills_most=1 << 7,
              repeats_most=1 << 7, refusals_cycles=1 << 31, refusals_most=1 << 7)
+
+
+def test_bought_and_sold():
+    """They make up for each other; and a fill is no refusal, whatever is left in the fields of one."""
+    async def test(b):
+        for side in (0, 1, 1, 0):
+            await b.event(fill(3, 4, side)._replace(refused=2))
+        await b.step(10)
+        assert b.posts == []
+        await b.event(fill(3, 6, 1))
+        await b.step(10)
+        assert [post[1:] for post in b.posts] == [(17, 3, 1, 1)]
+    simulate(test, fills_delta=5, refusals_most=1)
 
 
 def test_what_is_quoted_counts():
