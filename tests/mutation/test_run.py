@@ -80,7 +80,8 @@ def test_what_is_no_mutant(tmp_path):
     ids = [next(mutant.id for mutant in mutants if mutant.before == before and mutant.after == after)
            for before, after in (("beats = Signal()", "beats = Signal(init=1)"),
                                  ("m.If(self.heartbeat)", "m.If(~self.heartbeat)"),
-                                 ("causes = Signal(8)", "causes = Signal(8, init=1)"))]
+                                 ("causes = Signal(len(HALT_CAUSES))",
+                                  "causes = Signal(len(HALT_CAUSES), init=1)"))]
     ran = subprocess.run([sys.executable, "-c", JUDGE, file, tmp_path, *ids], cwd=ROOT, capture_output=True, text=True,
                          check=True)
     assert json.loads(ran.stdout) == ["equivalent", "survived", "equivalent"]

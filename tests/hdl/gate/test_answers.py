@@ -59,8 +59,8 @@ class Bench:
                 ctx.set(getattr(dut, name), 0)
             index, word = self.rng.choice(self.asked[:-1] or self.asked)
             names = {PARAM_BY_NAME[name].word: name for name in self.rows[0]}
-            ctx.set(dut.data, self.rows[index][names[word]] & 0xFFFF_FFFF if index < INSTRUMENTS and word in names
-                    else self.rng.getrandbits(32))
+            ctx.set(dut.data, self.rows[index][names[word]] & (1 << PARAM_BY_NAME[names[word]].width) - 1
+                    if index < INSTRUMENTS and word in names else self.rng.getrandbits(32))
 
     async def start(self):
         while self.ctx.get(self.dut.clearing):
@@ -111,6 +111,15 @@ def ack(instrument, refused):
 @pytest.mark.parametrize("instruments", [1, 256])
 def test_converts(instruments):
     assert "module" in verilog.convert(Answers(instruments))
+
+
+def test_nothing_is_taken_up_before_the_rows_are_clear():
+    dut = Answers(INSTRUMENTS)
+
+    async def testbench(ctx):
+        b = Bench(ctx, dut)
+        assert await b.event(Event(Kind.CANCELLED, quote_id(0))) == READ_CYCLES + INSTRUMENTS
+    simulated(dut, testbench)
 
 
 def test_what_is_wrong():
