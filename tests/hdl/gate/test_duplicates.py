@@ -104,6 +104,9 @@ def test_age_and_number_at_their_limits():
         assert await emit(ctx, dut, 213, bid=(0, 0), ask=(0, 0)) is None
         assert await emit(ctx, dut, 214) is None
         assert await emit(ctx, dut, 215) == 1
+        ctx.set(dut.most, 2)
+        assert await emit(ctx, dut, 300, ask=(150, 5)) is None
+        assert await emit(ctx, dut, 310 + (1 << 31), ask=(150, 5)) is None      # an age has all its bits
 
     simulate(testbench)
 

@@ -409,3 +409,22 @@ def test_new_session_forgets_row_by_row(instruments):
             await b.fetch(i)
             assert not b.ctx.get(b.dut.position_known)
     simulate(test, instruments)
+
+
+def test_both_sides_of_every_instrument():
+    """512 are live on the largest card, and as many are counted."""
+    dut = Exposure(256)
+
+    async def testbench(ctx):
+        while ctx.get(dut.clearing):
+            await ctx.tick()
+        for name in ("bid_some", "ask_some", "emit"):
+            ctx.set(getattr(dut, name), 1)
+        for n in range(256):
+            ctx.set(dut.instrument, n)
+            ctx.set(dut.of_instrument, 1 << n)
+            await ctx.tick()
+        ctx.set(dut.emit, 0)
+        await ctx.tick().repeat(3)
+        assert ctx.get(dut.live_sides) == 512
+    simulated(dut, testbench)

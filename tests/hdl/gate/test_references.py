@@ -166,6 +166,7 @@ def test_what_changes_is_told():
                 await b.step()
                 b.set(commit=0)
                 assert not b.ctx.get(b.dut.changed)
+                assert not b.ctx.get(b.dut.disturbed)
 
     simulate(testbench)
 
