@@ -202,7 +202,7 @@ class Answers:
 
     ``at(cycle, what, *arguments)`` puts something down for a cycle; ``what(cycle, strobes, *arguments)`` is called
     then. ``judge(cycle, event)`` is asked in the cycle in which an event is judged and says (cycles that it takes
-    from there, whether it is wrong then). ``halt(cycle)`` : the exchange cannot be trusted.
+    from there, whether it is wrong then). ``halt(cycle, strobes)`` : the exchange cannot be trusted.
 
     Attributes
     ----------
@@ -327,7 +327,7 @@ class Answers:
             self._expected += 1
         if not known or name not in READ:
             if known and name is None:
-                self._at(judged + 2, self._unknown)
+                self._at(judged + 2, self._halt)
             return (yield from self._skip(judged + 1, left))
 
         root = _ROOTS[name]
@@ -357,10 +357,11 @@ class Answers:
                     raise _Broken(at + _NEXT)
                 last, entry = yield from self._take(max(at + _NEXT, self._gate), group.end)
                 left -= length
-                if "side" in (READ[name].groups.get(group.block.name) or READ[name]).fields:
-                    field = READ[name].groups[group.block.name].fields["side"]
-                    if _number(group.block[field], entry) not in _SELL:
-                        raise _Broken(last - (group.end - group.block[field].end) + 2)
+                read = READ[name].groups.get(group.block.name)
+                if read and "side" in read.fields:
+                    side = group.block[read.fields["side"]]
+                    if _number(side, entry) not in _SELL:
+                        raise _Broken(last - (group.end - side.end) + 2)
                 if group.kind is not None:
                     yield from self._event(last + 1, name, group, entry, block)
                 at = last + 1
@@ -376,9 +377,6 @@ class Answers:
         last, _ = yield from self._take(max(cycle, self._gate), left)
         return last + _NEXT
 
-    def _unknown(self, cycle, strobes):
-        self._halt(cycle, strobes)
-
     def _event(self, cycle, name, part, block, root):
         """An event is up in ``cycle``; when it is done with stands in ``_gate``."""
         begun = self._begin(cycle)
@@ -387,7 +385,7 @@ class Answers:
         takes, wrong = self._judge(judged, _event_of(name, part, block, root))
         done = judged + takes
         if wrong:
-            self._at(done + 2, self._unknown)
+            self._at(done + 2, self._halt)
         self._visits += self._ticks(self._free, begun - 1)
         self._gate = self._free = done + 1
         self._begun = None

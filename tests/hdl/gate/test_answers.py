@@ -1,7 +1,6 @@
 """Answers against the model of what is wrong, what is weighed and when; the gates behind it have tests of their own."""
 
 import random
-from types import SimpleNamespace
 
 import pytest
 from amaranth.back import verilog
@@ -68,11 +67,10 @@ class Bench:
 
     async def event(self, event):
         """Until it is done with: the cycles that took, from the one in which it was taken up on."""
-        e = SimpleNamespace(**event._asdict())
-        reasons = [0x05 if n < e.refused else NO_REASON for n in range(2)]
+        reasons = [0x05 if n < event.refused else NO_REASON for n in range(2)]
         self.ctx.set(self.dut.i.payload, {
-            "kind": e.kind, "id": e.id, "instrument_id": e.instrument_id, "side": e.side, "mantissa": e.mantissa,
-            "exponent": e.exponent, "bid_reason": reasons[0], "ask_reason": reasons[1]})
+            **{name: getattr(event, name) for name in ("kind", "id", "instrument_id", "side", "mantissa", "exponent")},
+            "bid_reason": reasons[0], "ask_reason": reasons[1]})
         self.ctx.set(self.dut.i.valid, 1)
         began = self.cycle
         while not self.ctx.get(self.dut.i.ready):
