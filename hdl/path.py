@@ -7,7 +7,13 @@ from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 from hdl.book.by_level import BookByLevel
 from hdl.compare import less
 from hdl.control.params import PARAM_ROW, TICK_BITS, Ticks
-from hdl.control.registers import HALT_CAUSES, INSTRUMENT_BITS, MASS_CANCEL_INSTRUMENT, REDUCING
+from hdl.control.registers import (
+    HALT_CAUSES,
+    INSTRUMENT_BITS,
+    MASS_CANCEL_INSTRUMENT,
+    REDUCING,
+    ROW_WORD_BITS,
+)
 from hdl.count import count
 from hdl.feed.arbiter import SequenceArbiter
 from hdl.feed.lookup import NARROWING, InstrumentLookup
@@ -141,7 +147,7 @@ class TickPath(wiring.Component):
         ``quoteId`` is on ``quote_id``, and what has no meaning for this decision is anything, as
         :class:`hdl.control.telemetry.Telemetry` wants it. mass_cancel : out(1) one starts.
     answers : in(Packet), answers_wait : in(1) from the order port, what the exchange says in the session. look_index :
-        out(8), look_word : out(5), look_data : in(32) as :class:`hdl.control.bank.RegisterBank` has them.
+        out(8), look_word : out(6), look_data : in(32) as :class:`hdl.control.bank.RegisterBank` has them.
     quote_id : in(64) from the order port: that of the frame that is under way. approved : out(1) the gate let a quote
         go in the cycle before.
     direct_quote : out(1) a quote caused by a trigger byte starts: it was on the pins in the cycle before.
@@ -167,7 +173,7 @@ class TickPath(wiring.Component):
             "hot_busy": Out(1), "hot_wants": Out(1),
             "record": Out(DecisionRecord), "record_valid": Out(1), "mass_cancel": Out(1),
             "quote_id": In(64), "answers": In(Packet), "answers_wait": In(1), "look_index": Out(8),
-            "look_word": Out(5), "look_data": In(32), "direct_quote": Out(1), "approved": Out(1),
+            "look_word": Out(ROW_WORD_BITS), "look_data": In(32), "direct_quote": Out(1), "approved": Out(1),
             "state_changed": Out(1), "arm_refused": Out(1), "gap": Out(1), "gap_size": Out(32),
             "poisoned": Out(1), "channel_reset": Out(1), "last_seq": Out(32)})
 

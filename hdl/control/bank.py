@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out, Signature
 from hdl.control import registers
 from hdl.control.integrity import Integrity
 from hdl.control.params import PARAM_ROW, TURNS
-from hdl.control.registers import BY_NAME, LIMITS, MAP_HASH, PARAM_BY_NAME, PARAMS, REGISTERS
+from hdl.control.registers import BY_NAME, LIMITS, MAP_HASH, PARAM_BY_NAME, PARAMS, REGISTERS, ROW_WORD_BITS
 from hdl.memory import BLOCK, LANE_BITS, LANES
 
 __all__ = ["READ_LATENCY", "RegisterBank", "RegisterBus"]
@@ -46,8 +46,8 @@ RegisterBus = Signature({
 #: Registers that the core itself advances after they were written: they are read as ``now`` shows them.
 LIVE = ("time_ns", "quote_id")
 
-#: Bits of the address of a word in its row, and of one among registers and SecurityIDs.
-WORD_BITS, WORDS_BITS = (registers.ROW_WORDS - 1).bit_length(), 9
+#: Bits of the address of a word among registers and SecurityIDs.
+WORDS_BITS = 9
 
 #: Where counters lie in the memory of words. In a round each of them has its turn, a cycle each; reads and writes, of
 #: which the link makes at most one in 13 or 4 cycles, make it longer, up to ROUND cycles. A counter has 3 bits of its
@@ -113,7 +113,7 @@ class RegisterBank(wiring.Component):
     weighs a commit.
 
     **After reset** every register is 0, and so are both banks: memories keep their content through a reset, so a sweep
-    clears them, a word a cycle, and ``bus.ready`` is 0 until it is done (64 cycles an instrument, the number of
+    clears them, a word a cycle, and ``bus.ready`` is 0 until it is done (128 cycles an instrument, the number of
     instruments rounded up to a power of two, and at least 512).
 
     **Bad input**: a write to an address that does not exist, or is not writable, or of a high half without its low one,
@@ -161,7 +161,7 @@ class RegisterBank(wiring.Component):
         Strobes from flip-flops, one a parameter: it was written two cycles before, ``bus.data``. The row
         is the instrument in the low bits, and above them, where ``row_addr`` would have its next bit, the bank that is
         written (instrument + instruments * bank, with ``instruments`` rounded up to a power of two).
-    look_index : In(8), look_word : In(5), look_data : Out(32)
+    look_index : In(8), look_word : In(6), look_data : Out(32)
         A word of the active bank's row of an instrument, two cycles after it was asked for in four, for one cycle: in
         three of them the host may be reading, and a commit may be weighed.
     security_write : Out(1), security_index : Out(8)
@@ -199,7 +199,7 @@ class RegisterBank(wiring.Component):
             "param_written": Out(len(PARAMS)),
             "param_write_row": Out(16),
             "look_index": In(8),
-            "look_word": In(WORD_BITS),
+            "look_word": In(ROW_WORD_BITS),
             "look_data": Out(32),
             "security_write": Out(1),
             "security_index": Out(8),
@@ -225,7 +225,8 @@ class RegisterBank(wiring.Component):
 
         # A write: what it is, then what it does to values, then what it does to memories.
         is_global = bus.addr[8:] == registers.GLOBAL_BASE >> 8
-        is_param = bus.addr[15] & (bus.addr[WORD_BITS:15] < self.instruments) & (bus.addr[:WORD_BITS] < len(PARAMS))
+        is_param = (bus.addr[15] & (bus.addr[ROW_WORD_BITS:15] < self.instruments)
+                    & (bus.addr[:ROW_WORD_BITS] < len(PARAMS)))
         is_id = (bus.addr[8:] == registers.SECURITY_ID_BASE >> 8) & (bus.addr[:8] < self.instruments)
         is_register, is_word = Signal(), Signal()
         is_limit, is_weighed, limit = Signal(), Signal(), Signal(range(len(LIMITS)))
@@ -277,7 +278,7 @@ class RegisterBank(wiring.Component):
         widths = Signal(32)
         m.d.comb += [widths.eq(~0), kept.eq(bus.data & mask)]
         with m.If(to_param):
-            _mask(m, widths, address[:WORD_BITS], {(param.word, param.width) for param in PARAMS})
+            _mask(m, widths, address[:ROW_WORD_BITS], {(param.word, param.width) for param in PARAMS})
         with m.Elif(~to_id):
             _mask(m, widths, address[:8], {(register.address, register.width) for register in REGISTERS
                                            if register.access == "rw"})
@@ -334,14 +335,14 @@ class RegisterBank(wiring.Component):
         index_width = max(1, (self.instruments - 1).bit_length())
         row = Signal(index_width + 1)               # row that is written or read by the host
 
-        sweep = Signal(max(index_width + 1 + WORD_BITS, WORDS_BITS) + 1)
+        sweep = Signal(max(index_width + 1 + ROW_WORD_BITS, WORDS_BITS) + 1)
         with m.If(~sweep[-1]):
             m.d.sync += sweep.eq(sweep + 1)
         with m.If(self.flip):
             m.d.sync += self.bank.eq(~self.bank)
         m.d.comb += [
             bus.ready.eq(sweep[-1]),
-            row.eq(Cat(address[WORD_BITS:WORD_BITS + index_width], ~self.bank)),
+            row.eq(Cat(address[ROW_WORD_BITS:ROW_WORD_BITS + index_width], ~self.bank)),
             self.param_write_row.eq(row),
         ]
 
@@ -361,7 +362,7 @@ class RegisterBank(wiring.Component):
         places = _places()
         words = self.param_written
         written_turn = Signal(turn_bits)
-        is_word = {param.name: address[:WORD_BITS] == param.word for param in PARAMS}
+        is_word = {param.name: address[:ROW_WORD_BITS] == param.word for param in PARAMS}
         m.d.sync += [words.eq(Mux(to_param, Cat(is_word[param.name] for param in PARAMS), 0)),
                      written_turn.eq(number([Cat(is_word[name] for name in names).any() for names in TURNS]))]
         for n in range(1 + max(memory for _, memory, _ in places.values())):
@@ -396,7 +397,7 @@ class RegisterBank(wiring.Component):
         m.d.sync += [later.eq(earlier) for earlier, later in pairwise(passed)]
 
         # Whatever the host writes is also written to memories that are a word wide; what it never wrote is 0 there.
-        param_addr = Cat(address[:WORD_BITS], row)
+        param_addr = Cat(address[:ROW_WORD_BITS], row)
         memory = Memory(shape=32, depth=1 << len(param_addr), init=[], attrs=BLOCK)
         m.submodules.param_words = memory
         write, read = memory.write_port(), memory.read_port(domain="comb")
@@ -421,7 +422,7 @@ class RegisterBank(wiring.Component):
             Signal(name=f"asked_{what}") for what in ("param", "word", "histogram"))
         is_global = address[8:] == registers.GLOBAL_BASE >> 8
         m.d.sync += [
-            asked_param.eq(address[15] & (address[WORD_BITS:15] < self.instruments)),
+            asked_param.eq(address[15] & (address[ROW_WORD_BITS:15] < self.instruments)),
             asked_word.eq(is_global | (address[8:] == registers.SECURITY_ID_BASE >> 8)),
             asked_histogram.eq(address[6:] == registers.HISTOGRAM_BASE >> 6),
         ]

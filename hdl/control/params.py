@@ -3,7 +3,7 @@
 from amaranth import signed, unsigned
 from amaranth.lib import data
 
-from .registers import LOT_BITS, PARAMS, ROW_WORDS, TICK_BITS
+from .registers import LOT_BITS, PARAMS, TICK_BITS
 
 #: A price in ticks, of the feed or of the venue.
 Ticks = signed(TICK_BITS)
@@ -12,8 +12,8 @@ SUBTICK_BITS = 8
 #: Bits of the greatest price in ticks times the greatest quantity of a quote in lots.
 NOTIONAL_BITS = TICK_BITS - 1 + LOT_BITS
 
-#: Every parameter at its word; a row is ``ROW_WORDS`` words of 32 bits.
-PARAM_ROW = data.FlexibleLayout(32 * ROW_WORDS, {
+#: Every parameter at its word of 32 bits.
+PARAM_ROW = data.FlexibleLayout(32 * len(PARAMS), {
     p.name: data.Field((signed if p.signed else unsigned)(p.width), 32 * p.word) for p in PARAMS})
 
 #: A row is read in turns, one a cycle, into as few memories as that takes: the parameters of each turn, in the order in

@@ -10,7 +10,7 @@ address                 what
 ``0x0080``..``0x00FF``  counters, likewise
 ``0x1000``..``0x10FF``  :data:`SECURITY_ID` of instrument *n* at ``0x1000 + n`` (writable while DISARMED only)
 ``0x2000``..``0x203F``  latency histogram, one bin per cycle
-``0x8000``..``0xFFFF``  parameter rows, SHADOW bank: word *w* of instrument *n* at ``0x8000 + 32 n + w``
+``0x8000``..``0xBFFF``  parameter rows, SHADOW bank: word *w* of instrument *n* at ``0x8000 + 64 n + w``
 ======================  ===========================================================================================
 
 Every limit resets to zero, and zero blocks. What the host writes to a limit, or to a parameter row, is staged: it has
@@ -26,7 +26,9 @@ ARM_MAGIC = 0x41524D21
 HISTOGRAM_BINS = 64
 #: Width of a latency in cycles, as it is measured.
 LATENCY_BITS = 16
-ROW_WORDS = 32
+ROW_WORDS = 64
+#: Bits of the number of a word in its row.
+ROW_WORD_BITS = (ROW_WORDS - 1).bit_length()
 #: Bits of a price in ticks, signed: 8,388,607 ticks are 4,194,303.50 at a tick of 0.50. Bits of a quantity in lots.
 TICK_BITS, LOT_BITS = 24, 24
 #: Prices in ticks lie below this, and not below its negative.
@@ -303,7 +305,7 @@ LIMITS = tuple(r for r in REGISTERS if r.limit)
 
 @dataclass(frozen=True)
 class Param:
-    """One word of an instrument's parameter row: ``name``, ``word`` (0..31), ``width`` used, ``signed``, ``doc``."""
+    """One word of an instrument's parameter row: ``name``, ``word`` (0..63), ``width`` used, ``signed``, ``doc``."""
 
     name: str
     word: int

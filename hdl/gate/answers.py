@@ -4,7 +4,7 @@ from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.control.registers import INSTRUMENT_BITS, PARAM_BY_NAME
+from hdl.control.registers import INSTRUMENT_BITS, PARAM_BY_NAME, ROW_WORD_BITS
 from hdl.gate.bursts import ANSWER_CYCLES as BURST_CYCLES
 from hdl.gate.bursts import VISIT_CYCLES as BURST_VISIT_CYCLES
 from hdl.gate.bursts import FillBurst, RefusalStorm
@@ -58,7 +58,7 @@ class Answers(wiring.Component):
     -------
     i : in(stream of Event) ``ready`` for one cycle, when all is done.
     next_number : in(56) ids from this one on, without the instrument, were never sent.
-    index : out(8), word : out(5) the word of a row that is wanted, for four cycles; ``data`` : in(32) is that word in
+    index : out(8), word : out(6) the word of a row that is wanted, for four cycles; ``data`` : in(32) is that word in
         the second cycle after them. The row is the active one.
     fills_cycles : in(32), fills_lots, fills_delta : in(24), fills_most : in(8), freeze_cycles : in(32) as
         :class:`hdl.gate.bursts.FillBurst` has them, repeats_most : in(8) as
@@ -82,11 +82,11 @@ class Answers(wiring.Component):
         self.instruments = instruments
         super().__init__({
             "i": In(stream.Signature(Event)), "next_number": In(64 - INSTRUMENT_BITS), "index": Out(8),
-            "word": Out(5), "data": In(32), "fills_cycles": In(32), "fills_lots": In(24), "fills_delta": In(24),
-            "fills_most": In(8), "freeze_cycles": In(32), "repeats_most": In(8), "refusals_cycles": In(32),
-            "refusals_most": In(8), "quoted": In(1), "quoted_instrument": In(8), "quoted_bid": In(1),
-            "quoted_ask": In(1), "release": In(1), "release_instrument": In(8), "tick": In(1), "post": Out(Post),
-            "post_ready": In(1), "lots": Out(LOT_BITS), "wrong": Out(1), "clearing": Out(1)})
+            "word": Out(ROW_WORD_BITS), "data": In(32), "fills_cycles": In(32), "fills_lots": In(24),
+            "fills_delta": In(24), "fills_most": In(8), "freeze_cycles": In(32), "repeats_most": In(8),
+            "refusals_cycles": In(32), "refusals_most": In(8), "quoted": In(1), "quoted_instrument": In(8),
+            "quoted_bid": In(1), "quoted_ask": In(1), "release": In(1), "release_instrument": In(8), "tick": In(1),
+            "post": Out(Post), "post_ready": In(1), "lots": Out(LOT_BITS), "wrong": Out(1), "clearing": Out(1)})
 
     def elaborate(self, platform):
         m = Module()

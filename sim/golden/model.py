@@ -573,6 +573,7 @@ class GoldenModel:
         words = [map_.MAP_HASH, *(self._staged.get(r.name, 0) for r in map_.LIMITS)]
         for row in self._rows[1 - self._bank]:
             words += [getattr(row, p.name) & (1 << p.width) - 1 for p in map_.PARAMS]
+            words += [0] * (map_.ROW_WORDS - len(map_.PARAMS))
         return zlib.crc32(b"".join(word.to_bytes(4, "little") for word in words))
 
     def _verdict(self, cycle, s, right, found):

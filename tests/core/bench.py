@@ -77,7 +77,7 @@ class CoreBench:
                 self.records.append(link.parse(kind, payload))
         return new
 
-    def settle(self, limit=20000):
+    def settle(self, limit=60000):
         """Run until the core has taken everything that was sent to it."""
         new = []
         while self.board.link_waiting:

@@ -11,7 +11,7 @@ from amaranth.hdl import ResetInserter, Signal
 from hdl.control import registers
 from hdl.control.bank import LIVE, OWN, READ_LATENCY, WORDS, RegisterBank, _short_bits
 from hdl.control.params import TURNS
-from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS, param_address, security_id_address
+from hdl.control.registers import BY_NAME, MAP_HASH, PARAMS, REGISTERS, ROW_WORDS, param_address, security_id_address
 from tests.hdl.simulation import simulated
 
 INSTRUMENTS = 5
@@ -21,7 +21,7 @@ def simulate(testbench, instruments=INSTRUMENTS):
     dut = RegisterBank(instruments)
 
     async def ready(ctx):
-        for _ in range(16 * 2 * 32):
+        for _ in range(16 * 2 * ROW_WORDS):
             if ctx.get(dut.bus.ready):
                 break
             await ctx.tick()

@@ -10,7 +10,7 @@ from amaranth.back import verilog
 from hdl.control.bank import READ_LATENCY, WEIGHED
 from hdl.control.integrity import Integrity, weigh_cycles
 from hdl.control.params import TURNS
-from hdl.control.registers import ARM_MAGIC, BY_NAME, LIMITS, MAP_HASH, PARAMS, param_address
+from hdl.control.registers import ARM_MAGIC, BY_NAME, LIMITS, MAP_HASH, PARAMS, ROW_WORDS, param_address
 from host.integrity import Image, crc
 from tests.hdl.control.test_bank import begin_write, read, simulate, write
 
@@ -98,12 +98,13 @@ def test_converts():
 
 
 def test_the_crc_is_that_of_zlib():
-    words = [0x01020304, *range(len(LIMITS) - 1), *range(100, 132), *[0] * 32]
-    limits = {r.name: 0xFFFF_FF00_0000_0000 | word for r, word in zip(LIMITS, words, strict=False)}
-    row = [word & (1 << p.width) - 1 for p, word in zip(PARAMS, range(100, 132), strict=True)]
-    cut = [word & (1 << r.width) - 1 for r, word in zip(LIMITS, words, strict=False)] + row + [0] * 32
+    words, row = [0x01020304, *range(len(LIMITS) - 1)], range(100, 100 + len(PARAMS))
+    limits = {r.name: 0xFFFF_FF00_0000_0000 | word for r, word in zip(LIMITS, words, strict=True)}
+    cut = [word & (1 << r.width) - 1 for r, word in zip(LIMITS, words, strict=True)]
+    cut += [word & (1 << p.width) - 1 for p, word in zip(PARAMS, row, strict=True)]
+    cut += [0] * (2 * ROW_WORDS - len(PARAMS))      # the rest of this row, and one that is missing
     data = b"".join(w.to_bytes(4, "little") for w in (MAP_HASH, *cut))
-    assert crc(limits, [tuple(range(100, 132))], 2) == zlib.crc32(data)
+    assert crc(limits, [tuple(row)], 2) == zlib.crc32(data)
 
 
 def test_after_reset_nothing_is_in_force():

@@ -57,7 +57,7 @@ def test_parameters_fit_their_row():
     assert [p.word for p in PARAMS] == list(range(len(PARAMS)))
     assert len({p.name for p in PARAMS}) == len(PARAMS)
     assert all(1 <= p.width <= 32 and p.doc for p in PARAMS)
-    assert PARAM_ROW.size == 32 * ROW_WORDS
+    assert PARAM_ROW.size == 32 * len(PARAMS)
     for p in PARAMS:
         field = PARAM_ROW[p.name]
         assert (field.offset, field.width) == (32 * p.word, p.width)
@@ -83,7 +83,7 @@ def test_hash_names_the_content(monkeypatch):
         monkeypatch.setattr(registers, "REGISTERS", tuple(changed if r.name == "scratch" else r for r in REGISTERS))
         seen.add(registers.content_hash())
         monkeypatch.undo()
-    for name, value in (("PARAMS", PARAMS[1:]), ("ROW_WORDS", 64), ("PARAM_BASE", 0x4000), ("ARM_MAGIC", 1),
+    for name, value in (("PARAMS", PARAMS[1:]), ("ROW_WORDS", 128), ("PARAM_BASE", 0x4000), ("ARM_MAGIC", 1),
                         ("GATES", {0: GATES[0]}), ("HALT_CAUSES", {}), ("STATES", ()), ("HISTOGRAM_BINS", 32)):
         monkeypatch.setattr(registers, name, value)
         seen.add(registers.content_hash())
