@@ -125,9 +125,9 @@ class Core(wiring.Component):
             *(getattr(control, name).eq(getattr(bank.rw, name)) for name in (
                 "line_a_ip", "line_a_port", "line_b_ip", "line_b_port", "vlan", "deadman_cycles", "session_interval",
                 "session_burst", "symbol_interval", "symbol_burst", "pos_value", "pos_settled_bid", "pos_settled_ask",
-                "pos_quote_id", "quote_id", "ref_value", "ref_local", "ref_basis", "ref_cycles", "live_most",
-                "duplicate_most", "duplicate_cycles", "equity", "equity_start", "loss_most", "drawdown_most",
-                "equity_cycles", "init_peer_seq", *ANSWER_LIMITS)),
+                "pos_quote_id", "pos_next", "quote_id", "ref_value", "ref_local", "ref_basis", "ref_cycles",
+                "live_most", "duplicate_most", "duplicate_cycles", "equity", "equity_start", "loss_most",
+                "drawdown_most", "equity_cycles", "init_peer_seq", *ANSWER_LIMITS)),
             *(getattr(control, name).eq(getattr(bank.write, name)) for name in (
                 "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "pos_commit", "ref_commit", "release")),
             *(getattr(control, name).eq(getattr(bank, name)) for name in (

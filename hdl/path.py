@@ -29,6 +29,7 @@ from hdl.gate.holds import HOLDING, Holds
 from hdl.gate.holds import LIMITS as HOLD_LIMITS
 from hdl.gate.hypotheses import Hypotheses, Verdict
 from hdl.gate.limits import REASONS, Limits
+from hdl.gate.positions import Positions
 from hdl.gate.references import REFERENCE_BITS, References
 from hdl.gate.state import TradingState
 from hdl.gate.window import Window
@@ -65,7 +66,7 @@ PathControl = Signature({
         ("ref_cycles", 32), ("live_most", 10), ("duplicate_most", 4), ("duplicate_cycles", 32), ("equity", 32),
         ("equity_start", 32), ("loss_most", 31), ("drawdown_most", 31), ("equity_cycles", 32), ("init_peer_seq", 64),
         *ANSWER_LIMITS.items(), ("pos_value", 32),
-        ("pos_settled_bid", 32), ("pos_settled_ask", 32), ("pos_quote_id", 32))},
+        ("pos_settled_bid", 32), ("pos_settled_ask", 32), ("pos_quote_id", 32), ("pos_next", 32))},
     **{name: Out(1) for name in (
         "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit", "release",
         "ref_cycles_written", "equity_written", "equity_start_written", "equity_cycles_written", "limit_written",
@@ -87,7 +88,7 @@ COUNTED = ("feed_not_ours", "feed_bad_header", "feed_ip_options", "feed_fragment
            "accepted_packets", "duplicate_packets", "gaps", "poisoned_packets", "short_packets", "messages",
            "book_messages", "entries", "foreign_entries", "ignored_entries", "px_errors", "channel_resets", "events",
            "quotes_sent", "quotes_pulled", "mass_cancels", "decisions_held", "decisions_dropped",
-           "decisions_deferred", "decisions_differed")
+           "decisions_deferred", "decisions_differed", "positions_late")
 PathCounters = Signature({name: Out(1) for name in COUNTED})
 
 #: A decision as the host will read it; names and widths are those of the link's Decision message.
@@ -191,6 +192,7 @@ class TickPath(wiring.Component):
         m.submodules.scheduler = scheduler = Scheduler(n)
         m.submodules.engine = engine = QuoteEngine()
         m.submodules.exposure = exposure = Exposure(n)
+        m.submodules.positions = positions = Positions()
         m.submodules.buckets = buckets = TokenBuckets(n)
         m.submodules.state = state = TradingState()
         m.submodules.limits = limits = Limits()
@@ -309,7 +311,8 @@ class TickPath(wiring.Component):
         # ------------------------------------------------------------------ which instrument, when
         # What a byte does to the book is done in the cycle after it, when all of its entry is in registers.
         live = Signal(n)
-        settle = Signal()   # the host knows better about an instrument that exists
+        # The host knows better about an instrument that exists; the exchange has said something of one.
+        settle, learn = Signal(), Signal()
         mine, kept = Signal(), Signal()
         updates = {name: Signal(name=f"update_{name}") for name in ("bid", "ask", "reset")}
         applied, publish, accept = Signal(), Signal(), Signal()
@@ -331,7 +334,8 @@ class TickPath(wiring.Component):
             scheduler.applied.eq(applied), scheduler.publish.eq(publish), scheduler.accept.eq(accept),
             scheduler.invalidate.eq(void),
             scheduler.updating.eq(updates["bid"] | updates["ask"] | book.busy),
-            scheduler.settle.eq(settle), scheduler.settle_index.eq(control.data[:8]),
+            scheduler.settle.eq(settle | learn), scheduler.settle_index.eq(
+                Mux(settle, control.data[:8], answered.index)),
             scheduler.commit.eq(control.commit), scheduler.evaluate_all.eq(evaluate_all),
             scheduler.stale_limit_write.eq(control.stale_limit_written),
             scheduler.stale_limit_address.eq(control.stale_limit_address), scheduler.stale_limit.eq(control.data),
@@ -352,8 +356,20 @@ class TickPath(wiring.Component):
             m.d.sync += [
                 settle_words.eq(control.data), settle_quote_id.eq(control.pos_quote_id),
                 settle_position.lots.eq(control.pos_value), settle_position.settled_bid.eq(control.pos_settled_bid),
-                settle_position.settled_ask.eq(control.pos_settled_ask),
+                settle_position.settled_ask.eq(control.pos_settled_ask), settle_position.next.eq(control.pos_next),
             ]
+        # What is learned waits until no word of the host's does, and comes again if one comes in between.
+        told, learns, begins = Signal(), Signal(), Signal()     # begins: a session, the old one's answers say nothing
+        m.d.comb += learn.eq(answered.learn & ~(told | learns | begins | settle | self.session_enabled))
+        with m.If(settle):
+            m.d.sync += [told.eq(1), learns.eq(0)]
+        with m.Elif(self.session_enabled):
+            m.d.sync += [told.eq(0), learns.eq(0)]
+        with m.Else():
+            with m.If(scheduler.settle_now):
+                m.d.sync += [told.eq(0), learns.eq(0)]
+            with m.If(learn):
+                m.d.sync += learns.eq(1)
 
         # ------------------------------------------------------------------ an evaluation: prices, limits, verdicts
         def px(level):
@@ -497,8 +513,13 @@ class TickPath(wiring.Component):
             exposure.quote_id.eq(self.quote_id),
             exposure.clear_all.eq(mass_cancel), exposure.restart.eq(self.session_enabled),
             exposure.settle.eq(scheduler.settle_now),
-            exposure.clear_bid.eq(settle_words[8]), exposure.clear_ask.eq(settle_words[9]),
-            exposure.settled_quote_id.eq(settle_quote_id), exposure.position.eq(settle_position),
+            exposure.clear_bid.eq(Mux(learns, positions.clear_bid, settle_words[8])),
+            exposure.clear_ask.eq(Mux(learns, positions.clear_ask, settle_words[9])),
+            exposure.settled_quote_id.eq(Mux(learns, answered.learned.quote_id, settle_quote_id)),
+            exposure.position.eq(positions.position), exposure.counts.eq(positions.counts),
+            exposure.known_now.eq(~learns), exposure.first_message.eq(control.init_peer_seq[:32]),
+            positions.learned.eq(answered.learned), positions.by_host.eq(~learns), positions.word.eq(settle_position),
+            positions.known.eq(exposure.known), positions.live.eq(exposure.live), positions.meant.eq(exposure.meant),
             exposure.forget_positions.eq(cleared),
             buckets.spend_session.eq(started), buckets.spend_symbol.eq(leaves_now & record.is_new),
             buckets.spender.eq(scheduler.decided), buckets.of_spender.eq(scheduler.of_decided), buckets.fill.eq(armed),
@@ -514,7 +535,7 @@ class TickPath(wiring.Component):
         ]
         # ------------------------------------------------------------------ what the exchange answers
         # A new session's first byte is one of a message, once what is left of the old one has been read.
-        begins, listens, waited, tick = Signal(), Signal(), Signal(3), Signal()
+        listens, waited, tick = Signal(), Signal(3), Signal()
         with m.If(self.session_enabled):
             m.d.sync += [begins.eq(1), waited.eq(0)]
         with m.Elif(responses.restart):
@@ -530,7 +551,8 @@ class TickPath(wiring.Component):
         connect(m, responses.i, flipped(self.answers))
         connect(m, answered.i, responses.o)
         m.d.comb += [
-            responses.restart.eq(begins & waited.all() & ~self.answers_wait),
+            responses.restart.eq(begins & waited.all() & ~self.answers_wait & ~responses.o.valid),
+            answered.settled.eq((scheduler.settle_now & learns) | begins),
             responses.next_sequence.eq(control.init_peer_seq), state.deaf.eq(~listens | begins),
             answered.next_number.eq(next_number), answered.tick.eq(tick),
             self.look_index.eq(answered.index), self.look_word.eq(answered.word), answered.data.eq(self.look_data),
@@ -643,6 +665,7 @@ class TickPath(wiring.Component):
             "decisions_held": told & record.direct & ~sent & (record.reasons == 0),
             "decisions_dropped": told & record.direct & ~sent & (record.reasons != 0),
             "decisions_deferred": scheduler.leave & deferred,
+            "positions_late": scheduler.settle_now & ~learns & ~positions.counts,
             "decisions_differed": scheduler.leave & ((moment.fired != (record.emit & ~deferred))
                                                      | (moment.fired & window.clamped & ~record.reasons[14])),
         }

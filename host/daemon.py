@@ -272,7 +272,9 @@ class Daemon:
                 self.registers.write("equity", equity)
 
     def _tell_positions(self, everything=False):
-        for update in self.positions.updates(everything):
+        if not self._handed_over:
+            return
+        for update in self.positions.updates(everything, self.session.next_in):
             self.registers.burst("pos_value", update.registers())
 
     # -- what comes from the card -------------------------------------------------------------------------------

@@ -23,12 +23,11 @@ _FLIP_CYCLES = 2000
 
 def crc(limits, rows, size):
     """CRC of limits of the card (values by name; what is missing is 0) and of ``rows`` (tuples of words; of ``size``
-    rows those that are missing are 0, and so are words of a row behind its
-    parameters)."""
+    rows those that are missing are 0)."""
     words = [regmap.MAP_HASH, *(limits.get(r.name, 0) & (1 << r.width) - 1 for r in regmap.LIMITS)]
     for row in rows:
-        words += [word & mask for word, mask in zip(row, _MASKS, strict=False)] + [0] * (regmap.ROW_WORDS - len(_MASKS))
-    words += [0] * (regmap.ROW_WORDS * (size - len(rows)))
+        words += [word & mask for word, mask in zip(row, _MASKS, strict=False)]
+    words += [0] * (len(regmap.PARAMS) * (size - len(rows)))
     return zlib.crc32(b"".join(word.to_bytes(4, "little") for word in words))
 
 

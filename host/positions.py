@@ -8,6 +8,11 @@ settled; the difference, ``open``, is what may still trade, in flight included. 
 because a quote replaces the one before it: once it is acknowledged, only its own remainder is open. Between a fill and
 the acknowledgement after it, the fabric's figure is too large and never too small.
 
+The fabric reads the exchange's answers, too, and learns fills and acknowledgements before the host has heard of them.
+Every word of the host's says up to which message it goes (``next_message``), and counts only if the fabric has learned
+of none behind that; what both know counts once (:class:`hdl.gate.positions.Positions`). So nothing is said while an
+answer waits: it would be half told.
+
 ``sent`` is counted here from the Decision records, which say whether the fabric counted a side's lots (a side that a
 frame only repeats may not be). An answer that overtakes its record waits for it.
 """
@@ -56,11 +61,13 @@ class Update:
     quote_id: int
     clear_bid: bool
     clear_ask: bool
+    next_message: int = 0
 
     def registers(self):
         """Register values by name, in the order of the map."""
         return {"pos_value": self.position & _MASK32, "pos_settled_bid": self.settled_bid & _MASK32,
                 "pos_settled_ask": self.settled_ask & _MASK32, "pos_quote_id": self.quote_id & _MASK32,
+                "pos_next": self.next_message & _MASK32,
                 "pos_commit": self.instrument | self.clear_bid << 8 | self.clear_ask << 9}
 
 
@@ -305,13 +312,16 @@ class Positions:
 
     # -- to the fabric ------------------------------------------------------------------------------------------
 
-    def updates(self, everything=False):
-        """:class:`Update` s that the fabric has not been told yet (or of all instruments), by index."""
+    def updates(self, everything=False, next_message=0):
+        """:class:`Update` s that the fabric has not been told yet (or of all instruments), by index; none while an
+        answer waits for its record. ``next_message``: number of the exchange's first message that
+        :meth:`message` was not told."""
         out = []
         for n, book in enumerate(self._books):
-            if book.dirty or everything:
+            book.dirty |= everything
+            if book.dirty and not self._waiting:
                 out.append(Update(n, book.position, book.bid.settled & _MASK32, book.ask.settled & _MASK32,
-                                  book.clear_id & _MASK32, book.bid.clear, book.ask.clear))
+                                  book.clear_id & _MASK32, book.bid.clear, book.ask.clear, next_message))
                 book.dirty = book.bid.clear = book.ask.clear = False
         return out
 

@@ -53,7 +53,7 @@ WORDS_BITS = 9
 #: which the link makes at most one in 13 or 4 cycles, make it longer, up to ROUND cycles. A counter has 3 bits of its
 #: own, for an event in 15 cycles (one per frame or message of the session, say); OFTEN, 4, for one in 7 (per message of
 #: the feed or decision); ANY_CYCLE, 7, for one a cycle, which noise at the pins or on the link can cause.
-COUNTERS_AT, ROUND = 128, 99
+COUNTERS_AT, ROUND = 128, 105
 ANY_CYCLE = ("feed_frames", "feed_bad_fcs", "order_rx_frames", "order_rx_bad", "telemetry_overflow", "link_rx_errors",
              "write_refused")
 OFTEN = ("messages", "book_messages", "entries", "foreign_entries", "ignored_entries", "px_errors", "channel_resets",
@@ -294,7 +294,7 @@ class RegisterBank(wiring.Component):
         write, read, staged = memory.write_port(), memory.read_port(domain="comb"), Signal(32, reset_less=True)
         m.d.comb += [
             write.addr.eq(Mux(sweep[-1], limit_at, sweep)), write.data.eq(kept),
-            write.en.eq(limit_written | ~sweep[-1]), read.addr.eq(integrity.address),
+            write.en.eq(limit_written | ~sweep[-1]), read.addr.eq(integrity.address.word),
             integrity.word.eq(Mux(integrity.in_rows, param_word, staged)),
         ]
         m.d.sync += staged.eq(read.data)
@@ -409,7 +409,7 @@ class RegisterBank(wiring.Component):
         with m.If(looks):
             m.d.sync += looked.eq(fetched)
         m.d.comb += [
-            self.look_data.eq(looked), weighed.eq(integrity.address),
+            self.look_data.eq(looked), weighed.eq(integrity.address.as_value()),
             read.addr.eq(Mux(passed[1], param_addr, Mux(
                 integrity.fetch, Cat(weighed, ~self.bank),
                 Cat(self.look_word, self.look_index[:index_width], self.bank)))),

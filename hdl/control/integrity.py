@@ -1,10 +1,10 @@
 """G2: what is staged comes into force whole, as the host has meant it, or not at all."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.control.registers import LIMITS, MAP_HASH, ROW_WORDS
+from hdl.control.registers import LIMITS, MAP_HASH, PARAMS, ROW_WORD_BITS
 from hdl.mac.crc import CRC32_INIT, crc32_of, crc32_step
 
 __all__ = ["WORD_CYCLES", "Integrity", "weigh_cycles"]
@@ -17,7 +17,7 @@ _OF_BUILD = crc32_of(MAP_HASH.to_bytes(4, "little")) ^ CRC32_INIT
 
 def weigh_cycles(instruments):
     """Cycles from the strobe of a commit to that of the verdict on it."""
-    return WORD_CYCLES * (len(LIMITS) + ROW_WORDS * instruments) + 2
+    return WORD_CYCLES * (len(LIMITS) + len(PARAMS) * instruments) + 2
 
 
 class Integrity(wiring.Component):
@@ -34,16 +34,16 @@ class Integrity(wiring.Component):
     instruments : int
         Parameter rows.
     limits, row_words : int
-        Limits of the card, words of a row: fewer in proofs.
+        Limits of the card, words of a row that there are: fewer in proofs.
 
     Members
     -------
     start : in(1) strobe: a commit was written. Not while ``busy``.
     say : in(1) strobe: ``crc`` : in(32) is being written, and stands from the next cycle on; not while ``busy``.
         use : in(1) strobe: a command has gone by it.
-    address : out word of the card's limits, or of the rows if ``in_rows`` : out(1); fetch : out(1) it is to be fetched,
-        unless ``blocked`` : in(1), which lasts for a cycle and comes at most every fourth one; ``word`` : in(32) what
-        was fetched in the cycle before.
+    address : out(``word`` and ``row``) word of the card's limits, or of a row if ``in_rows`` : out(1); fetch : out(1)
+        it is to be fetched, unless ``blocked`` : in(1), which lasts for a cycle and comes at most every fourth one;
+        ``word`` : in(32) what was fetched in the cycle before.
     commit : out(1) strobe: right, the banks are to flip. ``flip`` : in(1) they do so at the end of this cycle.
     refused : out(1) strobe: wrong, all stays as it was. It comes :func:`weigh_cycles` after ``start``, as ``commit``
         would.
@@ -61,11 +61,12 @@ class Integrity(wiring.Component):
         What it goes by, for proofs: ``said``, ``claimed``, ``right``, and one a state.
     """
 
-    def __init__(self, instruments, *, limits=len(LIMITS), row_words=ROW_WORDS):
-        self._limits, self._words = limits, row_words * instruments
+    def __init__(self, instruments, *, limits=len(LIMITS), row_words=len(PARAMS)):
+        self._instruments, self._limits, self._words = instruments, limits, row_words
+        assert max(limits, row_words) <= 1 << ROW_WORD_BITS
         super().__init__({
             "start": In(1), "say": In(1), "use": In(1), "crc": In(32),
-            "address": Out(range(max(2, self._words, limits))), "in_rows": Out(1), "fetch": Out(1),
+            "address": Out(data.StructLayout({"word": ROW_WORD_BITS, "row": 8})), "in_rows": Out(1), "fetch": Out(1),
             "blocked": In(1), "word": In(32), "commit": Out(1), "flip": In(1), "refused": Out(1), "apply": Out(1),
             "busy": Out(1), "found": Out(32), "hash": Out(32), "valid": Out(1), "agrees": Out(1)})
 
@@ -80,7 +81,9 @@ class Integrity(wiring.Component):
 
         phase, late = Signal(range(WORD_CYCLES)), Signal()
         crc, shift, right = Signal(32), Signal(32), Signal()
-        last_limit, last_word = self.address == self._limits - 1, self.address == self._words - 1
+        word, row = self.address.word, self.address.row
+        last_limit, last_word, last_row = (
+            word == self._limits - 1, word == self._words - 1, row == self._instruments - 1)
         m.d.comb += self.found.eq(~crc)
         m.d.sync += [right.eq(self.found == self.crc), self.commit.eq(0), self.refused.eq(0), self.apply.eq(0)]
         with m.FSM(init="idle") as fsm:
@@ -103,11 +106,13 @@ class Integrity(wiring.Component):
                     with m.Case(*range(3, 7)):
                         m.d.sync += [crc.eq(crc32_step(crc, shift[:8])), shift.eq(shift >> 8)]
                 with m.If(phase == WORD_CYCLES - 1):
-                    m.d.sync += self.address.eq(self.address + 1)
+                    m.d.sync += word.eq(word + 1)
                     with m.If(~self.in_rows & last_limit):
-                        m.d.sync += [self.in_rows.eq(1), self.address.eq(0)]
+                        m.d.sync += [self.in_rows.eq(1), word.eq(0)]
                     with m.If(self.in_rows & last_word):
-                        m.next = "verdict"
+                        m.d.sync += [word.eq(0), row.eq(row + 1)]
+                        with m.If(last_row):
+                            m.next = "verdict"
             with m.State("verdict"):
                 with m.If(right & claimed):
                     m.d.sync += self.commit.eq(1)

@@ -204,8 +204,11 @@ def _build():
             ("pos_settled_bid", "rw", "Settled bid lots; open_bid = sent_bid_total - settled (mod 2^32)"),
             ("pos_settled_ask", "rw", "Settled ask lots"),
             ("pos_quote_id", "rw", "Low 32 bits of the quote id that a clear refers to"),
-            ("pos_commit", "wo", "Bits 7..0 instrument, 8 clear bid, 9 clear ask: applies the four words at once, in "
-                                 "the next gap between book entries; a second write before that replaces the first"),
+            ("pos_next", "rw", "Low 32 bits of the sequenceNumber of the exchange's first message that these words do "
+                               "not know: they count if the fabric has learned of none that is later"),
+            ("pos_commit", "wo", "Bits 7..0 instrument, 8 clear bid, 9 clear ask: applies the five words at once, in "
+                                 "the next gap between book entries; a second write before that replaces the first. A "
+                                 "side is cleared whether they count or not"),
             ("ref_value", "rw", "G6: independent reference in quote ticks; used by ref_commit", TICK_BITS - 1),
             ("ref_local", "rw", "G6c: price at the quoted venue in quote ticks; likewise", TICK_BITS - 1),
             ("ref_basis", "rw", "G6c: what the feed is above the quoted venue, in quote ticks, signed; likewise",
@@ -241,6 +244,8 @@ def _build():
             ("decisions_dropped", "count", "Direct evaluations blocked by gates with nothing left to do"),
             ("decisions_deferred", "count", "Evaluations that had to wait for the order port"),
             ("decisions_differed", "count", "Frames whose content was not what had been decided: always 0"),
+            ("positions_late", "count", "Positions that the host wrote and that did not count: the fabric had learned "
+                                        "more"),
             ("live_bids", "ro", "Instruments 0..31 with a live bid"),
             ("live_asks", "ro", "Instruments 0..31 with a live ask"),
             ("telemetry_overflow", "count", "Records lost because the host did not read"))

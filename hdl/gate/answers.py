@@ -1,4 +1,4 @@
-"""What the exchange answers, and what gates make of it: fills to G17 and G18, refusals to G20, nonsense to a halt."""
+"""What the exchange answers, and what the gate makes of it: positions, G17 and G18, G20, and a halt of nonsense."""
 
 from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import enum, stream, wiring
@@ -9,9 +9,10 @@ from hdl.gate.bursts import ANSWER_CYCLES as BURST_CYCLES
 from hdl.gate.bursts import VISIT_CYCLES as BURST_VISIT_CYCLES
 from hdl.gate.bursts import FillBurst, RefusalStorm
 from hdl.gate.holds import HOLDING, Post
+from hdl.gate.positions import Learned
 from hdl.gate.repeats import ANSWER_CYCLES as REPEATS_CYCLES
 from hdl.gate.repeats import RepeatedExecution
-from hdl.order.responses import NO_REASON, Event, Kind
+from hdl.order.responses import NO_REASON, SCHEMA, Event, Kind
 
 __all__ = ["LEARN_CYCLES", "READ_CYCLES", "VISIT_CYCLES", "VISIT_PERIOD", "Answers"]
 
@@ -27,6 +28,8 @@ LEARN_CYCLES = max(BURST_CYCLES, REPEATS_CYCLES) + 1
 VISIT_CYCLES = max(BURST_VISIT_CYCLES, REPEATS_CYCLES) + 1
 #: Bits of a quantity's mantissa, and of a quantity in lots.
 MANTISSA_BITS, LOT_BITS = 56, 24
+#: QuoteStatus of a side of which something is in the book, or about to be.
+STANDING = tuple(SCHEMA.enums["QuoteStatus"][name] for name in ("UNMODIFIED", "QTY_REDUCED", "UPDATED", "SPEED_BUMPED"))
 #: Decades between a quantity's exponent and that of a lot, at most.
 MOST_DECADES = 15
 
@@ -39,13 +42,15 @@ class _State(enum.Enum):
     DIVIDE = 4      #: a bit of the quotient a cycle, the lowest first
     LEARN = 5       #: the gates weigh a fill or a refusal
     VISIT = 6       #: ... or have a look at an instrument
+    SETTLE = 7      #: what was learned waits for the position's turn
 
 
 class Answers(wiring.Component):
-    """Checks each event of :class:`hdl.order.responses.ResponseParser`, and holds what G17, G18 and G20 find.
+    """Checks each event of :class:`hdl.order.responses.ResponseParser`, tells positions of it, and holds what G17, G18
+    and G20 find.
 
     **What is wrong**, and halts: the acknowledgement or the fill of an id that was never sent, or that is of another
-    instrument than the id says; the fill of a quantity that is not a whole number of lots, from one to 2^24 - 1;
+    instrument than the id says; a quantity that is not a whole number of lots below 2^24, or the fill of none;
     whatever becomes of an order of an id that was never sent; a message of ours that the gateway could not read.
 
     **Refusals** are the sides that an acknowledgement refuses, and both sides of a quote that is refused as a whole.
@@ -69,13 +74,16 @@ class Answers(wiring.Component):
     tick : in(1) strobe, every :data:`VISIT_PERIOD` cycles: an instrument is visited, one after the other, unless an
         event is under way, when it has to wait for its next turn.
     post : out(Post) of :mod:`hdl.gate.holds`, taken when ``post_ready`` : in(1). Three at most for an event or a visit.
-    lots : out(24) of the fill that was converted last. wrong : out(1) strobe: as above.
+    learn : out(1) a fill, or an acknowledgement, of ``index`` is ``learned`` : out(Learned), until ``settled`` :
+        in(1) comes, in the same cycle at the soonest. wrong : out(1) strobe: as above.
     clearing : out(1) after reset, a cycle an instrument: nothing is taken up.
 
     **Latency**: with an event up in cycle *a* (no tick, nothing under way), :data:`READ_CYCLES` later it is judged, and
-    ``wrong`` strobes in the cycle after that, or it is done with. A fill is converted first: 56 cycles for each decade
-    that its exponent is away from the lot's, one for each zero at the lot's lower end, 24, and two. What is weighed
-    takes :data:`LEARN_CYCLES` more, and is posted from then on.
+    ``wrong`` strobes in the cycle after that, or it is done with. A quantity is converted first: 56 cycles for each
+    decade that its exponent is away from the lot's, one for each zero at the lot's lower end, 24, and two. Of an
+    acknowledgement that is what stands of the bid, if any does; then the words are read again, in :data:`READ_CYCLES`,
+    for the ask. What is weighed takes :data:`LEARN_CYCLES` more, and is posted from then on. What
+    is learned is told after that.
     """
 
     def __init__(self, instruments):
@@ -86,7 +94,8 @@ class Answers(wiring.Component):
             "fills_delta": In(24), "fills_most": In(8), "freeze_cycles": In(32), "repeats_most": In(8),
             "refusals_cycles": In(32), "refusals_most": In(8), "quoted": In(1), "quoted_instrument": In(8),
             "quoted_bid": In(1), "quoted_ask": In(1), "release": In(1), "release_instrument": In(8), "tick": In(1),
-            "post": Out(Post), "post_ready": In(1), "lots": Out(LOT_BITS), "wrong": Out(1), "clearing": Out(1)})
+            "post": Out(Post), "post_ready": In(1), "learn": Out(1), "learned": Out(Learned), "settled": In(1),
+            "wrong": Out(1), "clearing": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -126,14 +135,22 @@ class Answers(wiring.Component):
         count = Mux(is_kind[Kind.REJECT], 2, refused[0] + refused[1])
         has_row = is_kind[Kind.ACK] | is_kind[Kind.FILL]
         has_id = has_row | is_kind[Kind.CANCELLED] | is_kind[Kind.PLACED]
+        # Of an acknowledgement, first the bid and then the ask: whether anything of it stands.
+        of_ask, stands = Signal(), Signal()
+        m.d.sync += stands.eq(Cat(
+            Mux(of_ask, event.ask_status, event.bid_status) == status for status in STANDING).any())
         bad, weighs = Signal(), Signal()
         m.d.comb += [
             bad.eq((has_id & ~sent) | (has_row & ~(exists & same)) | is_kind[Kind.SESSION_REJECT]),
-            weighs.eq((is_kind[Kind.ACK] & refused.any()) | (is_kind[Kind.REJECT] & sent & exists)),
+            weighs.eq(is_kind[Kind.REJECT] & sent & exists),
         ]
 
         # A quantity in lots. The mantissa goes by the lowest bit first, whatever is done to it.
-        mantissa, lot, lots = Signal(signed(MANTISSA_BITS + 1)), Signal(32), self.lots
+        mantissa, lot = Signal(signed(MANTISSA_BITS + 1)), Signal(32)
+        lots, bid_lots = Signal(LOT_BITS), Signal(LOT_BITS)
+        amount, exponent = Signal(64), Signal(signed(8))
+        m.d.comb += [amount.eq(Mux(of_ask, event.ask_mantissa, event.mantissa)),
+                     exponent.eq(Mux(of_ask, event.ask_exponent, event.exponent))]
         past, carry, last_bit = Signal(3), Signal(), Signal()       # bits that have gone by
         enters, subtracts = Signal(2), Signal()                     # at the upper end
         less_lot = (mantissa - Mux(subtracts, lot, 0))[:len(mantissa)]
@@ -150,10 +167,27 @@ class Answers(wiring.Component):
             done()
 
         learns = Signal()   # strobe
+
+        def weigh():
+            m.d.sync += learns.eq(1)
+            goes(_State.LEARN)
+
+        def stands_so_much(what):
+            """Of this side of an acknowledgement: on with the other one, or with what follows from both."""
+            with m.If(of_ask):
+                m.d.sync += lots.eq(what)
+                with m.If(refused.any()):
+                    weigh()
+                with m.Else():
+                    goes(_State.SETTLE)
+            with m.Else():
+                m.d.sync += [bid_lots.eq(what), of_ask.eq(1)]
+                goes(_State.READ)
+
         m.d.sync += [self.wrong.eq(0), learns.eq(0)]
         with m.Switch(state):
             with m.Case(_State.IDLE):
-                m.d.sync += [step.eq(0), same.eq(1)]
+                m.d.sync += [step.eq(0), same.eq(1), of_ask.eq(0)]
                 with m.If(visit):
                     m.d.sync += at.eq(visited)
                     goes(_State.VISIT)
@@ -167,23 +201,23 @@ class Answers(wiring.Component):
                 with m.If(step == _WORD_CYCLES * (_WORDS.index("lot_mult") + 1) + 1):
                     m.d.sync += lot.eq(self.data)
                 with m.If(step == _WORD_CYCLES * (_WORDS.index("lot_exp") + 1) + 1):
-                    m.d.sync += [decades.eq(event.exponent - self.data[:8].as_signed()),
-                                 mantissa.eq(event.mantissa[:MANTISSA_BITS]),
-                                 fits.eq((event.mantissa >> MANTISSA_BITS) == 0)]
+                    m.d.sync += [decades.eq(exponent - self.data[:8].as_signed()),
+                                 mantissa.eq(amount[:MANTISSA_BITS]), fits.eq(amount[MANTISSA_BITS:] == 0)]
                 with m.If(step == READ_CYCLES - 1):
                     m.d.sync += [past.eq(0), carry.eq(0)]
                     with m.If(bad):
                         wrong()
-                    with m.Elif(is_kind[Kind.FILL]):
+                    with m.Elif(is_kind[Kind.FILL] | (is_kind[Kind.ACK] & stands)):
                         with m.If((lot == 0) | ~fits | (decades > MOST_DECADES) | (decades < -MOST_DECADES)):
                             wrong()
                         with m.Elif(decades == 0):
                             goes(_State.STRIP)
                         with m.Else():
                             goes(_State.SCALE)
+                    with m.Elif(is_kind[Kind.ACK]):
+                        stands_so_much(0)
                     with m.Elif(weighs):
-                        m.d.sync += learns.eq(1)
-                        goes(_State.LEARN)
+                        weigh()
                     with m.Else():
                         done()
             with m.Case(_State.SCALE):
@@ -214,20 +248,37 @@ class Answers(wiring.Component):
                 m.d.comb += subtracts.eq(mantissa[0])
                 with m.If(step < LOT_BITS):
                     m.d.sync += [mantissa.eq(shifted), lots.eq(Cat(lots[1:], mantissa[0]))]
-                with m.Elif(fits & (mantissa == 0) & (lots != 0)):
-                    m.d.sync += learns.eq(1)
-                    goes(_State.LEARN)
+                with m.Elif(~fits | (mantissa != 0)):
+                    wrong()
+                with m.Elif(is_kind[Kind.ACK]):
+                    stands_so_much(lots)
+                with m.Elif(lots != 0):
+                    weigh()
                 with m.Else():
                     wrong()
             with m.Case(_State.LEARN):
                 with m.If(step == LEARN_CYCLES - 1):
+                    with m.If(is_kind[Kind.REJECT]):
+                        done()
+                    with m.Else():
+                        goes(_State.SETTLE)
+            with m.Case(_State.SETTLE):
+                with m.If(self.settled):
                     done()
             with m.Case(_State.VISIT):
                 with m.If(step == VISIT_CYCLES - 1):
                     goes(_State.IDLE)
 
+        is_fill = is_kind[Kind.FILL]
+        learned = self.learned
+        m.d.comb += [
+            self.learn.eq(state == _State.SETTLE), learned.fill.eq(is_fill), learned.at_once.eq(event.at_once),
+            learned.side.eq(event.side), learned.bid_lots.eq(bid_lots), learned.ask_lots.eq(lots),
+            learned.quote_id.eq(event.id[:32]), learned.next.eq(event.next),
+        ]
+
         # The gates. What they find out is posted one by one, while the next event may be read already.
-        is_fill, visits = is_kind[Kind.FILL], Signal()
+        visits = Signal()
         m.d.sync += visits.eq(visit)
         m.d.comb += [
             *(gate.instrument.eq(at) for gate in (fills, repeats, refusals)),

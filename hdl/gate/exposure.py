@@ -32,11 +32,17 @@ class LiveQuote(data.Struct):
 
 
 class Position(data.Struct):
-    """What the host knows: ``lots`` held, and of the lots sent how many are settled (traded or gone), modulo 2^32."""
+    """What is held, and of the lots sent how many are settled (traded or gone), modulo 2^32: ``lots``, ``settled_bid``,
+    ``settled_ask``, in which every message of the exchange counts before the one numbered ``next`` (low 32 bits).
+    ``told``: by the host, so that none of that very message counts any more; else it was learned from the exchange, and
+    the message before ``next`` may tell more.
+    """
 
     lots: signed(32)
     settled_bid: 32
     settled_ask: 32
+    next: 32
+    told: 1
 
 
 class Exposure(wiring.Component):
@@ -52,10 +58,11 @@ class Exposure(wiring.Component):
     load : in(1) in the cycle after ``address`` came to rest, or later: take its rows onto the bench. They stand on the
         outputs from the next cycle on, with every change up to two cycles before, until the next ``load``. What is
         changed in the cycle before may be read as anything: the evaluation that it is for must not decide.
-    settle : in(1) the host knows better about the instrument on the bench, which is still on ``address``:
-        ``position`` : in(:class:`Position`); ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if its last quote
-        was ``settled_quote_id`` : in(32), which stands, as the bench does, from the cycle before ``settle`` on. The
-        bench does not change. Excludes ``emit``.
+    settle : in(1) something is known better about the instrument on the bench, which is still on ``address``: with
+        ``counts`` : in(1) ``position`` : in(:class:`Position`), which with ``known_now`` : in(1) is the host's word and
+        no unknown one any more; ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if ``meant`` : out(1) is 1: its
+        last quote was ``settled_quote_id`` : in(32), which stands, as the bench does, from the cycle before ``settle``
+        on. The bench does not change. Excludes ``emit``.
     prepare : in(1) a quote of the instrument on the bench leaves next: what was sent before is kept for ``emit``, which
         may come when the bench holds another instrument.
     emit : in(1) it leaves: ``instrument`` : in(8), ``of_instrument`` : in(instruments) its bit, ``bid_px``, ``ask_px``
@@ -65,7 +72,7 @@ class Exposure(wiring.Component):
     forget_positions : in(1) all positions are unknown.
     restart : in(1) a new session begins: nothing is live, nothing was sent, all positions are unknown. The rows are
         cleared one a cycle, while ``clearing`` : out(1) is high; nothing may be settled in that time, and nothing can
-        be emitted, as unknown positions block.
+        be emitted, as unknown positions block. ``next`` of a position is what ``first_message`` : in(32) is then.
     live : out(:class:`LiveQuote`), bid_live, ask_live : out(1) what is live. Before the first quote of a session only
         what was sent says anything: nothing was.
     known : out(:class:`Position`), position_known : out(1) what the host has said.
@@ -77,7 +84,8 @@ class Exposure(wiring.Component):
     ----------
     kept : {name: Value}, once it is elaborated
         For proofs: ``sent``, what was sent before the quote that leaves next, ``quotes`` and ``positions`` as fetched,
-        ``known`` positions, and whether rows are being cleared, ``sweeping``.
+        bits of each that are in a memory of their own, ``quotes_parts`` and ``positions_parts``, ``known`` positions,
+        and whether rows are being cleared, ``sweeping``.
     """
 
     def __init__(self, instruments):
@@ -87,7 +95,8 @@ class Exposure(wiring.Component):
             "instrument": In(8), "of_instrument": In(instruments), "bid_px": In(Ticks), "ask_px": In(Ticks),
             "bid_lots": In(24), "ask_lots": In(24), "bid_some": In(1), "ask_some": In(1),
             "quote_id": In(32), "clear_all": In(1), "settle": In(1), "position": In(Position), "clear_bid": In(1),
-            "clear_ask": In(1), "settled_quote_id": In(32), "forget_positions": In(1), "restart": In(1),
+            "clear_ask": In(1), "settled_quote_id": In(32), "counts": In(1), "known_now": In(1), "meant": Out(1),
+            "forget_positions": In(1), "restart": In(1), "first_message": In(32),
             "clearing": Out(1), "live": Out(LiveQuote), "bid_live": Out(1), "ask_live": Out(1), "known": Out(Position),
             "position_known": Out(1), "live_bids": Out(instruments), "live_asks": Out(instruments),
             "live_sides": Out(10)})
@@ -113,7 +122,9 @@ class Exposure(wiring.Component):
             fetched, width = Signal(shape, name=f"{name}_fetched", reset_less=True), len(row.as_value())
             in_luts = (width % _BLOCK_BITS if width > _BLOCKS_SPARED * _BLOCK_BITS else width) if n <= _FEW else 0
             parts = (f"{name}_rest", 0, in_luts, _DISTRIBUTED), (name, in_luts, width, BLOCK)
-            for part, low, high, attrs in (each for each in parts if each[1] < each[2]):
+            parts = [each for each in parts if each[1] < each[2]]
+            self.kept[f"{name}_parts"] = [slice(low, high) for _, low, high, _ in parts]
+            for part, low, high, attrs in parts:
                 into, out = row.as_value()[low:high], fetched.as_value()[low:high]
                 m.submodules[part] = memory = Memory(shape=len(into), depth=n, init=[], attrs=attrs)
                 write, read = memory.write_port(), memory.read_port(domain="comb")
@@ -128,10 +139,12 @@ class Exposure(wiring.Component):
         with m.If(self.prepare):
             m.d.sync += [sent_bid.eq(self.live.sent_bid), sent_ask.eq(self.live.sent_ask)]
         position = Signal(Position)
-        with m.If(~sweeping):
+        with m.If(sweeping):
+            m.d.comb += [position.next.eq(self.first_message), position.told.eq(1)]
+        with m.Else():
             m.d.comb += position.eq(self.position)
         quotes = rows("quotes", LiveQuote, self.emit, instrument, after)
-        positions = rows("positions", Position, self.settle, address, position)
+        positions = rows("positions", Position, self.settle & self.counts, address, position)
         self.kept |= {"quotes": quotes, "positions": positions}
         m.d.comb += [
             after.bid_px.eq(self.bid_px), after.ask_px.eq(self.ask_px),
@@ -150,6 +163,7 @@ class Exposure(wiring.Component):
                          self.ask_live.eq(asked[1]), self.position_known.eq(asked[2])]
         is_meant = Signal()     # the quote on the bench
         m.d.sync += is_meant.eq(self.live.quote_id == self.settled_quote_id)
+        m.d.comb += self.meant.eq(is_meant)
         gone = self.clear_all | self.restart
         # Which sides they are of is asked when they change, and counted a cycle later: at most one row does in a cycle.
         of_changed, grows, shrinks, were_gone = Signal(n), Signal(2), Signal(2), Signal()
@@ -166,6 +180,6 @@ class Exposure(wiring.Component):
         m.d.sync += change.eq(grows[0] + grows[1] - shrinks[0] - shrinks[1])
         were_gone_then = Signal()
         m.d.sync += [were_gone_then.eq(were_gone), self.live_sides.eq(Mux(were_gone_then, 0, self.live_sides + change))]
-        m.d.sync += known.eq((known | Mux(self.settle, self.of_address, 0))
+        m.d.sync += known.eq((known | Mux(self.settle & self.counts & self.known_now, self.of_address, 0))
                              & ~(self.forget_positions | self.restart).replicate(n))
         return m

@@ -57,6 +57,8 @@ class Event(data.Struct):
     ``reason``: of REJECT (MassQuoteRejectReason, MassCancelRejectReason), SESSION_REJECT (RejectReason), CANCELLED and
     PLACED (CancelReason), MMP_TRIGGERED (MmpTriggerType).
     ``flags``: FillFlags of FILLs out of the book, CancelFlags of CANCELLED.
+    ``at_once``: a FILL that a mass quote's answer tells, 0 of those out of the book.
+    ``next``: low 32 bits of the number that follows the message's.
     """
 
     kind: Kind
@@ -78,6 +80,8 @@ class Event(data.Struct):
     status: 8
     reason: 8
     flags: 8
+    at_once: 1
+    next: 32
 
 
 #: Members that no kind has both of: they are one register.
@@ -317,7 +321,7 @@ class ResponseParser(wiring.Component):
                if name in ("length", "template", "block_length", "entries")}
         members = {name: _SHARED.get(name, name) for name, _ in data.Layout.cast(Event)}
         held = {name: Signal(8 * program.registers[name], name=f"event_{name}", reset_less=True)
-                for name in dict.fromkeys(members.values()) if name not in ("kind", "side")}
+                for name in dict.fromkeys(members.values()) if name not in ("kind", "side", "at_once", "next")}
         for name, register in (own | held).items():
             with m.If(takes[name]):
                 m.d.sync += register.eq(Cat(register[8:], byte))
@@ -325,10 +329,12 @@ class ResponseParser(wiring.Component):
         side, side_read = Signal(), Signal()
         with m.If(takes["side"]):
             m.d.sync += side_read.eq(byte == _SIDES["SELL"])
-        m.d.comb += event.side.eq(side)
+        at_once = Signal()
+        m.d.comb += [event.side.eq(side), event.at_once.eq(at_once)]
 
         # The number that is expected goes round by a byte with every byte that it is compared with or counted up by.
-        expected = Signal(64)
+        expected = Signal(64)       # behind a header it is that of the message after this one
+        m.d.comb += event.next.eq(expected[:32])
         differs, less, carry, is_resend = Signal(), Signal(), Signal(), Signal()
         compared = takes["sequence"] | takes["gap_to"]
         counted = Signal(9)
@@ -417,6 +423,7 @@ class ResponseParser(wiring.Component):
                                     m.d.sync += state.eq(Mux(no_extra, _State.COUNT, _State.REST))
                             with m.If(((part == _Part.ROOT) | (part == _Part.ENTRY)) & section.event):
                                 m.d.sync += [self.o.valid.eq(1), event.kind.eq(section.kind),
+                                             at_once.eq(section.sided),
                                              side.eq(Mux(section.sided, section.side, side_read))]
             with m.Case(_State.JUDGE):
                 m.d.sync += less.eq(0)

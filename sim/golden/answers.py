@@ -1,5 +1,5 @@
-"""What the exchange answers: messages out of the session's bytes, when each of them is read, and what G17, G18 and G20
-make of it."""
+"""What the exchange answers: messages out of the session's bytes, when each of them is read, and what positions, G17,
+G18 and G20 make of it."""
 
 from collections import deque
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from hdl.layout import sbe
 from hdl.order.responses import NO_REASON, READ, SKIPPED, Kind
 from hdl.order.templates import STARBASE_PROTOCOL_ID
 
-__all__ = ["Answers", "Event", "FillBurst", "RefusalStorm", "RepeatedExecution", "judged", "lots_of"]
+__all__ = ["Answers", "Event", "FillBurst", "Learned", "RefusalStorm", "RepeatedExecution", "judged", "lots_of"]
 
 _SCHEMA = sbe.load("starbase_orders")
 _HEADER = _SCHEMA.composites["MessageHeader"]
@@ -142,8 +142,8 @@ class RepeatedExecution:
 
 # ---------------------------------------------------------------------- a quantity in lots
 
-def lots_of(mantissa, exponent, lot_mult, lot_exp):
-    """(lots or ``None``, cycles from the judgement of a fill to the end of its conversion)."""
+def lots_of(mantissa, exponent, lot_mult, lot_exp, least=1):
+    """(lots or ``None``, cycles from the judgement of a quantity to the end of its conversion)."""
     decades, cycles = exponent - lot_exp, 0
     if not lot_mult or not 0 <= mantissa < 1 << answers.MANTISSA_BITS or abs(decades) > answers.MOST_DECADES:
         return None, cycles
@@ -151,14 +151,15 @@ def lots_of(mantissa, exponent, lot_mult, lot_exp):
     cycles = answers.MANTISSA_BITS * abs(decades) + zeros + 2 + answers.LOT_BITS
     value, rest = (mantissa * 10 ** decades, 0) if decades >= 0 else divmod(mantissa, 10 ** -decades)
     lots, more = divmod(value, lot_mult)
-    good = not rest and not more and value < 1 << answers.MANTISSA_BITS and 0 < lots < 1 << answers.LOT_BITS
+    good = not rest and not more and value < 1 << answers.MANTISSA_BITS and least <= lots < 1 << answers.LOT_BITS
     return lots if good else None, cycles
 
 
 # ---------------------------------------------------------------------- messages, and when they are read
 
 class Event(NamedTuple):
-    """As :class:`hdl.order.responses.Event`, what counts of it; ``refused`` sides, of an ACK."""
+    """As :class:`hdl.order.responses.Event`, what counts of it; of an ACK how many sides are ``refused``, and what
+    stands of each, mantissa and exponent, ``None``: nothing."""
 
     kind: Kind
     id: int = 0
@@ -167,6 +168,46 @@ class Event(NamedTuple):
     mantissa: int = 0
     exponent: int = 0
     refused: int = 0
+    at_once: bool = False
+    next: int = 0
+    stands: tuple = (None, None)
+
+
+class Learned(NamedTuple):
+    """What positions are told, as :class:`hdl.gate.positions.Learned` has it, and of which instrument."""
+
+    instrument: int
+    fill: bool
+    at_once: bool
+    side: int
+    bid_lots: int
+    ask_lots: int
+    quote_id: int
+    next: int
+
+    def of(self, st):
+        """A position (:class:`~sim.golden.quote.State`) learns it."""
+        newest = st.last_quote_id == self.quote_id
+        ahead = (self.next - st.pos_next) & 0xFFFF_FFFF
+        if (0 < ahead < 1 << 31 or (ahead == 0 and not st.pos_told)) and (self.fill or newest):
+            st.pos_next, st.pos_told = self.next, False
+            if self.fill and st.pos_valid:      # one that is unknown counts as 0
+                st.position += -self.ask_lots if self.side else self.ask_lots
+                st.position = (st.position + (1 << 31)) % (1 << 32) - (1 << 31)
+            for side, lots in enumerate((self.bid_lots, self.ask_lots)):
+                name = ("bid", "ask")[side]
+                if not self.fill:
+                    settled = getattr(st, f"sent_{name}") - lots
+                elif side == self.side and not self.at_once:
+                    settled = getattr(st, f"settled_{name}") + self.ask_lots
+                else:
+                    continue
+                setattr(st, f"settled_{name}", settled & 0xFFFF_FFFF)
+        if newest and self.fill and not self.at_once:
+            setattr(st, "live_ask" if self.side else "live_bid", False)
+        if newest and not self.fill:
+            st.live_bid = st.live_bid and self.bid_lots >= st.live_bid_lots
+            st.live_ask = st.live_ask and self.ask_lots >= st.live_ask_lots
 
 
 class _Broken(Exception):
@@ -192,6 +233,8 @@ def _part(block, read, size=None):
 _ROOTS = {name: _part(_SCHEMA[name], read, _SCHEMA[name].block_length) for name, read in READ.items()}
 _GROUPS = {name: [_part(group, read.groups.get(group.name)) for group in _SCHEMA[name].groups.values()]
            if read.groups else [] for name, read in READ.items()}
+#: What a message yields instead of a cycle: positions have to learn of it first.
+_SETTLES = object()
 #: From a part's last byte, or from the state before it, to the first byte of the next one.
 _NEXT = 3
 
@@ -202,15 +245,17 @@ class Answers:
 
     ``at(cycle, what, *arguments)`` puts something down for a cycle; ``what(cycle, strobes, *arguments)`` is called
     then. ``judge(cycle, event)`` is asked in the cycle in which an event is judged and says (cycles that it takes
-    from there, whether it is wrong then). ``halt(cycle, strobes)`` : the exchange cannot be trusted.
+    from there, whether it is wrong then, what positions learn of it, or ``None``). ``learn(cycle, strobes, learned)``
+    is called when that is to be told; :meth:`settled` says that it was. ``halt(cycle, strobes)`` : the exchange cannot
+    be trusted.
 
     Attributes
     ----------
     listens : what is said is understood.
     """
 
-    def __init__(self, at, judge, halt):
-        self._at, self._judge, self._halt = at, judge, halt
+    def __init__(self, at, judge, learn, halt):
+        self._at, self._judge, self._learn, self._halt = at, judge, learn, halt
         self.listens = False
         self._segments = deque()        # (first cycle of the first byte, bytes)
         self._place = 0                 # in the first of them
@@ -268,8 +313,18 @@ class Answers:
             return
         if when is None:
             self._starves = True
-        else:
+        elif when is not _SETTLES:
             self._at(when, self._resume)
+
+    def settled(self, cycle):
+        """Positions have learned in ``cycle`` what they were told of."""
+        self._told = cycle
+        self._run()
+
+    def busy(self, cycle):
+        """Something that was said before is not read, or not done with."""
+        return self._machine is not None and (
+            bool(self._segments) or not self._starves or cycle <= max(self._taken, self._gate - 1))
 
     def _resume(self, cycle, strobes):
         self._run()
@@ -382,10 +437,14 @@ class Answers:
         begun = self._begin(cycle)
         judged = begun + answers.READ_CYCLES
         yield judged
-        takes, wrong = self._judge(judged, _event_of(name, part, block, root))
+        takes, wrong, learned = self._judge(judged, _event_of(name, part, block, root, self._expected))
         done = judged + takes
         if wrong:
             self._at(done + 2, self._halt)
+        if learned is not None:
+            self._at(done + 1, self._learn, learned)
+            yield _SETTLES
+            done = self._told
         self._visits += self._ticks(self._free, begun - 1)
         self._gate = self._free = done + 1
         self._begun = None
@@ -395,7 +454,7 @@ def _number(field, block):
     return int.from_bytes(block[field.offset:field.end], field.byteorder, signed=field.signed)
 
 
-def _event_of(name, part, block, root):
+def _event_of(name, part, block, root, expected):
     if part.kind is None:
         return None
     read = READ[name] if root is None else READ[name].groups[part.block.name]
@@ -404,8 +463,11 @@ def _event_of(name, part, block, root):
         values["id"] = _number(_SCHEMA[name][READ[name].fields["id"]], root)
     side = part.side if part.side is not None else int(_SELL.get(values.get("side"), 0))
     refused = sum(values.get(f"{which}_reason", NO_REASON) & 0xFF != NO_REASON for which in ("bid", "ask"))
+    stands = tuple((values[f"{which}_mantissa"], values[f"{which}_exponent"])
+                   if values.get(f"{which}_status") in answers.STANDING else None for which in ("bid", "ask"))
     return Event(part.kind, values.get("id", 0) & (1 << 64) - 1, values.get("instrument_id", 0), side,
-                 values.get("mantissa", 0), values.get("exponent", 0), refused)
+                 values.get("mantissa", 0), values.get("exponent", 0), refused, part.side is not None,
+                 expected & 0xFFFF_FFFF, stands)
 
 
 def judged(event, sent, instrument_id):

@@ -32,7 +32,7 @@ from hdl.order.responses import Kind
 from sim.golden import feed, session
 from sim.golden.account import Account
 from sim.golden.ages import Ages
-from sim.golden.answers import Answers, FillBurst, RefusalStorm, RepeatedExecution, judged, lots_of
+from sim.golden.answers import Answers, FillBurst, Learned, RefusalStorm, RepeatedExecution, judged, lots_of
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
 from sim.golden.emission import Emission
 from sim.golden.gate import Context, Reference
@@ -257,7 +257,10 @@ class GoldenModel:
         self._reference_ages = Ages()
         #: Sides of instruments that gates hold, bids and asks, by gate.
         self._held_by = {gate: [0, 0] for gate in LIMITS}
-        self._answers = Answers(self._at, self._judge_answer, self._distrust)
+        self._answers = Answers(self._at, self._judge_answer, self._tell, self._distrust)
+        self._told = None           # what positions learn of the exchange's answer, until it is their turn
+        self._learns = False        # what is settled is that
+        self._begins = False        # a session: what the exchange has said before says nothing to positions
         self._fills, self._repeats, self._refusals = FillBurst(), RepeatedExecution(), RefusalStorm()
         self._learned = deque()     # posts of these: (instrument, gate, bid, ask)
         self._released = 0          # instruments that the host lets go with their next visit
@@ -573,7 +576,6 @@ class GoldenModel:
         words = [map_.MAP_HASH, *(self._staged.get(r.name, 0) for r in map_.LIMITS)]
         for row in self._rows[1 - self._bank]:
             words += [getattr(row, p.name) & (1 << p.width) - 1 for p in map_.PARAMS]
-            words += [0] * (map_.ROW_WORDS - len(map_.PARAMS))
         return zlib.crc32(b"".join(word.to_bytes(4, "little") for word in words))
 
     def _verdict(self, cycle, s, right, found):
@@ -970,8 +972,17 @@ class GoldenModel:
             self._fouled = True
 
         # -------------------------------------------------------------- host actions
-        if settle_now:
+        learn = (self._told is not None and self._settling is None and not self._begins and s.pos_commit is None
+                 and not s.enabled)
+        if settle_now and not self._learns:
             self._settle(self._settling)
+        elif self._told is not None and (settle_now or self._begins):
+            if settle_now:
+                self._told.of(self.states[self._settling])
+                self._look_live()
+            self._told = None
+            self._answers.settled(c)
+        if settle_now:
             self._settling = None
         if fetch:
             self._settle_at = self._busy_to = c + timing.settle
@@ -981,11 +992,13 @@ class GoldenModel:
             self._settle_at = None
             self._busy_to = min(self._busy_to, c)
         if s.enabled:
-            self._settling = None
+            self._settling, self._begins = None, True
         if s.pos_commit is not None:
-            self._settling = s.pos_commit & 0xFF
+            self._settling, self._learns = s.pos_commit & 0xFF, False
             self._settle_words = (s.pos_commit, *(rw[f"pos_{what}"] for what in (
-                "value", "settled_bid", "settled_ask", "quote_id")))
+                "value", "settled_bid", "settled_ask", "quote_id", "next")))
+        elif learn:
+            self._settling, self._learns = self._told.instrument, True
         if flip:
             self._committing = False
             self._bank = 1 - self._bank
@@ -1009,7 +1022,7 @@ class GoldenModel:
             self._look_live()
             self._remember(c)
         if s.enabled:   # a new session: nothing was sent on it, nothing is known of it
-            self.states = [State() for _ in self.states]
+            self.states = [State(pos_next=rw["init_peer_seq"] & _U32) for _ in self.states]
             self._live, self._in_flight = 0, (-1, -1)
             self._clear = c + 1 + self.instruments
             self._wake(self._clear)
@@ -1033,6 +1046,7 @@ class GoldenModel:
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
         self._before = c, s, eligible, last_eligible, claim
         return bool(late or fired or mass_cancel or due or squash or expired or stopped or self._pending != before
+                    or self._told is not None
                     or self._learned or self._to_hold is not None or self._to_release is not None
                     or self._account.changes or s.__dict__ or self._can_start(c + 1))
 
@@ -1211,13 +1225,24 @@ class GoldenModel:
     # ------------------------------------------------------------------ what the exchange answers
 
     def _listen(self, cycle, s):
-        return lambda: self._answers.restart(cycle, self._rw["init_peer_seq"])
+        if self._answers.busy(cycle):
+            self._at(cycle + 1, self._listen)
+            return None
+
+        def begin():
+            self._begins = False
+            self._answers.restart(cycle, self._rw["init_peer_seq"])
+        return begin
+
+    def _tell(self, cycle, s, learned):
+        self._told = learned
 
     def _distrust(self, cycle, s):
         s.untrusted = True
 
     def _judge_answer(self, cycle, event):
-        """(cycles that it takes, whether it is wrong); what becomes of it is put down."""
+        """(cycles that it takes, whether it is wrong, what positions learn of it); what else becomes of it is put
+        down."""
         rows = self._rows[self._bank]
 
         def instrument_id(i):
@@ -1225,18 +1250,31 @@ class GoldenModel:
 
         i, wrong = judged(event, self._quote_number, instrument_id)
         if wrong:
-            return 0, True
+            return 0, True, None
+        takes, learned = 0, None
         if event.kind == Kind.FILL:
             lots, takes = lots_of(event.mantissa, event.exponent, rows[i].lot_mult, rows[i].lot_exp)
             if lots is None:
-                return takes, True
+                return takes, True, None
             self._at(cycle + takes + 1, self._learn_fill, i, event.side, lots)
-            return takes + answers.LEARN_CYCLES, False
+            return takes + answers.LEARN_CYCLES, False, Learned(
+                i, True, event.at_once, event.side, 0, lots, event.id & _U32, event.next)
+        if event.kind == Kind.ACK:
+            sides = []
+            for quantity in event.stands:
+                takes += answers.READ_CYCLES if sides else 0
+                lots, cycles = (0, 0) if quantity is None else lots_of(
+                    *quantity, rows[i].lot_mult, rows[i].lot_exp, least=0)
+                takes += cycles
+                if lots is None:
+                    return takes, True, None
+                sides.append(lots)
+            learned = Learned(i, False, False, 0, *sides, event.id & _U32, event.next)
         count = 2 if event.kind == Kind.REJECT and i is not None else event.refused if event.kind == Kind.ACK else 0
-        if not count:
-            return 0, False
-        self._at(cycle + 1, self._learn_refusals, i, count)
-        return answers.LEARN_CYCLES, False
+        if count:
+            self._at(cycle + takes + 1, self._learn_refusals, i, count)
+            takes += answers.LEARN_CYCLES
+        return takes, False, learned
 
     def _learn_fill(self, cycle, s, i, side, lots):
         number = self._fills.rolling.number(cycle)
@@ -1349,9 +1387,13 @@ class GoldenModel:
     def _settle(self, instrument):
         """The host's word on a position takes effect."""
         st = self.states[instrument]
-        word, position, st.settled_bid, st.settled_ask, quote_id = self._settle_words
-        st.position = position - ((position & 0x8000_0000) << 1)
-        st.pos_valid = True
+        word, position, *settled, quote_id, next_ = self._settle_words
+        if (next_ - st.pos_next) & _U32 < 1 << 31:
+            st.position = position - ((position & 0x8000_0000) << 1)
+            st.settled_bid, st.settled_ask = settled
+            st.pos_valid, st.pos_next, st.pos_told = True, next_, True
+        else:
+            self.counters["positions_late"] += 1
         if st.last_quote_id == quote_id:
             st.live_bid = st.live_bid and not word >> 8 & 1
             st.live_ask = st.live_ask and not word >> 9 & 1

@@ -74,7 +74,8 @@ class State:
     """What the fabric remembers of one instrument between decisions.
 
     ``sent_*``, ``settled_*``: lots, modulo 2^32. ``live_*``: what the venue was last told, price 0 and 0 lots before
-    the first quote. ``last_quote_id``: low 32 bits of the last quote's id.
+    the first quote. ``last_quote_id``: low 32 bits of the last quote's id. ``pos_next``, ``pos_told``: as
+    :class:`hdl.gate.exposure.Position` has them.
     """
 
     position: int = 0
@@ -90,6 +91,8 @@ class State:
     live_bid_lots: int = 0
     live_ask_lots: int = 0
     last_quote_id: int = 0
+    pos_next: int = 0
+    pos_told: bool = True
 
     @property
     def open_bid(self):

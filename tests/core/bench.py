@@ -140,7 +140,7 @@ class CoreBench:
     def position(self, instrument, lots, settled_bid, settled_ask, quote_id=0, clear=0):
         self.send(link.encode_write(BY_NAME["pos_value"].address, [
             lots & 0xFFFFFFFF, settled_bid & 0xFFFFFFFF, settled_ask & 0xFFFFFFFF, quote_id & 0xFFFFFFFF,
-            instrument | clear << 8]))
+            0, instrument | clear << 8]))
 
     def open_session(self, arm=True, without=()):
         """Hand over a connection that never was opened, and arm. ``without``: registers that are not written, and

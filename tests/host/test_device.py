@@ -171,9 +171,9 @@ def test_a_burst_must_be_consecutive():
     memory = Memory()
     registers = Registers(memory)
     registers.burst("pos_value", {"pos_value": 1, "pos_settled_bid": 2, "pos_settled_ask": 3, "pos_quote_id": 4,
-                                  "pos_commit": 5})
+                                  "pos_next": 5, "pos_commit": 6})
     at = regmap.BY_NAME["pos_value"].address
-    assert memory.writes == [(at + n, n + 1) for n in range(5)]
+    assert memory.writes == [(at + n, n + 1) for n in range(6)]
     with pytest.raises(RegisterError, match=r"register pos_quote_id is at .* follows in this burst"):
         registers.burst("pos_value", {"pos_value": 1, "pos_quote_id": 4})
 

@@ -111,7 +111,8 @@ def test_the_later_one_has_the_card(twins, hangs):
         assert twins.says(old, lambda r, name=name, value=value: r.write(name, value)) == set(), name
     assert twins.says(old, lambda r: integrity.say(r, "arm", regmap.ARM_MAGIC, new.limits.hash)) == set()
     assert twins.says(old, lambda r: r.burst("pos_value", {
-        "pos_value": 5, "pos_settled_bid": 0, "pos_settled_ask": 0, "pos_quote_id": 0, "pos_commit": 3})) == set()
+        "pos_value": 5, "pos_settled_bid": 0, "pos_settled_ask": 0, "pos_quote_id": 0, "pos_next": 0,
+        "pos_commit": 3})) == set()
     assert twins.says(old, lambda r: r.device.write(regmap.param_address(1, "max_lots"), 99, 98, 97)) == set()
     twins.hung = set()
     assert twins.counter("write_fenced") == fenced + len(commands) + 4

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from hdl.layout import sbe
 from host.positions import BUY, SELL, PositionError, Positions
+from sim.golden.answers import Learned
+from sim.golden.quote import State
 
 STATUS = sbe.load("starbase_orders").enums["QuoteStatus"]
 ID, OTHER = 501, 502
@@ -72,6 +74,49 @@ class Fabric:
         return (self.sent[side] - self.settled[side]) & 0xFFFFFFFF
 
 
+class LearningFabric(Fabric):
+    """One that reads the exchange's answers itself, as :mod:`hdl.gate.positions` says."""
+
+    def __init__(self, count_kept):
+        super().__init__(count_kept)
+        self.state = State(pos_next=1, pos_valid=True)
+
+    def hear(self, number, name, values):
+        """The exchange's message of this number is read."""
+        learned = []
+        if name == "MassQuoteResponse":
+            for entry in values["quotes"]:
+                stands = [entry[f"{side}Qty.mantissa"] for side in ("bid", "ask")]
+                learned.append(Learned(1, False, False, 0, *stands, values["quoteId"], number + 1))
+            for side, group in enumerate(("bidFills", "askFills")):
+                learned += [Learned(1, True, True, side, 0, f["fillQty.mantissa"], values["quoteId"], number + 1)
+                            for f in values[group]]
+        elif name == "OrderFilled":
+            learned += [Learned(1, True, False, f["side"] == SELL, 0, f["fillQty.mantissa"], f["clientOrderId"],
+                                number + 1) for f in values["fills"]]
+        for each in learned:
+            self.learn(each)
+
+    def learn(self, learned):
+        st = self.state
+        st.last_quote_id, st.position = self.last_id, self.position
+        (st.sent_bid, st.sent_ask), (st.settled_bid, st.settled_ask) = self.sent, self.settled
+        for name, live in zip(("bid", "ask"), self.live, strict=True):
+            setattr(st, f"live_{name}", live is not None)
+            setattr(st, f"live_{name}_lots", live[1] if live else 0)
+        learned.of(st)
+        self.position, self.settled = st.position, [st.settled_bid, st.settled_ask]
+        self.live = [live if still else None for live, still in zip(self.live, (st.live_bid, st.live_ask), strict=True)]
+
+    def update(self, u):
+        settled, position, st = self.settled, self.position, self.state
+        super().update(u)
+        if u.next_message < st.pos_next:    # it is behind; what it clears counts all the same
+            self.settled, self.position = settled, position
+        else:
+            st.pos_next, st.pos_told = u.next_message, True
+
+
 class Exchange:
     """One instrument; a quote replaces the one before it on its side, also after a partial fill."""
 
@@ -80,6 +125,7 @@ class Exchange:
         self.position, self.orders, self.matches = 0, 0, 0
         self.out = deque()
         self.refuse = 0
+        self.cross = [0, 0]     # so much of each side of the next quote trades as it arrives
 
     def take(self, frame):
         if frame[0] == "cancel":
@@ -96,7 +142,7 @@ class Exchange:
             self.refuse -= 1
             self.out.append(("MassQuoteReject", {"quoteId": quote_id, "correlationId": quote_id}))
             return
-        entry = {"instrumentId": ID}
+        entry, fills = {"instrumentId": ID}, {"bidFills": [], "askFills": []}
         for side, (px, count) in enumerate(sides):
             name, standing = ("bid", "ask")[side], self.book[side]
             if not count:
@@ -115,8 +161,19 @@ class Exchange:
                 else:
                     self.orders += 1
                     self.book[side] = [self.orders, px, count, quote_id]
-            entry |= {f"{name}OrderId": self.book[side][0], f"{name}Status": status, **flat(f"{name}Qty", count)}
-        self.out.append(("MassQuoteResponse", {"quoteId": quote_id, "quotes": [entry], "bidFills": [], "askFills": []}))
+            at_once = min(count, self.cross[side])
+            if at_once:
+                self.cross[side], status = 0, STATUS["UPDATED"]
+                self.matches += 1
+                self.position += (1, -1)[side] * at_once
+                self.book[side][2] = count = count - at_once
+                fills[f"{name}Fills"].append({"matchId": self.matches, "instrumentId": ID, "fillPrice": px,
+                                              **flat("fillQty", at_once)})
+            entry |= {f"{name}OrderId": self.book[side][0], f"{name}Status": status if count else STATUS["FILLED"],
+                      **flat(f"{name}Qty", count)}
+            if not count:
+                self.book[side] = None
+        self.out.append(("MassQuoteResponse", {"quoteId": quote_id, "quotes": [entry], **fills}))
 
     def trade(self, side, count):
         order = self.book[side]
@@ -141,8 +198,9 @@ class Exchange:
 
 
 class World:
-    def __init__(self, count_kept):
-        self.fabric, self.exchange = Fabric(count_kept), Exchange()
+    def __init__(self, count_kept, fabric=Fabric):
+        self.fabric, self.exchange = fabric(count_kept), Exchange()
+        self.said, self.heard, self.answered = [], 0, 0     # by the exchange, to the fabric, to the host
         self.host = Positions([(OTHER, 1, 0, 0), (ID, 1, -1, 0)])
         self.host.updates(everything=True)
         self.updates = deque()  # what the host sends to the fabric, in its order
@@ -162,16 +220,34 @@ class World:
                 self.host.decision(1, r[1], *r[2])
             else:
                 self.host.mass_cancel(r[1])
-            self.updates.extend(self.host.updates())
+            self.updates.extend(self.host.updates(next_message=self.answered + 1))
 
     def frame(self):
         if self.fabric.wire:
             self.exchange.take(self.fabric.wire.popleft())
 
+    def _listen(self):
+        while self.exchange.out:
+            self.said.append(self.exchange.out.popleft())
+
+    @property
+    def unheard(self):
+        """Something that the exchange has said did not come to the host, or to a fabric that listens."""
+        self._listen()
+        return self.answered < len(self.said) or (hasattr(self.fabric, "hear") and self.heard < len(self.said))
+
+    def hear(self):
+        self._listen()
+        if self.heard < len(self.said):
+            self.heard += 1
+            self.fabric.hear(self.heard, *self.said[self.heard - 1])
+
     def answer(self):
-        if self.exchange.out:
-            self.host.message(*self.exchange.out.popleft())
-            self.updates.extend(self.host.updates())
+        self._listen()
+        if self.answered < len(self.said):
+            self.answered += 1
+            self.host.message(*self.said[self.answered - 1])
+            self.updates.extend(self.host.updates(next_message=self.answered + 1))
 
     def tell(self):
         if self.updates:
@@ -182,9 +258,11 @@ class World:
                 self.fabric.update(u)
 
     def settle(self):
-        while self.fabric.wire or self.fabric.records or self.exchange.out or self.updates:
+        while self.fabric.wire or self.fabric.records or self.unheard or self.updates:
             self.record()
             self.frame()
+            if hasattr(self.fabric, "hear"):
+                self.hear()
             self.answer()
             self.tell()
 
@@ -212,7 +290,8 @@ def perform(world, step):
     kind, *arguments = step
     {"quote": lambda: world.fabric.quote(arguments), "record": world.record, "frame": world.frame, "own": world.own,
      "answer": world.answer, "tell": world.tell, "mass": world.fabric.mass_cancel,
-     "trade": lambda: world.exchange.trade(*arguments),
+     "trade": lambda: world.exchange.trade(*arguments), "hear": world.hear,
+     "cross": lambda: world.exchange.cross.__setitem__(*arguments),
      "cancel": lambda: world.exchange.cancel(*arguments),
      "refuse": lambda: setattr(world.exchange, "refuse", world.exchange.refuse + 1)}[kind]()
 
@@ -234,6 +313,60 @@ def test_exposure_is_never_understated(steps):
     assert world.fabric.position == world.exchange.position == world.host.lots(1)[0]
     assert world.host.unanswered == 0
     assert world.host.lots(0) == (0, 0, 0)
+
+
+LEARNING = st.lists(st.one_of(
+    st.tuples(st.just("quote"), PRICES, PRICES),
+    st.tuples(st.sampled_from(["record", "frame", "answer", "hear", "tell", "mass", "own", "refuse"])),
+    st.tuples(st.sampled_from(["record", "frame", "answer", "hear", "hear", "tell"])),
+    st.tuples(st.just("trade"), st.integers(0, 1), st.integers(1, Q)),
+    st.tuples(st.just("cross"), st.integers(0, 1), st.integers(1, Q)),
+    st.tuples(st.just("cancel"), st.integers(0, 1)),
+), max_size=60)
+
+
+@given(LEARNING)
+@settings(max_examples=1500, deadline=None)
+def test_a_fabric_that_learns_by_itself_never_understates(steps):
+    """Whoever hears of an answer first, and however far the other one is behind: each counts once."""
+    world = World(count_kept=True, fabric=LearningFabric)
+    for step in steps:
+        perform(world, step)
+        for side in (0, 1):
+            assert world.believed(side) >= world.worst(side), (step, side)
+            assert world.fabric.open(side) < 1 << 31
+    world.settle()
+    for side in (0, 1):
+        standing = world.exchange.book[side][2] if world.exchange.book[side] else 0
+        assert world.fabric.open(side) == standing
+    assert world.fabric.position == world.exchange.position == world.host.lots(1)[0]
+
+
+@pytest.mark.parametrize("order", [("answer", "tell", "hear"), ("answer", "hear", "tell"), ("hear", "answer", "tell")])
+def test_whoever_hears_of_a_fill_first(order):
+    world = World(count_kept=True, fabric=LearningFabric)
+    world.fabric.quote([100, 105])
+    world.settle()
+    world.exchange.trade(0, 2)
+    for step in order:
+        perform(world, (step,))
+    assert (world.fabric.position, world.fabric.open(0), world.fabric.open(1)) == (2, 3, 5)
+    assert world.fabric.live == [None, (105, Q)]
+
+
+def test_a_fabric_that_learns_needs_no_host():
+    """Fills and acknowledgements of the newest quote are all that it takes, as long as nothing is refused."""
+    world = World(count_kept=True, fabric=LearningFabric)
+    for n in range(4):
+        world.exchange.cross[n % 2] = n
+        world.fabric.quote([100 + n, 105 + n])
+        world.frame()
+        world.exchange.trade(n % 2, 2)
+        while world.unheard and world.heard < len(world.said):
+            world.hear()
+        assert world.fabric.position == world.exchange.position
+        for side in (0, 1):
+            assert world.fabric.open(side) == (world.exchange.book[side][2] if world.exchange.book[side] else 0)
 
 
 @given(STEPS)
@@ -290,10 +423,10 @@ def test_fill_on_arrival():
         {"matchId": 9, "instrumentId": ID, "fillPrice": 7, **flat("fillQty", 3)}]))
     assert [(f.side, f.lots, f.maker) for f in fills] == [(BUY, 3, False)]
     assert host.lots(0) == (3, 2, 5)
-    (update,) = host.updates()
+    (update,) = host.updates(next_message=1 << 32 | 8)
     assert (update.position, update.clear_bid, update.clear_ask, update.quote_id) == (3, True, False, 1)
     assert update.registers() == {"pos_value": 3, "pos_settled_bid": 3, "pos_settled_ask": 0, "pos_quote_id": 1,
-                                  "pos_commit": 0x100}
+                                  "pos_next": 8, "pos_commit": 0x100}
 
 
 def test_a_repeated_fill_counts_once():

@@ -8,14 +8,15 @@ from amaranth.back import verilog
 from hdl.control.registers import PARAM_BY_NAME
 from hdl.gate.answers import LEARN_CYCLES, READ_CYCLES, VISIT_CYCLES, Answers
 from hdl.gate.holds import HOLDING
-from hdl.order.responses import NO_REASON, Kind
-from sim.golden.answers import Event, judged, lots_of
+from hdl.order.responses import NO_REASON, SCHEMA, Kind
+from sim.golden.answers import Event, Learned, judged, lots_of
 from tests.hdl.simulation import simulated
 
 SEED = 19
 WIDE = {"fills_cycles": 1 << 30, "fills_lots": (1 << 24) - 1, "fills_delta": (1 << 24) - 1, "fills_most": 255,
         "freeze_cycles": 0, "repeats_most": 255, "refusals_cycles": 1 << 30, "refusals_most": 255}
 INSTRUMENTS, SENT = 5, 1000
+UPDATED, FILLED = (SCHEMA.enums["QuoteStatus"][name] for name in ("UPDATED", "FILLED"))
 
 
 def row_of(n, mult=1000, exponent=-3):
@@ -33,6 +34,7 @@ class Bench:
         self.ctx, self.dut, self.rng = ctx, dut, rng or random.Random(SEED)
         self.rows = [row_of(n) for n in range(INSTRUMENTS)]
         self.cycle, self.posts, self.wrongs, self.takes = 0, [], [], 1.
+        self.learned, self.settles, self.waited = [], 1., 0     # ... how often learning has its turn, waits in all
         for name, value in (WIDE | limits).items():
             ctx.set(getattr(dut, name), value)
         ctx.set(dut.next_number, SENT)
@@ -50,6 +52,15 @@ class Bench:
                 [gate] = [HOLDING[n] for n in range(len(HOLDING)) if ctx.get(dut.post.gate) >> n & 1]
                 self.posts.append((self.cycle, gate, *(ctx.get(getattr(dut.post, name))
                                                        for name in ("instrument", "bid", "ask"))))
+            turn = self.rng.random() < self.settles if ctx.get(dut.learn) else self.rng.random() < .1
+            ctx.set(dut.settled, turn)
+            if ctx.get(dut.learn):
+                self.waited += not turn
+                if turn:
+                    its = ctx.get(dut.learned)
+                    self.learned.append(Learned(ctx.get(dut.index), *(
+                        getattr(its, name) for name in Learned._fields if name != "instrument")))
+            self.taken = ctx.get(dut.i.valid) and ctx.get(dut.i.ready)
             if ctx.get(dut.wrong):
                 self.wrongs.append(self.cycle)
             await ctx.tick()
@@ -68,28 +79,38 @@ class Bench:
     async def event(self, event):
         """Until it is done with: the cycles that took, from the one in which it was taken up on."""
         reasons = [0x05 if n < event.refused else NO_REASON for n in range(2)]
+        if event.kind == Kind.ACK and event.stands[0]:      # one register for both
+            event = event._replace(mantissa=event.stands[0][0], exponent=event.stands[0][1])
         self.ctx.set(self.dut.i.payload, {
             **{name: getattr(event, name) for name in ("kind", "id", "instrument_id", "side", "mantissa", "exponent")},
-            "bid_reason": reasons[0], "ask_reason": reasons[1]})
+            "bid_reason": reasons[0], "ask_reason": reasons[1], "at_once": event.at_once, "next": event.next,
+            **{f"{side}_{name}": value for side, quantity in zip(("bid", "ask"), event.stands, strict=True)
+               for name, value in (zip(("mantissa", "exponent", "status"), (*quantity, UPDATED), strict=True)
+                                   if quantity else ((("status", FILLED),)))}})
         self.ctx.set(self.dut.i.valid, 1)
-        began = self.cycle
-        while not self.ctx.get(self.dut.i.ready):
-            await self.step()
-        took = self.cycle - began
-        await self.step()
+        began, waited = self.cycle, self.waited
+        await self.until_taken()
         self.ctx.set(self.dut.i.valid, 0)
-        return took
+        return self.cycle - 1 - began - (self.waited - waited)
+
+    async def until_taken(self):
+        for _ in range(5000):
+            await self.step()
+            if self.taken:
+                return
+        raise AssertionError("it is never done with")
 
     async def visit(self):
         await self.step(tick=1)
         await self.step(VISIT_CYCLES + 8)
 
 
-def simulate(test, rng=None, **limits):
+def simulate(test, rng=None, settles=1., **limits):
     dut = Answers(INSTRUMENTS)
 
     async def testbench(ctx):
         b = Bench(ctx, dut, rng, **limits)
+        b.settles = settles
         await b.start()
         await test(b)
 
@@ -183,10 +204,10 @@ def test_quantities():
             took = await b.event(fill(2, mantissa=signed, exponent=exponent))
             await b.step(2)
             assert (len(b.wrongs) > count) == (lots is None), (mantissa, exponent, mult, lot_exp)
-            assert took == READ_CYCLES + cycles + (LEARN_CYCLES if lots else 0)
+            assert took == READ_CYCLES + cycles + (LEARN_CYCLES + 1 if lots else 0)
             seen["whole" if lots else "not"] += 1
             if lots:
-                assert b.ctx.get(b.dut.lots) == lots
+                assert b.learned[-1].ask_lots == lots
     simulate(test)
     print(seen)
     assert min(seen.values()) > 15
@@ -302,15 +323,12 @@ def test_a_visit_goes_first(late):
         b.ctx.set(b.dut.tick, 0)
         await b.step(release=1, release_instrument=1)
         await b.event(fill(1, 8))
-        assert [post[1:] for post in b.posts] == []
         await b.step(5)
         assert [post[1:] for post in b.posts] == [(17, 1, 1, 1)]
         b.ctx.set(b.dut.i.valid, 1)
         await b.step(1)
         await b.step(tick=1)        # not a visit
-        while not b.ctx.get(b.dut.i.ready):
-            await b.step()
-        await b.step()
+        await b.until_taken()
         b.ctx.set(b.dut.i.valid, 0)
         await b.visit()
         assert [post[1:] for post in b.posts] == [(17, 1, 1, 1), (17, 1, 0, 0)]
@@ -327,17 +345,40 @@ def test_random_against_the_model():
         for _ in range(600):
             event = Event(rng.choice(list(Kind)), quote_id(rng.choice((0, 1, 4, 4, 5, 200)), rng.choice(
                 (0, 1, SENT - 1, SENT, 1 << 55))), rng.choice((3, 3, 3, 1 << 31)) << 32 | rng.choice((77, 78, 81)),
-                rng.randrange(2), 1000 * rng.randrange(1, 4), -3, rng.randrange(3))
+                rng.randrange(2), 1000 * rng.randrange(1, 4), -3, rng.randrange(3), rng.random() < .5,
+                rng.getrandbits(32))
+            amounts = [None if rng.random() < .3 else (1000 * rng.randrange(4) + (rng.random() < .1), -3)
+                       for _ in range(2)]
+            if event.kind == Kind.ACK:      # the bid shares its place with a fill's quantity
+                event = event._replace(stands=tuple(amounts))
             index, wrong = judged(event, SENT, lambda i: 3 << 32 | 77 + i if i < INSTRUMENTS else None)
-            count = len(b.wrongs)
+            cycles, told = READ_CYCLES, None
+            if event.kind == Kind.FILL and not wrong:
+                lots, more = lots_of(event.mantissa, -3, 1000, -3)
+                cycles += more
+                told = Learned(index, True, event.at_once, event.side, 0, lots, event.id & 0xFFFF_FFFF, event.next)
+            if event.kind == Kind.ACK and not wrong:
+                stands = []
+                for n, quantity in enumerate(event.stands):
+                    lots, more = lots_of(*quantity, 1000, -3, least=0) if quantity else (0, 0)
+                    cycles += more + (READ_CYCLES if n else 0)
+                    wrong = lots is None
+                    if wrong:
+                        break
+                    stands.append(lots)
+                else:
+                    told = Learned(index, False, event.at_once, event.side, *stands, event.id & 0xFFFF_FFFF, event.next)
+            count, tells = len(b.wrongs), len(b.learned)
             took = await b.event(event)
             await b.step(rng.randrange(1, 4))
             assert (len(b.wrongs) > count) == wrong, event
             weighed = not wrong and (event.kind == Kind.FILL or (event.kind == Kind.ACK and event.refused > 0)
                                      or (event.kind == Kind.REJECT and index is not None))
-            assert took == READ_CYCLES + (LEARN_CYCLES if weighed else 0) + (
-                lots_of(event.mantissa, -3, 1000, -3)[1] if event.kind == Kind.FILL and not wrong else 0), event
+            assert took == cycles + (LEARN_CYCLES if weighed else 0) + (told is not None), event
+            if told is not None and told.fill:
+                told = told._replace(bid_lots=b.learned[-1].bid_lots)   # which says nothing
+            assert b.learned[tells:] == ([] if told is None else [told]), event
             seen[event.kind, wrong] = seen.get((event.kind, wrong), 0) + 1
-    simulate(test, rng)
+    simulate(test, rng, settles=.3)
     for kind in (Kind.ACK, Kind.FILL, Kind.CANCELLED, Kind.PLACED):
         assert min(seen[kind, False], seen[kind, True]) >= 2, seen

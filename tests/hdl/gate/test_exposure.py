@@ -15,6 +15,7 @@ from tests.hdl.simulation import simulated
 SEED = 64
 STROBES = ("prepare", "emit", "settle", "clear_all", "forget_positions", "restart")
 MASK = 0xFFFFFFFF
+FIRST = 0x9000_0001     # number of a session's first message
 
 
 class Row:
@@ -24,6 +25,7 @@ class Row:
         self.bid_px = self.ask_px = self.bid_lots = self.ask_lots = self.quote_id = self.sent_bid = self.sent_ask = 0
         self.bid_live = self.ask_live = self.known = self.quoted = False
         self.lots = self.settled_bid = self.settled_ask = 0
+        self.next, self.told = FIRST, 1
 
     def copy(self):
         """As it is now."""
@@ -38,7 +40,7 @@ class Row:
             "bid_live": self.bid_live, "ask_live": self.ask_live, "position_known": self.known,
             "live.sent_bid": self.sent_bid, "live.sent_ask": self.sent_ask, "known.lots": self.lots,
             "known.settled_bid": self.settled_bid, "known.settled_ask": self.settled_ask,
-            **(quote if self.quoted else {}),
+            "known.next": self.next, "known.told": self.told, **(quote if self.quoted else {}),
         }
 
     def emit(self, x):
@@ -50,9 +52,10 @@ class Row:
         self.sent_ask = (self.sent_ask + x["ask_lots"]) & MASK
 
     def settle(self, x):
-        position = x["position"]
-        self.lots, self.settled_bid, self.settled_ask = (position[k] for k in ("lots", "settled_bid", "settled_ask"))
-        self.known = True
+        if x["counts"]:
+            for name, value in x["position"].items():
+                setattr(self, name, value)
+            self.known = self.known or bool(x["known_now"])
         if x["settled_quote_id"] == self.quote_id:      # a newer quote is live, whatever became of the old one
             self.bid_live = self.bid_live and not x["clear_bid"]
             self.ask_live = self.ask_live and not x["clear_ask"]
@@ -68,6 +71,7 @@ class Bench:
 
     def __init__(self, ctx, dut):
         self.ctx, self.dut = ctx, dut
+        ctx.set(dut.first_message, FIRST)
         self.forget()
         self.bench = None
 
@@ -107,6 +111,7 @@ class Bench:
             ctx.set(dut.settle, 0)
             ctx.set(dut.load, 0)
             await ctx.tick()
+            assert ctx.get(dut.meant) == (ctx.get(dut.live.quote_id) == x["settled_quote_id"])
             ctx.set(dut.settle, 1)
             ctx.set(dut.load, load)
             self.asked, self.earlier = address, before
@@ -167,9 +172,11 @@ def quote(instrument, bid_lots=0, ask_lots=0, quote_id=0, bid_px=0, ask_px=0):
             "bid_px": bid_px, "ask_px": ask_px, "bid_some": bid_lots > 0, "ask_some": ask_lots > 0}
 
 
-def settle(lots=0, bid=0, ask=0, quote_id=0, clear_bid=0, clear_ask=0):
-    return {"settle": 1, "position": {"lots": lots, "settled_bid": bid, "settled_ask": ask},
-            "settled_quote_id": quote_id, "clear_bid": clear_bid, "clear_ask": clear_ask}
+def settle(lots=0, bid=0, ask=0, quote_id=0, clear_bid=0, clear_ask=0, next_=7, told=1, counts=1, known_now=1):
+    return {"settle": 1, "position": {"lots": lots, "settled_bid": bid, "settled_ask": ask, "next": next_,
+                                      "told": told},
+            "settled_quote_id": quote_id, "clear_bid": clear_bid, "clear_ask": clear_ask, "counts": counts,
+            "known_now": known_now}
 
 
 def simulate(test, instruments=3):
@@ -355,7 +362,8 @@ def test_random():
                 x = settle(px(), row.sent_bid - rng.choice((0, 1, 5)) & MASK,
                            row.sent_ask - rng.choice((0, 1, -1)) & MASK,
                            rng.choice((row.quote_id, row.quote_id, row.quote_id - 1 & MASK, 0)), rng.randrange(2),
-                           rng.randrange(2))
+                           rng.randrange(2), rng.getrandbits(32), rng.randrange(2), rng.random() < .8,
+                           rng.random() < .7)
             elif .7 < what < .73:
                 x = {"clear_all": 1}
             elif .73 < what < .78:

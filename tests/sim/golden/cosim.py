@@ -107,11 +107,12 @@ class CoSim:
         self.say(link.encode("SessionTx" if kind == SESSION_TX else "FrameTx", bytes(data)))
 
     def position(self, instrument, lots, settled_bid=0, settled_ask=0, quote_id=0, clear=0):
-        """Write a position."""
+        """Write a position, which knows every message of the peer so far."""
         self.write("pos_value", lots)
         self.write("pos_settled_bid", settled_bid)
         self.write("pos_settled_ask", settled_ask)
         self.write("pos_quote_id", quote_id)
+        self.write("pos_next", self.peer_number & 0xFFFF_FFFF)
         self.write("pos_commit", instrument | clear << 8)
 
     def reference(self, instrument, value, local, basis=0):

@@ -1,0 +1,98 @@
+"""What a position becomes: by what the exchange says, in the fabric, and by the host's word, if it knows as much."""
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.control.registers import LOT_BITS
+from hdl.gate.exposure import LiveQuote, Position
+
+__all__ = ["Learned", "Positions"]
+
+
+class Learned(data.Struct):
+    """What the exchange says of an instrument.
+
+    ``fill``: lots of ours traded, ``ask_lots`` of them, ``side``: 1 sold, 0 bought; with ``at_once`` as the quote
+    arrived, else out of the book. Without ``fill`` a quote was acknowledged, and ``bid_lots`` and ``ask_lots`` of it
+    stand. ``quote_id``: low 32 bits of the quote that it is of. ``next``: as in :class:`hdl.order.responses.Event`.
+    """
+
+    fill: 1
+    at_once: 1
+    side: 1
+    bid_lots: LOT_BITS
+    ask_lots: LOT_BITS
+    quote_id: 32
+    next: 32
+
+
+class Positions(wiring.Component):
+    """Makes of a position what it is after a message of the exchange, or after the host's word.
+
+    **A fill** changes the position by its lots. Out of the book it also settles them: what has traded is open no more,
+    whichever quote it was of. One at once does not, as the answer that tells it says what is left behind it.
+
+    **An acknowledgement** of the newest quote settles all that was sent but what stands of it: every earlier quote has
+    been replaced. That of an earlier one changes nothing: what stands of it is less than what was sent with it, and
+    counts as that until the newest is acknowledged, or the host says more. So what counts as open is never too little.
+
+    **Each message counts once**, whoever learns of it first. A position knows up to which message it goes
+    (:class:`hdl.gate.exposure.Position`): what comes behind that counts; the host's word counts if it goes as far.
+
+    A side of which less stands than was asked for is cleared, so that it is quoted anew.
+
+    Members
+    -------
+    learned : in(Learned), or with ``by_host`` : in(1) ``word`` : in(Position). known : in(Position), live :
+        in(LiveQuote) on the bench. All stand for a cycle before what follows is used, ``meant`` : in(1) in it: the
+        newest quote on the bench is that of ``learned``.
+    position : out(Position), counts : out(1) it is that from now on; clear_bid, clear_ask : out(1) of ``learned``.
+
+    Latency: one cycle.
+    """
+
+    def __init__(self):
+        super().__init__({
+            "learned": In(Learned), "by_host": In(1), "word": In(Position), "known": In(Position),
+            "live": In(LiveQuote), "meant": In(1), "position": Out(Position), "counts": Out(1), "clear_bid": Out(1),
+            "clear_ask": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        learned, known, word, out = self.learned, self.known, self.word, self.position
+        # What it says is ahead of the position, or of the very message that the position has come to.
+        next_, further, same = Signal(32), Signal(signed(32)), Signal()
+        ahead = Signal()
+        m.d.comb += [next_.eq(Mux(self.by_host, word.next, learned.next)), further.eq(next_ - known.next)]
+        m.d.sync += [same.eq(next_ == known.next), ahead.eq(~further[-1] & further.any())]
+
+        # One sum each: a fill adds what has traded, an acknowledgement takes what stands from what was sent.
+        traded, sold = learned.ask_lots, learned.side
+        lots, counts_again = Signal.like(known.lots), Signal()
+        change = Signal(signed(LOT_BITS + 1))
+        m.d.comb += change.eq(Mux(learned.fill, traded ^ sold.replicate(LOT_BITS), 0))
+        with m.If(learned.fill & sold):
+            m.d.comb += change[-1].eq(1)
+        m.d.sync += [lots.eq(known.lots + change + (learned.fill & sold)), counts_again.eq(~known.told)]
+        settled = {}
+        for side, of_side in (("bid", ~sold), ("ask", sold)):
+            stands, quoted = getattr(learned, f"{side}_lots"), getattr(self.live, f"{side}_lots")
+            base, added, its = (Signal(32, name=f"{side}_{what}") for what in ("base", "added", "settled"))
+            m.d.comb += [
+                base.eq(Mux(learned.fill, getattr(known, f"settled_{side}"), getattr(self.live, f"sent_{side}"))),
+                added.eq(Mux(learned.fill, Mux(of_side & ~learned.at_once, traded, 0),
+                             Cat(~stands, Const(~0, 32 - LOT_BITS))))]
+            m.d.sync += [its.eq(base + added + ~learned.fill),
+                         getattr(self, f"clear_{side}").eq(Mux(learned.fill, of_side & ~learned.at_once,
+                                                               stands < quoted))]
+            settled[side] = its
+
+        m.d.comb += [
+            out.lots.eq(Mux(self.by_host, word.lots, lots)), out.next.eq(next_), out.told.eq(self.by_host),
+            *(getattr(out, f"settled_{side}").eq(Mux(self.by_host, getattr(word, f"settled_{side}"), its))
+              for side, its in settled.items()),
+            self.counts.eq(Mux(self.by_host, ahead | same,
+                               (ahead | (same & counts_again)) & (learned.fill | self.meant))),
+        ]
+        return m

@@ -1,0 +1,97 @@
+"""What a position becomes, against the model, whichever of host and exchange speaks."""
+
+import random
+
+import pytest
+from amaranth.back import verilog
+
+from hdl.gate.positions import Positions
+from sim.golden.answers import Learned
+from sim.golden.quote import State
+from tests.hdl.simulation import simulated
+
+SEED = 31
+
+
+def test_converts():
+    assert "module" in verilog.convert(Positions())
+
+
+def ask(ctx, dut, st, learned=None, word=None):
+    """Puts the question: a position, what is live, and what is said."""
+    ctx.set(dut.known, {"lots": st.position, "settled_bid": st.settled_bid, "settled_ask": st.settled_ask,
+                        "next": st.pos_next, "told": st.pos_told})
+    ctx.set(dut.live, {"bid_px": 0, "ask_px": 0, "bid_lots": st.live_bid_lots, "ask_lots": st.live_ask_lots,
+                       "quote_id": st.last_quote_id, "sent_bid": st.sent_bid, "sent_ask": st.sent_ask})
+    ctx.set(dut.by_host, learned is None)
+    if learned is not None:
+        ctx.set(dut.learned, {name: getattr(learned, name) for name in learned._fields if name != "instrument"})
+        ctx.set(dut.meant, learned.quote_id == st.last_quote_id)
+    if word is not None:
+        ctx.set(dut.word, word)
+
+
+def wide(rng, bits):
+    """A number that is likely to be near an end."""
+    return rng.choice((0, 1, (1 << bits) - 1, 1 << bits - 1, (1 << bits - 1) - 1, rng.getrandbits(bits),
+                       rng.getrandbits(bits)))
+
+
+def a_state(rng):
+    position = wide(rng, 32)
+    return State(
+        position=position - (position >> 31 << 32), pos_valid=True, sent_bid=wide(rng, 32), sent_ask=wide(rng, 32),
+        settled_bid=wide(rng, 32), settled_ask=wide(rng, 32), live_bid=True, live_ask=True,
+        live_bid_lots=wide(rng, 24), live_ask_lots=wide(rng, 24), last_quote_id=wide(rng, 32), pos_next=wide(rng, 32),
+        pos_told=rng.random() < 0.5)
+
+
+@pytest.mark.parametrize("seed", [SEED, SEED + 1])
+def test_what_is_learned(seed):
+    rng = random.Random(seed)
+    dut = Positions()
+
+    async def testbench(ctx):
+        kinds = set()
+        for _ in range(4000):
+            st = a_state(rng)
+            near = st.pos_next + rng.choice((0, 0, 1, -1, 1 << 31, (1 << 31) - 1, rng.getrandbits(32)))
+            learned = Learned(
+                3, rng.random() < 0.6, rng.random() < 0.4, rng.randrange(2),
+                rng.choice((st.live_bid_lots, (st.live_bid_lots - 1) % (1 << 24), wide(rng, 24))),
+                rng.choice((st.live_ask_lots, (st.live_ask_lots - 1) % (1 << 24), wide(rng, 24))),
+                rng.choice((st.last_quote_id, st.last_quote_id ^ 1 << rng.randrange(32))), near & 0xFFFF_FFFF)
+            ask(ctx, dut, st, learned)
+            await ctx.tick()
+            before = st.position, st.settled_bid, st.settled_ask, st.pos_next, st.pos_told
+            learned.of(st)
+            after = st.position, st.settled_bid, st.settled_ask, st.pos_next, st.pos_told
+            if ctx.get(dut.counts):
+                out = ctx.get(dut.position)
+                assert (out.lots, out.settled_bid, out.settled_ask, out.next, bool(out.told)) == after, (seed, learned)
+            else:
+                assert after == before, (seed, learned)
+            meant = ctx.get(dut.meant)
+            assert (bool(meant and ctx.get(dut.clear_bid)), bool(meant and ctx.get(dut.clear_ask))) == (
+                not st.live_bid, not st.live_ask), (seed, learned)
+            kinds.add((learned.fill, learned.at_once, learned.side, bool(meant), after != before))
+        assert len(kinds) >= 20
+    simulated(dut, testbench)
+
+
+def test_the_hosts_word_counts_if_it_goes_as_far():
+    dut, rng = Positions(), random.Random(SEED)
+
+    async def testbench(ctx):
+        for ahead in (0, 1, (1 << 31) - 1, 1 << 31, -1, -5, -(1 << 31) + 1):
+            for told in (False, True):
+                st = a_state(rng)
+                st.pos_told = told
+                word = {"lots": -7, "settled_bid": 8, "settled_ask": 9, "next": st.pos_next + ahead & 0xFFFF_FFFF,
+                        "told": 0}
+                ask(ctx, dut, st, word=word)
+                await ctx.tick()
+                assert ctx.get(dut.counts) == (0 <= ahead < 1 << 31), ahead
+                out = ctx.get(dut.position)
+                assert (out.lots, out.settled_bid, out.settled_ask, out.next, out.told) == (-7, 8, 9, word["next"], 1)
+    simulated(dut, testbench)
