@@ -53,7 +53,7 @@ WORDS_BITS = 9
 #: which the link makes at most one in 13 or 4 cycles, make it longer, up to ROUND cycles. A counter has 3 bits of its
 #: own, for an event in 15 cycles (one per frame or message of the session, say); OFTEN, 4, for one in 7 (per message of
 #: the feed or decision); ANY_CYCLE, 7, for one a cycle, which noise at the pins or on the link can cause.
-COUNTERS_AT, ROUND = 128, 99
+COUNTERS_AT, ROUND = 128, 104
 ANY_CYCLE = ("feed_frames", "feed_bad_fcs", "order_rx_frames", "order_rx_bad", "telemetry_overflow", "link_rx_errors",
              "write_refused")
 OFTEN = ("messages", "book_messages", "entries", "foreign_entries", "ignored_entries", "px_errors", "channel_resets",

@@ -139,7 +139,7 @@ class Session:
                 "quote_id": 1 << 40, "mmp_group": 7, "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8,
                 "duplicate_cycles": 1, "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
                 "fills_cycles": 1, "fills_lots": 1, "fills_delta": 1, "fills_most": 1, "repeats_most": 1,
-                "refusals_cycles": 1, "refusals_most": 1, "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
+                "refusals_cycles": 1, "refusals_most": 1, "drift_cycles": 1, "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
                 "local_ip": _LOCAL.local_ip, "peer_ip": _LOCAL.peer_ip, "local_port": _LOCAL.local_port,
                 "peer_port": _LOCAL.peer_port}.items():
             self.write(name, value)

@@ -153,6 +153,7 @@ class CoSim:
                     "loss_most": 1_000, "drawdown_most": 1_000, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
                     "fills_cycles": 1_000_000, "fills_lots": 1_000, "fills_delta": 1_000, "fills_most": 255,
                     "freeze_cycles": 20_000, "repeats_most": 200, "refusals_cycles": 1_000_000, "refusals_most": 200,
+                    "drift_cycles": 100_000, "life_cycles": 2_000,
                     "time_ns": 1_700_000_000_000_000_000}
         for name, value in (settings | (card or {})).items():
             self.write(name, value)
