@@ -29,7 +29,7 @@ LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_s
           "px_max_ticks": TICK_LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100,
           "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "px_notional_ticks": TICK_LIMIT - 1,
           "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 200_000, "lot_mult": 1000,
-          "lot_exp": -3, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF}
+          "lot_exp": -3, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF, "drift_band": 0xFFFF}
 MIDS = {i.security_id: i.mid_ticks for i in INSTRUMENTS}
 
 

@@ -15,7 +15,7 @@ BID, ASK = (True, 10_000, 5), (True, 10_002, 5)
 OPEN = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 512, "quote_lots": 5,
         "toward_ticks": 2, "away_ticks": 4, "px_min_ticks": 1, "px_max_ticks": 1 << 20, "q_min_lots": 1,
         "q_hard_lots": 50, "max_lots": 40, "max_notional_lo": 10_000_000, "px_notional_ticks": 2_000_000,
-        "max_long_lots": 20, "max_short_lots": 20, "stale_cycles": 1000, "bands": 0xFFFF_FFFF}
+        "max_long_lots": 20, "max_short_lots": 20, "stale_cycles": 1000, "bands": 0xFFFF_FFFF, "drift_band": 0xFFFF}
 NEAR = Reference(10_000, 10_000)
 
 
