@@ -350,8 +350,8 @@ def _life(c):
         nearer = s.ticks - s.live_ticks if s.name == "bid" else s.live_ticks - s.ticks
         if s.passed and s.live_lots and nearer > 0:
             waits = True
-            yield Finding(s.name, f"the {s.name} at {c.price(s.live_ticks)} has not stood for life_ms {age}: it moves to "
-                          f"{c.price(s.ticks)} when it has", True, nearer, 0, "towards the market", "ticks")
+            yield Finding(s.name, f"the {s.name} at {c.price(s.live_ticks)} has not stood for life_ms {age}: it moves "
+                          f"to {c.price(s.ticks)} when it has", True, nearer, 0, "towards the market", "ticks")
     if not waits:
         yield Finding("", f"a side that has not stood for life_ms {age} does not move towards the market yet", True)
 
@@ -412,7 +412,7 @@ EXPLAINED = {
     20: _Gate(_refusals, "the refusals and their reasons are in the journal", True),
     22: _Gate(_kill, "register halt_cause tells the causes, the kill pin among them"),
     24: _Gate(_session, "register session_up tells"),
-    25: _Gate(_drift, "the references of the window are in the card; the journal has what was told", True),
+    25: _Gate(_drift, "the references of the window are in the card alone", True),
     26: _Gate(_basis, "what the card knows of references may be a moment older than what the host does", True),
 }
 
