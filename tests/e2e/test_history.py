@@ -208,9 +208,9 @@ def test_nobody_renews_the_reference(play):
 
 
 def test_the_reference_drifts(play):
-    """It goes up by 1.2 % in one step, where no more than 1 % in 4 ms is thought possible; no price is outside of its
+    """It goes up by 1.2 % in one step, where no more than 1 % in 9 ms is thought possible; no price is outside of its
     collar yet. Nothing is quoted but what reduces, until the window has forgotten where the reference was."""
-    stage = play(references='"external"', reference_ms=200, drift_ms=4, drift_bps=100, skew_ticks_per_lot=0)
+    stage = play(references='"external"', reference_ms=30, drift_ms=9, drift_bps=100, skew_ticks_per_lot=0)
     i = stage.config.instruments[IT]
     refer(stage)
     stage.feed_alone(IT, *GOOD)
@@ -227,7 +227,7 @@ def test_the_reference_drifts(play):
     assert stage.reasons(IT, drifted) == {"G6b"}
     told = stage.why(IT)
     assert "G6b drift: " in told
-    assert "was further than drift_bps 99.945068359375 from another one within drift_ms 4 ms (500000 cycles)" in told
+    assert "was further than drift_bps 99.945068359375 from another one within drift_ms 9 ms (1125000 cycles)" in told
     assert stage.counters()["drop_g6b"] >= 5
     assert stage.golden.state == registers.ACTIVE
 
@@ -235,10 +235,12 @@ def test_the_reference_drifts(play):
     assert ours(stage) == []        # nobody has looked at the price again
     refer(stage, i.reference_price * Decimal("1.012"))
     assert sorted(ours(stage)) == [SELL, BUY]
-    sell(stage)
-    stage.feed_alone(IT, 0, 2)
+    for n in range(3):
+        sell(stage)
+        stage.feed_alone(IT, -n, 2 - n)
     assert sorted(ours(stage)) == [SELL, BUY]
     refer(stage, i.reference_price)
+    stage.run(8)
     assert ours(stage) == [SELL]    # what was bought may be sold
     stage.feed_alone(IT, 4, 6)
     assert ours(stage) == [SELL]

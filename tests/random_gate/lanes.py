@@ -143,6 +143,10 @@ class Lanes:
             c[name] = pick(1 - bad, bad, p=p)
         for name, p in (("held_bid", .04), ("held_ask", .04), ("off", .03)):
             c[name] = pick(0, any_(*(1 << n for n in range(len(HOLDING))), (1 << len(HOLDING)) - 1), p=p)
+        drift = 1 << HOLDING.index(25)      # a word on both sides
+        c["held_ask"] = c["held_ask"] & ~drift | c["held_bid"] & drift
+        c["drift_band"] = pick(any_(1, 0xFFFF), 0, p=.015)
+        c["bid_young"], c["ask_young"] = (pick(0, 1, p=.2) for _ in range(2))
         c["session_burst"] = any_(100, 100, 103, 0)
         quarter = c["session_burst"] // 4
         c["session_tokens"] = any_(90, 90, 90, 90, quarter + 1, quarter, 0)
