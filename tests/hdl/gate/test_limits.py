@@ -219,7 +219,8 @@ def test_what_holds_and_loads_says_no():
             others, most = rng.choice((0, 1, 7, 1000)), rng.choice((0, 1, 2, 7, 8, 9, 1000, 1001, 1002, 1023))
             known, held = rng.random() < .8, [rng.randrange(1 << len(HOLDING)) for _ in range(2)]
             off = rng.randrange(1 << len(HOLDING)) if rng.random() < .2 else 0
-            await evaluate(ctx, dut, {"bid_en": sides[0], "ask_en": sides[1], "px_notional_ticks": WIDEST}, state, rng,
+            await evaluate(ctx, dut, {"bid_en": sides[0], "ask_en": sides[1], "px_notional_ticks": WIDEST,
+                                     "drift_band": 1}, state, rng,
                            reference_ok=known, live_sides=others + state.live_bid + state.live_ask, live_most=most,
                            held={"bid": held[0], "ask": held[1]}, off=off)
             for side, limits in enumerate((dut.bid, dut.ask)):
