@@ -163,7 +163,7 @@ def test_without_a_session_nothing_is_emitted():
 def test_everything_blocks_after_reset():
     d = evaluate(Params(), State(), (False, 0, 0), (False, 0, 0), False, Context())
     assert d.reasons == (g.G0 | g.G1 | g.G2 | g.G3 | g.G4 | g.G5 | g.G6 | g.G6C | g.G7 | g.G10 | g.G11 | g.G12
-                         | g.G15 | g.G22 | g.S0)
+                         | g.G15 | g.G22 | g.G6B | g.S0)
     assert d.outcome == DROPPED
 
 
