@@ -137,7 +137,7 @@ def test_length(life, phase):
 
 
 def test_longest():
-    """The greatest limit is not over at once, though its number and a round of looks do not fit 32 bits."""
+    """The greatest limit is not over at once."""
     async def testbench(b):
         await b.limit(0xFFFF_FFFF)
         await b.step(2)
