@@ -127,11 +127,12 @@ class Core(wiring.Component):
                 "session_burst", "symbol_interval", "symbol_burst", "pos_value", "pos_settled_bid", "pos_settled_ask",
                 "pos_quote_id", "pos_next", "quote_id", "ref_value", "ref_local", "ref_basis", "ref_cycles",
                 "live_most", "duplicate_most", "duplicate_cycles", "equity", "equity_start", "loss_most",
-                "drawdown_most", "equity_cycles", "init_peer_seq", *ANSWER_LIMITS)),
+                "drawdown_most", "drift_cycles", "life_cycles", "equity_cycles", "init_peer_seq", *ANSWER_LIMITS)),
             *(getattr(control, name).eq(getattr(bank.write, name)) for name in (
                 "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "pos_commit", "ref_commit", "release")),
             *(getattr(control, name).eq(getattr(bank, name)) for name in (
                 "commit", "commit_refused", "limits_ok", "hash_ok")),
+            control.drift_cycles_written.eq(bank.write.drift_cycles),
             control.ref_cycles_written.eq(bank.write.ref_cycles), control.equity_written.eq(bank.written.equity),
             control.equity_start_written.eq(bank.written.equity_start),
             control.equity_cycles_written.eq(bank.write.equity_cycles),
@@ -145,7 +146,8 @@ class Core(wiring.Component):
             control.data.eq(bank.bus.data),
             control.security_id_written.eq(bank.security_write), control.security_index.eq(bank.security_index),
             control.stale_limit_written.eq(bank.param_written[PARAM_BY_NAME["stale_cycles"].word]),
-            control.stale_limit_address.eq(bank.param_write_row),
+            control.drift_band_written.eq(bank.param_written[PARAM_BY_NAME["drift_band"].word]),
+            control.written_row.eq(bank.param_write_row),
             bank.flip.eq(path.flip), path.bank.eq(bank.bank), bank.row_addr.eq(path.row_address),
             bank.row_choose.eq(path.row_choose), path.row.eq(bank.row), bank.look_index.eq(path.look_index),
             bank.look_word.eq(path.look_word), path.look_data.eq(bank.look_data),

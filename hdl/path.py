@@ -22,12 +22,14 @@ from hdl.feed.ticks import TickConverter
 from hdl.gate.account import Account
 from hdl.gate.answers import VISIT_PERIOD, Answers
 from hdl.gate.buckets import TokenBuckets
+from hdl.gate.drift import Drift
 from hdl.gate.duplicates import Duplicates
 from hdl.gate.exposure import Exposure, Position
 from hdl.gate.gate import Gate
 from hdl.gate.holds import HOLDING, Holds
 from hdl.gate.holds import LIMITS as HOLD_LIMITS
 from hdl.gate.hypotheses import Hypotheses, Verdict
+from hdl.gate.life import QuoteLife
 from hdl.gate.limits import REASONS, Limits
 from hdl.gate.positions import Positions
 from hdl.gate.references import REFERENCE_BITS, References
@@ -65,15 +67,16 @@ PathControl = Signature({
         ("symbol_burst", 8), ("ref_value", REFERENCE_BITS), ("ref_local", REFERENCE_BITS), ("ref_basis", TICK_BITS),
         ("ref_cycles", 32), ("live_most", 10), ("duplicate_most", 4), ("duplicate_cycles", 32), ("equity", 32),
         ("equity_start", 32), ("loss_most", 31), ("drawdown_most", 31), ("equity_cycles", 32), ("init_peer_seq", 64),
-        *ANSWER_LIMITS.items(), ("pos_value", 32),
+        *ANSWER_LIMITS.items(), ("drift_cycles", 32), ("life_cycles", 32), ("pos_value", 32),
         ("pos_settled_bid", 32), ("pos_settled_ask", 32), ("pos_quote_id", 32), ("pos_next", 32))},
     **{name: Out(1) for name in (
         "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit", "release",
         "ref_cycles_written", "equity_written", "equity_start_written", "equity_cycles_written", "limit_written",
+        "drift_cycles_written", "drift_band_written",
         "mismatch", "commit_refused", "limits_ok", "hash_ok",
         "session_interval_written", "symbol_interval_written", "quote_id_written", "security_id_written",
         "stale_limit_written", "kill_pin", "feed_lost")},
-    "data": Out(32), "quote_id": Out(64), "security_index": Out(8), "stale_limit_address": Out(16),
+    "data": Out(32), "quote_id": Out(64), "security_index": Out(8), "written_row": Out(16),
 })
 
 #: What the registers show.
@@ -114,6 +117,8 @@ class _Weighed(data.Struct):
     direct: 1
     bid_ok: 1
     ask_ok: 1
+    bid_new: 1
+    ask_new: 1
     reasons: REASONS
     bid_px: Ticks
     ask_px: Ticks
@@ -199,6 +204,8 @@ class TickPath(wiring.Component):
         m.submodules.hypotheses = hypotheses = Hypotheses()
         m.submodules.account = account = Account()
         m.submodules.references = references = References(n)
+        m.submodules.drift = drift = Drift(n)
+        m.submodules.life = life = QuoteLife(n)
         m.submodules.holds = holds = Holds(n)
         m.submodules.duplicates = duplicates = Duplicates()
         m.submodules.responses = responses = ResponseParser()
@@ -338,7 +345,7 @@ class TickPath(wiring.Component):
                 Mux(settle, control.data[:8], answered.index)),
             scheduler.commit.eq(control.commit), scheduler.evaluate_all.eq(evaluate_all),
             scheduler.stale_limit_write.eq(control.stale_limit_written),
-            scheduler.stale_limit_address.eq(control.stale_limit_address), scheduler.stale_limit.eq(control.data),
+            scheduler.stale_limit_address.eq(control.written_row), scheduler.stale_limit.eq(control.data),
             scheduler.bank.eq(self.bank), scheduler.ready.eq(self.ready), scheduler.hold.eq(hold),
             scheduler.trading.eq(state.trading), scheduler.live.eq(live), scheduler.refill.eq(buckets.refill),
             scheduler.mass_cancel.eq(mass_cancel), scheduler.restart.eq(self.session_enabled),
@@ -406,6 +413,12 @@ class TickPath(wiring.Component):
             limits.reference_ok.eq(references.ok), limits.held.eq(holds.held), limits.live_most.eq(control.live_most),
             limits.live_sides.eq(exposure.live_sides), limits.off.eq(off),
             holds.address.eq(scheduler.current), holds.load.eq(scheduler.load),
+            drift.commit.eq(referred), drift.index.eq(control.data[:8]), drift.value.eq(control.ref_value),
+            drift.cycles.eq(control.drift_cycles), drift.cycles_written.eq(control.drift_cycles_written),
+            drift.band_write.eq(control.drift_band_written), drift.band_address.eq(control.written_row),
+            drift.band.eq(control.data), drift.bank.eq(self.bank),
+            life.cycles.eq(control.life_cycles), life.address.eq(scheduler.current), life.load.eq(scheduler.load),
+            limits.bid_young.eq(life.bid_young), limits.ask_young.eq(life.ask_young),
         ]
         connect(m, hypotheses.bid, limits.bid)
         connect(m, hypotheses.ask, limits.ask)
@@ -470,6 +483,7 @@ class TickPath(wiring.Component):
             weighed.emit.eq(gate.emit), weighed.is_new.eq(gate.is_new), weighed.rate_blocked.eq(gate.rate_blocked),
             weighed.reasons.eq(gate.reasons), weighed.bid_ok.eq(gate.bid_ok), weighed.ask_ok.eq(gate.ask_ok),
             weighed.direct.eq(scheduler.direct), weighed.lots.eq(lots),
+            weighed.bid_new.eq(gate.bid_new), weighed.ask_new.eq(gate.ask_new),
             weighed.bid_px.eq(gate.bid_px), weighed.ask_px.eq(gate.ask_px),
             weighed.bid_lots.eq(gate.bid_lots), weighed.ask_lots.eq(gate.ask_lots),
         ]
@@ -523,6 +537,9 @@ class TickPath(wiring.Component):
             exposure.forget_positions.eq(cleared),
             buckets.spend_session.eq(started), buckets.spend_symbol.eq(leaves_now & record.is_new),
             buckets.spender.eq(scheduler.decided), buckets.of_spender.eq(scheduler.of_decided), buckets.fill.eq(armed),
+            life.emit.eq(leaves_now), life.instrument.eq(scheduler.decided),
+            life.of_instrument.eq(scheduler.of_decided), life.bid.eq(record.bid_new & window.bid_some),
+            life.ask.eq(record.ask_new & window.ask_some),
             duplicates.emit.eq(leaves_now), duplicates.instrument.eq(scheduler.decided),
             duplicates.bid_px.eq(window.bid_ticks), duplicates.ask_px.eq(window.ask_ticks),
             duplicates.bid_lots.eq(window.bid_quantity), duplicates.ask_lots.eq(window.ask_quantity),
@@ -530,8 +547,9 @@ class TickPath(wiring.Component):
             duplicates.cycles.eq(control.duplicate_cycles),
             # Verdicts are made of what all these showed: when that changes they are worth nothing.
             scheduler.disturbed.eq(mass_cancel | leaves_now | state.reduced | cleared | self.session_enabled
-                                   | references.disturbed | holds.disturbed | account.changed | control.limit_written),
-            scheduler.revisit.eq(references.changed | Mux(holds.changed, of_held, 0)),
+                                   | references.disturbed | holds.disturbed | account.changed | control.limit_written
+                                   | life.disturbed),
+            scheduler.revisit.eq(references.changed | Mux(holds.changed, of_held, 0) | life.changed),
         ]
         # ------------------------------------------------------------------ what the exchange answers
         # A new session's first byte is one of a message, once what is left of the old one has been read.
@@ -565,16 +583,20 @@ class TickPath(wiring.Component):
         post, repeats, releases, released, rests = holds.post, Signal(), Signal(), Signal(8), Signal()
         m.d.comb += [
             answered.post_ready.eq(~rests & ~holds.clearing),
-            post.valid.eq((answered.post.valid | repeats | releases) & answered.post_ready),
+            post.valid.eq((answered.post.valid | drift.post.valid | repeats | releases) & answered.post_ready),
+            drift.post_ready.eq(answered.post_ready & ~answered.post.valid),
         ]
         with m.If(answered.post.valid):
             m.d.comb += [getattr(post, name).eq(getattr(answered.post, name))
+                         for name in ("instrument", "gate", "bid", "ask")]
+        with m.Elif(drift.post.valid):
+            m.d.comb += [getattr(post, name).eq(getattr(drift.post, name))
                          for name in ("instrument", "gate", "bid", "ask")]
         with m.Else():
             m.d.comb += [post.instrument.eq(Mux(repeats, duplicates.repeater, released)),
                          post.gate.eq(1 << HOLDING.index(15)), post.bid.eq(repeats), post.ask.eq(repeats)]
         m.d.sync += [rests.eq(post.valid), of_held.eq(1 << post.instrument)]
-        others = post.valid & ~answered.post.valid
+        others = post.valid & ~answered.post.valid & ~drift.post.valid
         with m.If(duplicates.repeated):
             m.d.sync += repeats.eq(1)
         with m.Elif(others):
@@ -619,6 +641,7 @@ class TickPath(wiring.Component):
                          bests_known.eq(Cat(book.best_bid.known, book.best_ask.known))]
         out = self.record
         told, sent = Signal(), Signal()     # a decision was taken; its frame has left
+        blocked = Signal()      # by any gate; a side that has to stand for a while (G16) is none
         flags = {"direct": record.direct, "lineB": record.direct & line_b, "bidKnown": bests_known[0],
                  "askKnown": bests_known[1], "bidSideOk": record.bid_ok, "askSideOk": record.ask_ok,
                  "bidCounted": sent & window.bid_some, "askCounted": sent & window.ask_some}
@@ -626,9 +649,10 @@ class TickPath(wiring.Component):
         assert sorted(FLAG.values()) == list(range(len(flags)))
         m.d.comb += [
             told.eq(scheduler.leave & ~deferred), sent.eq(moment.fired),
+            blocked.eq(Cat(record.reasons[:16], record.reasons[17:]).any()),
             self.record_valid.eq(told & (record.direct | sent)), self.mass_cancel.eq(mass_cancel),
             out.outcome.eq(Mux(sent, Mux(record.is_new, OUTCOME["SENT"], OUTCOME["PULLED"]),
-                               Mux(record.reasons == 0, OUTCOME["HELD"], OUTCOME["DROPPED"]))),
+                               Mux(blocked, OUTCOME["DROPPED"], OUTCOME["HELD"]))),
             out.flags.eq(Cat(flags[name] for name in sorted(flags, key=FLAG.get))),
             out.instrument.eq(scheduler.decided), out.state.eq(moment.state),
             out.reasons.eq(record.reasons | Mux(window.met, 1 << 8, 0)),
@@ -662,8 +686,8 @@ class TickPath(wiring.Component):
             "px_errors": mine & kept & ~is_reset & ~known, "channel_resets": walker.reset_channel,
             "events": walker.publish, "quotes_sent": told & sent & record.is_new,
             "quotes_pulled": told & sent & ~record.is_new, "mass_cancels": mass_cancel,
-            "decisions_held": told & record.direct & ~sent & (record.reasons == 0),
-            "decisions_dropped": told & record.direct & ~sent & (record.reasons != 0),
+            "decisions_held": told & record.direct & ~sent & ~blocked,
+            "decisions_dropped": told & record.direct & ~sent & blocked,
             "decisions_deferred": scheduler.leave & deferred,
             "positions_late": scheduler.settle_now & ~learns & ~positions.counts,
             "decisions_differed": scheduler.leave & ((moment.fired != (record.emit & ~deferred))

@@ -188,7 +188,9 @@ class Risk(_Section):
     instrument, bought and sold no more than ``fills_net_lots`` apart, in ``fills_most`` fills: more holds it for
     ``freeze_ms``, 0: until it is released. ``repeats_most``: how often a side may trade and be quoted again before
     somebody releases the instrument. More than ``refusals_most`` sides refused within ``refusals_ms`` hold it until it
-    is released. ``equity``: what the account is worth at the start of the day;
+    is released. ``drift_ms``: over which a reference may not move by more than an instrument's ``drift_bps``.
+    ``life_ms``: how long a side stands before it moves towards the market; 0: no time. ``equity``: what the account is
+    worth at the start of the day;
     ``max_loss`` since then and ``max_drawdown`` from the greatest since then halt, three fifths of them reduce;
     ``equity_ms``: greatest age of what the daemon tells; ``money_unit``: in which the card counts money.
     """
@@ -211,6 +213,8 @@ class Risk(_Section):
     repeats_most: Annotated[int, Field(ge=1)]
     refusals_ms: Positive
     refusals_most: Annotated[int, Field(ge=1)]
+    drift_ms: Positive
+    life_ms: NotNegative
     equity: Number
     max_loss: Positive
     max_drawdown: Positive
@@ -242,7 +246,8 @@ class Instrument(_Section):
     Prices and quantities are in the quoted instrument's own units; ``toward_ticks``, ``away_ticks`` and the skew in its
     ticks. ``half_spread_bps`` is taken of ``reference_price``. ``max_notional`` is price times quantity of one order.
     ``collar_bps``: how far a price may be from the reference; ``pull_bps``: how far the feed's mid may be from the
-    price at the quoted venue and the basis.
+    price at the quoted venue and the basis; ``drift_bps``: how far the reference may be from any other one within
+    ``drift_ms``, while that is exceeded only what reduces the position is quoted.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -275,6 +280,7 @@ class Instrument(_Section):
     stale_ms: Positive
     collar_bps: Positive
     pull_bps: Positive
+    drift_bps: Positive
 
     @property
     def initial_lots(self):

@@ -64,9 +64,9 @@ def _ticks(word, per_tick=1):
     return "ticks", (word,), lambda w, i: Fraction(w[word], per_tick)
 
 
-def _band(shift):
+def _band(shift, word="bands"):
     most = (1 << regmap.BAND_BITS) - 1
-    return "bps", ("bands",), lambda w, i: Fraction((w["bands"] >> shift & most) * 10_000, 1 << regmap.BAND_BITS)
+    return "bps", (word,), lambda w, i: Fraction((w[word] >> shift & most) * 10_000, 1 << regmap.BAND_BITS)
 
 
 def _max_notional(w, i):
@@ -93,7 +93,7 @@ INSTRUMENT = {
     "max_notional_price": _price("px_notional_ticks"),
     "max_long": _quantity("max_long_lots"), "max_short": _quantity("max_short_lots"),
     "stale_ms": ("ms", ("stale_cycles",), lambda w, i: Fraction(w["stale_cycles"] * 1000, CLOCK_HZ)),
-    "collar_bps": _band(0), "pull_bps": _band(regmap.BAND_BITS),
+    "collar_bps": _band(0), "pull_bps": _band(regmap.BAND_BITS), "drift_bps": _band(0, "drift_band"),
 }
 #: Words of a row that say what an instrument is, and limit nothing.
 IDENTITY = frozenset((
@@ -133,6 +133,7 @@ RISK = {
     "repeats_most": ("times", ("repeats_most",), lambda w, r: w["repeats_most"]),
     "refusals_ms": _milliseconds("refusals_cycles"),
     "refusals_most": ("sides", ("refusals_most",), lambda w, r: w["refusals_most"]),
+    "drift_ms": _milliseconds("drift_cycles"), "life_ms": _milliseconds("life_cycles"),
     "equity": ("money", (), lambda w, r: r.equity), "money_unit": ("money", (), lambda w, r: r.money_unit),
     "max_loss": _money("loss_most"), "max_drawdown": _money("drawdown_most"),
     "equity_ms": _milliseconds("equity_cycles"),

@@ -225,6 +225,8 @@ def values(instrument, feed_exponent):
 
     out["bands"] = _band("collar_bps", i.collar_bps) | _band("pull_bps", i.pull_bps) << regmap.BAND_BITS
 
+    out["drift_band"] = _band("drift_bps", i.drift_bps)
+
     out["stale_cycles"] = _param("stale_cycles", "stale_ms", i.stale_ms, cycles(i.stale_ms), "cycles",
                                  Fraction(1000, CLOCK_HZ))
     if not out["stale_cycles"]:
@@ -257,7 +259,8 @@ def row(instrument, feed_exponent):
 
 #: Registers that hold a greatest age, and the keys that say how many milliseconds.
 _AGES = (("ref_cycles", "reference_ms"), ("duplicate_cycles", "duplicate_ms"), ("equity_cycles", "equity_ms"),
-         ("fills_cycles", "fills_ms"), ("refusals_cycles", "refusals_ms"))
+         ("fills_cycles", "fills_ms"), ("refusals_cycles", "refusals_ms"),
+         ("drift_cycles", "drift_ms"))
 #: Registers that hold a number as the file has it: their keys, and what it is of.
 _NUMBERS = {"live_most": ("max_live_sides", "sides"), "duplicate_most": ("duplicate_most", "quotes"),
             "fills_lots": ("fills_lots", "lots"), "fills_delta": ("fills_net_lots", "lots"),
@@ -287,7 +290,7 @@ def risk_words(risk):
         **{name: _global(name, key, getattr(risk, key), getattr(risk, key), unit, 1)
            for name, (key, unit) in _NUMBERS.items()},
         **{name: _global(name, key, getattr(risk, key), cycles(getattr(risk, key)), "cycles", Fraction(1000, CLOCK_HZ))
-           for name, key in (*_AGES, ("freeze_cycles", "freeze_ms"))},
+           for name, key in (*_AGES, ("freeze_cycles", "freeze_ms"), ("life_cycles", "life_ms"))},
     }
     for name, key in (("loss_most", "max_loss"), ("drawdown_most", "max_drawdown")):
         amount, unit = getattr(risk, key), risk.money_unit
@@ -302,6 +305,8 @@ def risk_words(risk):
     if risk.freeze_ms and not out["freeze_cycles"]:
         raise ParameterError("freeze_ms", plain(risk.freeze_ms), "must be at least a cycle, 0.000008, or 0 to mean "
                              "until t2q release")
+    if risk.life_ms and not out["life_cycles"]:
+        raise ParameterError("life_ms", plain(risk.life_ms), "must be at least a cycle, 0.000008, or 0 to mean no time")
     if not out["deadman_cycles"]:
         raise ParameterError("deadman_ms", plain(risk.deadman_ms), "must be above 0 (0 would block every quote)")
     return out

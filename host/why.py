@@ -343,6 +343,35 @@ _refusals = _holds(lambda c: f"the exchange refused more than {c.risk['refusals_
                    f"{_time(c.risk['refusals_cycles'])}: held until t2q release", *HOLDS[20])
 
 
+def _life(c):
+    """The sides that wait, as far as the host knows what stands."""
+    waits, age = False, _time(c.risk["life_cycles"])
+    for s in c.sides:
+        nearer = s.ticks - s.live_ticks if s.name == "bid" else s.live_ticks - s.ticks
+        if s.passed and s.live_lots and nearer > 0:
+            waits = True
+            yield Finding(s.name, f"the {s.name} at {c.price(s.live_ticks)} has not stood for life_ms {age}: it moves "
+                          f"to {c.price(s.ticks)} when it has", True, nearer, 0, "towards the market", "ticks")
+    if not waits:
+        yield Finding("", f"a side that has not stood for life_ms {age} does not move towards the market yet", True)
+
+
+def _drift(c):
+    if not c.risk["drift_cycles"]:
+        yield Finding("", "drift_cycles must not be 0: 0 blocks", True)
+    if not c.w["drift_band"]:
+        yield Finding("", "drift_bps 0: 0 blocks", True)
+    if c.risk["drift_cycles"] and c.w["drift_band"]:
+        band = params.plain(Fraction(c.w["drift_band"] * 10_000, 1 << regmap.BAND_BITS))
+        now = "" if c.b.reference is None else f" {c.price(c.b.reference[0])}"
+        yield Finding("", f"the reference{now} was further than drift_bps {band} from another one within drift_ms "
+                      f"{_time(c.risk['drift_cycles'])}: only what reduces a position goes", True)
+    for s in c.failing:
+        yield Finding(s.name, f"{s.name}s may take a {s.against} position towards zero: {s.held_text}, open {s.name}s "
+                      f"{s.open} + {s.lots} lots", not (s.held < 0 and s.open + s.lots <= -s.held), s.open + s.lots,
+                      max(0, -s.held), "position to be reduced", "lots")
+
+
 @dataclass(frozen=True, slots=True)
 class _Gate:
     """How a gate is explained: ``findings`` of a case, and ``beyond``: what the host cannot know, and who tells it.
@@ -377,11 +406,13 @@ EXPLAINED = {
     14: _Gate(_rate, "tokens at that very moment are not in the record; register session_tokens has the session's "
                      "present ones, an instrument's own are not readable", True),
     15: _Gate(_duplicate, "the quotes themselves are in the journal", True),
+    16: _Gate(_life, "when a side was quoted anew is in the journal", True),
     17: _Gate(_fills, "the fills themselves are in the journal, whose limits are those of their time", True),
     18: _Gate(_repeats, "fills and quotes are in the journal; a release begins the count anew", True),
     20: _Gate(_refusals, "the refusals and their reasons are in the journal", True),
     22: _Gate(_kill, "register halt_cause tells the causes, the kill pin among them"),
     24: _Gate(_session, "register session_up tells"),
+    25: _Gate(_drift, "the references of the window are in the card alone", True),
     26: _Gate(_basis, "what the card knows of references may be a moment older than what the host does", True),
 }
 

@@ -24,6 +24,7 @@ TURNS = (
     ("feed_tick_inv", "toward_ticks", "away_ticks", "skew_max_sub", "half_spread_sub", "quote_lots", "q_min_lots"),
     ("feed_tick_odd", "max_lots", "max_long_lots", "max_short_lots", "stale_cycles", "max_notional_lo",
      "max_notional_hi"),
-    ("q_hard_lots", "lot_mult", "lot_exp", "tick_e9_lo", "tick_e9_hi", "instrument_id_lo", "instrument_id_hi"),
+    ("q_hard_lots", "lot_mult", "lot_exp", "tick_e9_lo", "tick_e9_hi", "instrument_id_lo", "instrument_id_hi",
+     "drift_band"),
 )
 assert sorted(name for turn in TURNS for name in turn) == sorted(p.name for p in PARAMS)

@@ -68,12 +68,15 @@ GATES = {
     13: ("G13", "open load", "more sides would be live than live_most"),
     14: ("G14", "rate", "session or instrument token bucket empty"),
     15: ("G15", "duplicate", "the instrument said the same too often: held until the host releases it"),
+    16: ("G16", "quote life", "a side stands for life_cycles before it moves towards the market: held, not blocked"),
     17: ("G17", "fill burst", "too much traded within fills_cycles: held for freeze_cycles, or until the host releases "
                               "it"),
     18: ("G18", "repeats", "the side traded and was quoted again too often: held until the host releases it"),
     20: ("G20", "refusals", "the exchange refused too much within refusals_cycles: held until the host releases it"),
     22: ("G22", "kill", "kill latch set"),
     24: ("S0", "session", "order session not established"),
+    25: ("G6b", "drift", "the reference is too far from what it was within drift_cycles, or has no limits, and the "
+                         "side does not reduce the position"),
     26: ("G6c", "basis", "the feed's mid is too far from the quoted venue's price and the basis"),
 }
 GATE_COUNTERS = tuple(GATES)
@@ -216,6 +219,9 @@ def _build():
             ("ref_commit", "wo", "Bits 7..0 instrument: the three words are its references from now on"),
             ("ref_cycles", "limit", "G6, G6c: greatest age of references in cycles; 0 blocks. They expire when they "
                                     "are between half as old and so old"),
+            ("drift_cycles", "limit", "G6b: the window over which a reference must not drift, in cycles; 0 blocks"),
+            ("life_cycles", "limit", "G16: how long a side stands before it may move towards the market, in cycles; 0: "
+                                     "no time"),
             ("live_most", "limit", "G13: greatest number of live sides of all instruments; 0 blocks", 10),
             ("duplicate_most", "limit", "G15: so many equal quotes of an instrument among the last 8 of all, each sent "
                                      "within duplicate_cycles of the one before; 0 blocks", 4),
@@ -360,6 +366,8 @@ def _params():
         ("bands", 32, False,
          "Greatest distances in 1/65536: bits 15..0 G6 of a price from its reference, 31..16 G6c of the feed's mid "
          "from the local price and the basis"),
+        ("drift_band", BAND_BITS, False, "G6b: greatest distance in 1/65536 of a reference from any other within "
+                                         "drift_cycles; 0 blocks"),
     )
     return tuple(Param(name, word, width, signed, doc) for word, (name, width, signed, doc) in enumerate(rows))
 

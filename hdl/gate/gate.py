@@ -35,7 +35,8 @@ class Gate(wiring.Component):
 
     A side that fails a gate is taken away if it is live. A side that passes is replaced if it is not live, its quantity
     changed, its price is not allowed any more, or its price moved by the threshold of its direction; otherwise it is
-    kept as it is. Without tokens (G14) nothing is replaced, and sides are still taken away.
+    kept as it is. Without tokens (G14) nothing is replaced, and sides are still taken away. A side that passes and that
+    its age alone keeps from moving towards the market (G16) has bit 16 among the reasons, which blocks nothing.
 
     Members
     -------
@@ -47,15 +48,17 @@ class Gate(wiring.Component):
 
     Step 2, from the cycle after on: ``moment`` : in(Moment); ``reasons`` : out(32) bit *g* is set if G*g* failed on any
     side; ``bid_ok``, ``ask_ok`` : out(1) the side passed; ``emit`` : out(1) a frame has to leave; ``is_new`` : out(1)
-    it replaces at least one side; ``rate_blocked`` : out(1) G14 held a side back; ``bid_px``, ``ask_px`` : out(Ticks),
-    ``bid_lots``, ``ask_lots`` : out(24) what the frame says (0 lots: the side is not quoted).
+    it replaces at least one side, the bid if ``bid_new`` : out(1), the ask if ``ask_new`` : out(1); ``rate_blocked`` :
+    out(1) G14 held a side back; ``bid_px``, ``ask_px`` : out(Ticks), ``bid_lots``, ``ask_lots`` : out(24) what the
+    frame says (0 lots: the side is not quoted).
     """
 
     def __init__(self):
         sides = {}
         for side in ("bid", "ask"):
             sides |= {side: In(Candidate), f"{side}_limits": In(LimitSide), f"{side}_moved": In(1),
-                      f"{side}_takes": In(1), f"{side}_ok": Out(1), f"{side}_px": Out(Ticks), f"{side}_lots": Out(24)}
+                      f"{side}_takes": In(1), f"{side}_ok": Out(1), f"{side}_new": Out(1), f"{side}_px": Out(Ticks),
+                      f"{side}_lots": Out(24)}
         super().__init__(sides | {
             "en": In(1), "book_ok": In(1), "far": In(1), "collar_low": In(Ticks), "collar_high": In(Ticks),
             "params": In(PARAM_ROW), "moment": In(Moment), "reasons": Out(REASONS),
@@ -90,12 +93,14 @@ class Gate(wiring.Component):
                 named(1, what) for what in (
                     "under_min", "over_max", "under_bound", "over_bound", "under_collar", "over_collar", "zero"))
             bound, forbidden = named(signed(TICK_BITS + 1), "bound"), named(1, "forbidden")
+            nears, waits = named(1, "nears"), named(1, "waits")     # G16
             m.d.comb += bound.eq(p.px_notional_ticks)
             m.d.sync += [
                 below.eq(exact[-1] & ~exact[last:].all()), above.eq(~exact[-1] & exact[last:].any()),
                 under_min.eq(less(px, p.px_min_ticks)), over_max.eq(less(p.px_max_ticks, px)),
                 under_bound.eq(~less(~px, bound)), over_bound.eq(less(bound, px)),    # ~px is -px - 1
                 under_collar.eq(less(px, self.collar_low)), over_collar.eq(less(self.collar_high, px)),
+                nears.eq(~less(px, limits.toward) if name == "bid" else ~less(limits.toward, px)),
                 zero.eq(exact == 0), forbidden.eq((p.px_min_ticks >= 0) | (p.px_max_ticks <= 0)),
             ]
             fixed, fits, changed = named(REASONS, "fixed"), named(1, "fits"), named(1, "changed")
@@ -105,7 +110,8 @@ class Gate(wiring.Component):
             reasons_now = Cat(limits.fixed[g] | on_price.get(g, 0) for g in range(REASONS))
             with m.If(self.en):
                 m.d.sync += [fixed.eq(reasons_now), fits.eq(reasons_now == 0),
-                             changed.eq(limits.resize | getattr(self, f"{name}_moved"))]
+                             changed.eq(limits.resize | getattr(self, f"{name}_moved")),
+                             waits.eq(limits.young & ~limits.resize & nears)]
 
             # Step 2.
             reasons, ok = named(REASONS, "reasons"), getattr(self, f"{name}_ok")
@@ -114,9 +120,9 @@ class Gate(wiring.Component):
             m.d.comb += [
                 grows[0].eq((moment.state == REDUCING) & ~limits.reduces),
                 grows[12].eq(~moment.equity_ok & ~limits.reduces),
-                reasons.eq(fixed | now | grows),
+                reasons.eq(fixed | now | grows | Mux(waits & ok, 1 << 16, 0)),
                 ok.eq(fits & now_ok & ~grows[0] & ~grows[12]),
-                replace.eq(ok & changed & moment.new_ok),
+                replace.eq(ok & changed & moment.new_ok), getattr(self, f"{name}_new").eq(replace),
                 keep.eq(limits.live & ok & ~(changed & moment.new_ok)),
                 pull.eq(limits.live & ~ok),
                 getattr(self, f"{name}_px").eq(

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, Signature
 #: without a hold.
 LIMITS = {
     15: ("duplicate_most", "duplicate_cycles"), 17: ("fills_cycles", "fills_lots", "fills_delta", "fills_most"),
-    18: ("repeats_most",), 20: ("refusals_cycles", "refusals_most"),
+    18: ("repeats_most",), 20: ("refusals_cycles", "refusals_most"), 25: ("drift_cycles",),
 }
 #: These gates; each has one bit a side.
 HOLDING = tuple(LIMITS)

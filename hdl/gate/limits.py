@@ -16,16 +16,19 @@ REASONS = 32
 #:
 #: Members
 #: -------
-#: fixed : Out(REASONS) bit *g* is set if G*g* fails whatever the price (G3, G5, G6, G6c, G9, G10, G11, G13, G15,
-#:     G17, G18, G20).
+#: fixed : Out(REASONS) bit *g* is set if G*g* fails whatever the price (G3, G5, G6, G6c, G6b, G9, G10, G11, G13,
+#:     G15, G17, G18, G20).
 #: reduces : Out(1) it takes the position towards zero and not beyond, even with all that is open.
 #: live : Out(1) something stands at the venue. ``live_px``, ``live_lots`` : what. These are not registered.
 #: resize : Out(1) it has to be replaced whatever the price: another quantity, or a price that the limits do not allow
 #:     any more.
 #: up, down : Out(signed(TICK_BITS + 1)) what is live is replaced by a price of at least ``up``, or of at most ``down``.
+#:     That of the two that is towards the market is beyond every price while ``young`` : Out(1) (G16), which is not
+#:     registered; ``toward`` : Out(signed(TICK_BITS + 1)) is what it would be otherwise.
 LimitSide = Signature({
     "fixed": Out(REASONS), "reduces": Out(1), "live": Out(1), "live_px": Out(Ticks), "live_lots": Out(24),
     "resize": Out(1), "up": Out(signed(TICK_BITS + 1)), "down": Out(signed(TICK_BITS + 1)),
+    "toward": Out(signed(TICK_BITS + 1)), "young": Out(1),
 })
 
 
@@ -40,7 +43,8 @@ class Limits(wiring.Component):
     checks that this price times the quantity does not exceed ``max_notional``.
 
     G8: a side that is kept may not be reached by the other one as it is replaced. Between two prices of one evaluation
-    lie at least both half spreads, rounded up; a side is replaced before it is that far from its own.
+    lie at least both half spreads, rounded up; a side is replaced before it is that far from its own. One that is kept
+    for its age is further from the other one than its own.
 
     Members
     -------
@@ -52,7 +56,7 @@ class Limits(wiring.Component):
         position_known : in(1). ``bound_notional`` : in(NOTIONAL_BITS) right in cycle 5. ``collar_low``, ``collar_high``
         : in(Ticks) right in cycle 2, ``live_sides`` : in(10) from cycle 2 on, ``reference_ok`` : in(1) and ``held`` :
         in(Held) from cycle 3 on. ``live_most`` : in(10), ``off`` : in(len(HOLDING)) one bit each: that gate has
-        no limits.
+        no limits. ``bid_young``, ``ask_young`` : in(1) G16 keeps that side from moving towards the market.
     bid, ask : out(LimitSide). ``low``, ``high`` : out(Ticks). ``lots`` : out(24) the greatest quantity that G11
         has been asked for, one a side: ``bid_largest``, ``ask_largest``.
     """
@@ -62,7 +66,7 @@ class Limits(wiring.Component):
             "at": In(8), "params": In(PARAM_ROW), "live": In(LiveQuote), "bid_live": In(1), "ask_live": In(1),
             "known": In(Position), "position_known": In(1), "bound_notional": In(NOTIONAL_BITS),
             "collar_low": In(Ticks), "collar_high": In(Ticks), "reference_ok": In(1), "held": In(Held),
-            "live_sides": In(10), "live_most": In(10), "off": In(len(HOLDING)),
+            "live_sides": In(10), "live_most": In(10), "off": In(len(HOLDING)), "bid_young": In(1), "ask_young": In(1),
             "bid": Out(LimitSide), "ask": Out(LimitSide), "low": Out(Ticks), "high": Out(Ticks),
             "bid_largest": Out(24), "ask_largest": Out(24)})
 
@@ -116,7 +120,7 @@ class Limits(wiring.Component):
         live_lots, sent = getattr(self.live, f"{name}_lots"), getattr(self.live, f"sent_{name}")
         held, settled = self.known.lots, getattr(self.known, f"settled_{name}")
         most = p.max_long_lots if sign > 0 else p.max_short_lots
-        largest = getattr(self, f"{name}_largest")
+        largest, drift = getattr(self, f"{name}_largest"), HOLDING.index(25)
 
         def register(shape, what):
             return Signal(shape, name=f"{name}_{what}")
@@ -127,14 +131,18 @@ class Limits(wiring.Component):
         over, position_unknown, short = register(1, "over"), register(1, "unknown"), register(1, "short")
         other_lots, more_lots, outside = register(1, "other_lots"), register(1, "more_lots"), register(2, "outside")
         fixed = register(REASONS, "fixed_but_notional")
+        # No price that is allowed comes near the greatest threshold, nor its inverse near the least.
+        beyond, young, toward = (1 << TICK_BITS) - 1, getattr(self, f"{name}_young"), register(out.up.shape(), "toward")
+        up, down = live_px + upper, live_px - lower
         m.d.comb += [out.fixed.eq(fixed), out.fixed[10].eq(notional), out.live.eq(live), out.live_px.eq(live_px),
-                     out.live_lots.eq(live_lots)]
+                     out.live_lots.eq(live_lots), out.young.eq(young), out.toward.eq(toward)]
         m.d.sync += [
             open_lots.eq(sent - settled), position_unknown.eq(~self.position_known),
             short.eq(held[-1] if sign > 0 else ~held[-1] & held.any()),
             sum_.eq(open_lots + held if sign > 0 else open_lots - held),
             more_lots.eq(live & (p.quote_lots < live_lots)), other_lots.eq(live_lots != p.quote_lots),
-            out.up.eq(live_px + upper), out.down.eq(live_px - lower),
+            out.up.eq(Mux(young, beyond, up) if sign > 0 else up),
+            out.down.eq(down if sign > 0 else Mux(young, ~beyond, down)), toward.eq(up if sign > 0 else down),
             worst.eq(sum_ + largest), over.eq(less(most, worst)),
             outside.eq(Cat(less(live_px, self.low), less(self.high, live_px))),
         ]
@@ -148,5 +156,7 @@ class Limits(wiring.Component):
                 fixed[3].eq(~(p.sym_en & getattr(p, f"{name}_en"))), fixed[11].eq(position_unknown | over),
                 *(fixed[gate].eq(fails) for gate, fails in both.items()),
                 *(fixed[gate].eq(getattr(self.held, name)[n] | self.off[n])
-                  for n, gate in enumerate(HOLDING)),
+                  for n, gate in enumerate(HOLDING) if gate != 25),
+                # G6b: a side that reduces passes, but not without limits.
+                fixed[25].eq((getattr(self.held, name)[drift] & ~out.reduces) | self.off[drift] | (p.drift_band == 0)),
             ]

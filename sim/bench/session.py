@@ -39,7 +39,7 @@ _ROW = {
     "px_max_ticks": TICK_LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 10,
     "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 7, "px_notional_ticks": TICK_LIMIT - 1, "bands": 0xFFFF_FFFF,
     "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 1 << 30, "lot_mult": 10,
-    "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000,
+    "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000, "drift_band": 0xFFFF,
 }
 
 
@@ -139,7 +139,8 @@ class Session:
                 "quote_id": 1 << 40, "mmp_group": 7, "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8,
                 "duplicate_cycles": 1, "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
                 "fills_cycles": 1, "fills_lots": 1, "fills_delta": 1, "fills_most": 1, "repeats_most": 1,
-                "refusals_cycles": 1, "refusals_most": 1, "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
+                "refusals_cycles": 1, "refusals_most": 1, "drift_cycles": 1,
+                "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
                 "local_ip": _LOCAL.local_ip, "peer_ip": _LOCAL.peer_ip, "local_port": _LOCAL.local_port,
                 "peer_port": _LOCAL.peer_port}.items():
             self.write(name, value)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from hdl.control.registers import ACTIVE, REDUCING, TICK_LIMIT
 
-__all__ = ["G0", "G1", "G2", "G3", "G4", "G5", "G6", "G6C", "G7", "G8", "G9", "G10", "G11", "G12", "G13", "G14", "G15",
-           "G17", "G18", "G20", "G22", "S0", "Context", "Reference", "gate", "rate_blocked", "window"]
+__all__ = ["G0", "G1", "G2", "G3", "G4", "G5", "G6", "G6B", "G6C", "G7", "G8", "G9", "G10", "G11", "G12", "G13", "G14",
+           "G15", "G16", "G17", "G18", "G20", "G22", "S0", "Context", "Reference", "gate", "rate_blocked", "window"]
 
-G0, G1, G2, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14, G15, G17, G18, G20, G22, S0, G6C = (
-    1 << bit for bit in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 20, 22, 24, 26))
+G0, G1, G2, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14, G15, G16, G17, G18, G20, G22, S0, G6B, G6C = (
+    1 << bit for bit in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22, 24, 25, 26))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,9 @@ class Context:
     kill latch or the pin. ``session_up``: the fabric owns an established session. ``session_tokens``,
     ``session_burst``, ``symbol_tokens``: token buckets of G14. ``reference``: of the instrument, ``None`` if there is
     none or it is too old. ``live_elsewhere``: live sides of other instruments, of at most ``live_most`` in all.
-    ``held_bid``, ``held_ask``: G15, G17, G18 and G20 that hold that side, or have no limits. ``equity_ok``: G12, equity
-    was told. ``limits_ok``: G2, limits are in force.
+    ``held_bid``, ``held_ask``: G15, G17, G18 and G20 that hold that side, or have no limits, and G6b without a window.
+    ``equity_ok``: G12, equity was told. ``limits_ok``: G2, limits are in force. ``drifted``: G6b, the reference is out
+    of its band. ``young_bid``, ``young_ask``: G16, that side has to stand.
     """
 
     state: int = 0
@@ -68,6 +69,9 @@ class Context:
     held_ask: int = G15
     equity_ok: bool = False
     limits_ok: bool = False
+    drifted: bool = False
+    young_bid: bool = False
+    young_ask: bool = False
 
 
 def gate(p, s, candidate, book_ok, context):
@@ -105,6 +109,8 @@ def gate(p, s, candidate, book_ok, context):
         whole |= G11
     if p.px_notional_ticks == 0 or p.px_notional_ticks * q > p.max_notional_hi << 32 | p.max_notional_lo:
         whole |= G10
+    if p.drift_band == 0:
+        whole |= G6B
     if context.live_elsewhere + p.bid_en + p.ask_en > context.live_most:
         whole |= G13
     collar = range(0)
@@ -126,7 +132,7 @@ def gate(p, s, candidate, book_ok, context):
         reasons = whole | held_by | (G7 if takes else 0) | (0 if ticks in collar else G6)
         lots = max(q, kept)
         if not (held < 0 and other + lots <= -held):
-            reasons |= (G0 if reducing else 0) | (0 if context.equity_ok else G12)
+            reasons |= (G0 if reducing else 0) | (0 if context.equity_ok else G12) | (G6B if context.drifted else 0)
         if not enabled:
             reasons |= G3
         if (ticks == 0 and not spans) or not p.px_min_ticks <= ticks <= p.px_max_ticks:

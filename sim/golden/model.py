@@ -25,7 +25,7 @@ from hdl.control import registers as map_
 from hdl.control.bank import WEIGHED
 from hdl.control.integrity import weigh_cycles
 from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING
-from hdl.gate import account, answers, duplicates
+from hdl.gate import account, answers, drift, duplicates
 from hdl.gate.holds import LIMITS
 from hdl.layout import net, sbe
 from hdl.order.responses import Kind
@@ -34,10 +34,12 @@ from sim.golden.account import Account
 from sim.golden.ages import Ages
 from sim.golden.answers import Answers, FillBurst, Learned, RefusalStorm, RepeatedExecution, judged, lots_of
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
+from sim.golden.drift import Drift
 from sim.golden.emission import Emission
 from sim.golden.gate import Context, Reference
+from sim.golden.life import QuoteLife
 from sim.golden.port import OrderPort
-from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, SENT, Params, State, evaluate, wrap
+from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, REPLACE, SENT, Params, State, evaluate, wrap
 from sim.golden.timing import Timing
 
 __all__ = ["Event", "GoldenModel", "Latency", "Record"]
@@ -122,7 +124,7 @@ class _Strobes:
     accept = applied = arm = blind = cancelled = clear_halt = cleared = commit = disarm = enabled = entry = None
     everything = foreign = frame_end = gap = hash_ok = heartbeat = identified = kill = leave = lost = poisoned = None
     pos_commit = post = publish = publish_entry = reduce = ref_commit = ref_cycles = release = repeated = None
-    equity_checked = limit = reset = revisit = started = stopped = torn = triggered = untrusted = weighed = None
+    aged = equity_checked = limit = reset = revisit = started = stopped = torn = triggered = untrusted = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
@@ -255,6 +257,8 @@ class GoldenModel:
         self._reference_ticks = _Ticker()
         self._references = [Reference()] * instruments
         self._reference_ages = Ages()
+        self._drift, self._drifted = Drift(), deque()   # posts: (instrument, gate, bid, ask)
+        self._life = QuoteLife(instruments)
         #: Sides of instruments that gates hold, bids and asks, by gate.
         self._held_by = {gate: [0, 0] for gate in LIMITS}
         self._answers = Answers(self._at, self._judge_answer, self._tell, self._distrust)
@@ -620,6 +624,10 @@ class GoldenModel:
             self._at(cycle + 1, self._restart, self._symbol_ticks, value)
         elif name == "ref_cycles":
             self._at(cycle + 1, self._restart_simply, self._reference_ticks, value >> 1)
+        elif name == "drift_cycles":
+            self._drift.window(cycle + 2, value)
+        elif name == "life_cycles":
+            self._wake_ends(self._life.limit(cycle + 2, value))
         elif name == "equity":
             self._at(cycle + 1, self._told_equity)
         elif name == "equity_start":
@@ -848,12 +856,19 @@ class GoldenModel:
         disturbed = reference_tick or s.ref_cycles or (referred and s.ref_commit == current)
         if referred | outdated or s.ref_cycles:
             s.revisit = n_all if s.ref_cycles else referred | outdated
+        if s.aged is not None:      # sides whose life ends
+            ended = self._life.ends(c, s.aged)
+            if ended:
+                s.revisit = (s.revisit or 0) | 1 << s.aged
+                disturbed = disturbed or s.aged == current
         if r.post is not None:
             instrument = r.post[0]
             s.revisit = (s.revisit or 0) | 1 << instrument
             disturbed = disturbed or instrument == current
         elif self._learned:
             s.post = self._learned[0]
+        elif self._drifted:
+            s.post = self._drifted[0]
         elif self._to_hold is not None:
             s.post = self._to_hold, 15, True, True
         elif self._to_release is not None:
@@ -874,6 +889,8 @@ class GoldenModel:
         if s.post is not None:
             if self._learned:
                 self._learned.popleft()
+            elif self._drifted:
+                self._drifted.popleft()
             elif s.post[2]:
                 self._to_hold = None
             else:
@@ -885,6 +902,8 @@ class GoldenModel:
             self._released |= 1 << s.release
             self._wake_visits(c)
         if referred:
+            if rw["ref_value"]:
+                self._at(c + drift.BAND_AT, self._judge_drift, s.ref_commit, rw["ref_value"], self._drift.number(c))
             self._references[s.ref_commit] = Reference(
                 rw["ref_value"], rw["ref_local"], wrap(rw["ref_basis"], map_.TICK_BITS))
         self._reference_ages.edge(reference_tick, referred)
@@ -1021,6 +1040,8 @@ class GoldenModel:
             self._repeats.quoted(emits, [n for n, lots in enumerate((bid, ask)) if lots])
             self._look_live()
             self._remember(c)
+            self._wake_ends(self._life.begin(c, emits, [side for side, some in zip(
+                self._last_replaced, (bid, ask), strict=True) if side is not None and some]))
         if s.enabled:   # a new session: nothing was sent on it, nothing is known of it
             self.states = [State(pos_next=rw["init_peer_seq"] & _U32) for _ in self.states]
             self._live, self._in_flight = 0, (-1, -1)
@@ -1046,8 +1067,8 @@ class GoldenModel:
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
         self._before = c, s, eligible, last_eligible, claim
         return bool(late or fired or mass_cancel or due or squash or expired or stopped or self._pending != before
-                    or self._told is not None
-                    or self._learned or self._to_hold is not None or self._to_release is not None
+                    or self._told is not None or self._learned or self._drifted
+                    or self._to_hold is not None or self._to_release is not None
                     or self._account.changes or s.__dict__ or self._can_start(c + 1))
 
     def _can_start(self, c):
@@ -1105,7 +1126,8 @@ class GoldenModel:
             self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._sizes["session_burst"],
             self._symbol(i, c), self._references[i] if is_referred else None,
             sum(other.live_bid + other.live_ask for n, other in enumerate(self.states) if n != i), rw["live_most"],
-            *self._holding(i), self._account.fresh, self.limits_hash is not None)
+            *self._holding(i), self._account.fresh, self.limits_hash is not None, self._held_by[25][0] >> i & 1,
+            *self._life.young_sides(i))
         d = evaluate(p, st, *flight.bests, flight.fresh, context)
         is_new = d.outcome == SENT
         deferred = (d.emits and not can_send) or self._fouled
@@ -1126,7 +1148,8 @@ class GoldenModel:
     def _holding(self, i):
         """Gates that hold the bid and the ask of an instrument, as reasons."""
         off = sum(1 << gate for gate, names in LIMITS.items() if not all(self._rw[name] for name in names))
-        return [sum(1 << gate for gate, bits in self._held_by.items() if bits[side] >> i & 1) | off for side in (0, 1)]
+        return [sum(1 << gate for gate, bits in self._held_by.items() if gate != 25 and bits[side] >> i & 1) | off
+                for side in (0, 1)]
 
     def _weighed(self, cycle, s, outcome):
         s.weighed = outcome
@@ -1190,6 +1213,7 @@ class GoldenModel:
         st.live_bid, st.live_bid_ticks, st.live_bid_lots = d.bid_lots != 0, d.bid_ticks, d.bid_lots
         st.live_ask, st.live_ask_ticks, st.live_ask_lots = d.ask_lots != 0, d.ask_ticks, d.ask_lots
         st.last_quote_id = quote_id & _U32
+        self._last_replaced = [side if action == REPLACE else None for side, action in enumerate((d.bid, d.ask))]
         self._last_quote = i, d.bid_ticks, d.bid_lots, d.ask_ticks, d.ask_lots
         self._quote_number += 1
 
@@ -1221,6 +1245,25 @@ class GoldenModel:
         equal = sum(its == says and now - at < self._rw["duplicate_cycles"] for at, its in sent)
         if equal >= self._rw["duplicate_most"]:
             s.repeated = says[0]
+
+    # ------------------------------------------------------------------ G6b, G16
+
+    def _judge_drift(self, cycle, s, i, value, number):
+        """A reference that came in slot ``number`` is held against the band that counts now."""
+        fails = self._drift.fails(i, value, number, self._rows[self._bank][i].drift_band)
+        if fails != (i in self._drift.held):
+            self._drift.held ^= {i}
+            self._at(cycle + drift.ANSWER_CYCLES - drift.BAND_AT, self._learn_drift, (i, 25, fails, fails))
+
+    def _learn_drift(self, cycle, s, post):
+        self._drifted.append(post)
+
+    def _wake_ends(self, ends):
+        for cycle, i in ends:
+            self._at(cycle, self._look_at_life, i)
+
+    def _look_at_life(self, cycle, s, i):
+        s.aged = i
 
     # ------------------------------------------------------------------ what the exchange answers
 

@@ -7,7 +7,7 @@ ticks of the quoted instrument, reference, skew and half spread in 1/256 quote t
 from dataclasses import dataclass, field
 
 from hdl.control.registers import PARAMS
-from sim.golden.gate import G8, G14, S0, gate, rate_blocked, window
+from sim.golden.gate import G8, G14, G16, S0, gate, rate_blocked, window
 
 __all__ = [
     "DROPPED",
@@ -25,6 +25,7 @@ __all__ = [
 
 HELD, SENT, PULLED, DROPPED, MASS_CANCEL = range(5)
 NONE, KEEP, REPLACE, PULL = "none", "keep", "replace", "pull"
+WAIT = "wait"   # kept for its age alone
 
 
 def wrap(value, bits):
@@ -121,9 +122,9 @@ class Candidate:
 class Decision:
     """Outcome of one evaluation.
 
-    ``outcome``: HELD, SENT, PULLED, DROPPED. ``reasons``: bitmap over both sides. ``bid``, ``ask``: what happens to
-    each side (``"none"``, ``"keep"``, ``"replace"``, ``"pull"``). ``bid_ticks`` .. ``ask_lots``: content of the
-    frame, 0 lots for a side that is not quoted. ``rate_blocked``: G14 held something back.
+    ``outcome``: HELD, SENT, PULLED, DROPPED. ``reasons``: bitmap over both sides, of which G16 blocks nothing. ``bid``,
+    ``ask``: what happens to each side (``"none"``, ``"keep"``, ``"replace"``, ``"pull"``). ``bid_ticks`` ..
+    ``ask_lots``: content of the frame, 0 lots for a side that is not quoted. ``rate_blocked``: G14 held something back.
     """
 
     outcome: int
@@ -181,9 +182,12 @@ def evaluate(p, s, best_bid, best_ask, fresh, context):
     bid_ok, ask_ok = not bid_reasons & ~S0, not ask_reasons & ~S0
     low, high = window(p, context.reference)
     bid = _action(bid_ok, s.live_bid, want.bid_ticks - s.live_bid_ticks,
-                  s.live_bid_lots != q or not low <= s.live_bid_ticks <= high, p)
+                  s.live_bid_lots != q or not low <= s.live_bid_ticks <= high, p, context.young_bid)
     ask = _action(ask_ok, s.live_ask, s.live_ask_ticks - want.ask_ticks,
-                  s.live_ask_lots != q or not low <= s.live_ask_ticks <= high, p)
+                  s.live_ask_lots != q or not low <= s.live_ask_ticks <= high, p, context.young_ask)
+    if WAIT in (bid, ask):
+        reasons |= G16
+        bid, ask = (KEEP if each == WAIT else each for each in (bid, ask))
 
     blocked = REPLACE in (bid, ask) and rate_blocked(context)
     if blocked:
@@ -198,7 +202,7 @@ def evaluate(p, s, best_bid, best_ask, fresh, context):
     elif PULL in (bid, ask):
         outcome = PULLED
     else:
-        outcome = DROPPED if reasons else HELD
+        outcome = DROPPED if reasons & ~G16 else HELD
     decision = Decision(outcome, reasons, bid, ask, bid_ok=bid_ok, ask_ok=ask_ok, rate_blocked=blocked, candidate=want)
     if decision.emits:
         decision.bid_ticks, decision.bid_lots = _content(bid, want.bid_ticks, q, s.live_bid_ticks, s.live_bid_lots,
@@ -212,17 +216,19 @@ def evaluate(p, s, best_bid, best_ask, fresh, context):
     return decision
 
 
-def _action(ok, live, toward, unfit, p):
+def _action(ok, live, toward, unfit, p, young):
     """``toward``: ticks by which the target is closer to the market than what is live (negative: further away).
-    ``unfit``: what is live has another quantity, or a price that is not allowed any more."""
+    ``unfit``: what is live has another quantity, or a price that is not allowed any more. ``young``: it must not move
+    towards the market."""
     if not ok:
         return PULL if live else NONE
     if not live or unfit:
         return REPLACE
     # A side that is kept is nowhere that the other one could reach it: less than both half spreads from its own target.
     away = min(max(1, p.away_ticks), -(-2 * p.half_spread_sub >> 8))
-    moved = toward >= max(1, p.toward_ticks) if toward > 0 else -toward >= away
-    return REPLACE if moved else KEEP
+    if toward > 0:
+        return KEEP if toward < max(1, p.toward_ticks) else WAIT if young else REPLACE
+    return REPLACE if -toward >= away else KEEP
 
 
 def _content(action, ticks, lots, live_ticks, live_lots, low, high):

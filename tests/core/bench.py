@@ -111,6 +111,7 @@ class CoreBench:
                             ("mmp_group", 7), ("ref_cycles", 0xFFFFFFFF), ("live_most", 1023), ("duplicate_most", 8),
                             ("duplicate_cycles", 1), ("fills_cycles", 1), ("fills_lots", 1), ("fills_delta", 1),
                             ("fills_most", 1), ("repeats_most", 1), ("refusals_cycles", 1), ("refusals_most", 1),
+                            ("drift_cycles", 1),
                             ("loss_most", 1), ("drawdown_most", 1),
                             ("equity_cycles", 0xFFFFFFFF), ("equity", 0), *LOCAL.items(), *PEER.items()):
             if name not in without:
@@ -128,7 +129,7 @@ class CoreBench:
                 "max_lots": 10, "max_notional_lo": 0xFFFFFFFF, "max_long_lots": 1 << 20, "max_short_lots": 1 << 20,
                 "stale_cycles": stale, "lot_mult": 10, "lot_exp": -1 & 0xFF, "tick_e9_lo": 500_000_000,
                 "instrument_id_lo": 1000 + n,
-                "px_notional_ticks": TICK_LIMIT - 1, "bands": 0xFFFFFFFF}
+                "px_notional_ticks": TICK_LIMIT - 1, "bands": 0xFFFFFFFF, "drift_band": 0xFFFF}
             self.row(n, **{name: value for name, value in (values | overrides).items() if name not in without})
             # With the widest bands: every price from 16 to 1,999,984 ticks.
             if "references" not in without:

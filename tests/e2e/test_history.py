@@ -8,8 +8,8 @@ Knight, 1 August 2012          an old code path on one of eight servers sent the
                                executions and a loss of 460 million dollars in 45 minutes   has not approved, G17 and
                                                                                             G18 end what trades and
                                                                                             trades, G20 what is refused
-a bad feed                     a price that is 5 % off, a feed that falls silent, a         G6, G6c; G4; G6
-                               reference that nobody renews
+a bad feed                     a price that is 5 % off, a feed that falls silent, a         G6, G6c; G4; G6; G6b
+                               reference that nobody renews, or that drifts
 an untracked order             a fill of something that the books do not have               the daemon kills, verifies,
                                                                                             and alarms if it cannot
 a lagging position             the order path runs ahead of what is known of fills          G11, which counts whatever
@@ -22,6 +22,8 @@ FTX's token, 8 November 2022   bars of a quarter of an hour of -12 %, -25 % and 
 Each script runs the whole of it in lock step: card, golden model, exchange and daemon; what is asserted is what the
 exchange saw, what the card recorded and counted, and what `t2q why` says.
 """
+
+from decimal import Decimal
 
 import pytest
 
@@ -58,11 +60,11 @@ def name(stage, n=IT):
     return stage.config.instruments[n].name
 
 
-def refer(stage):
+def refer(stage, price=None):
     """Somebody has looked at the price elsewhere; returns when the card knows it."""
     i = stage.config.instruments[IT]
     asked_ns = stage.daemon.now_ns
-    stage.command(stage.daemon.reference(i.name, i.reference_price))
+    stage.command(stage.daemon.reference(i.name, price or i.reference_price))
     while not (told := stage.daemon.references.told(IT, stage.daemon.now_ns)) \
             or stage.daemon.now_ns - told[3] * 1_000_000 < asked_ns:       # the card is told now and then
         stage.step()
@@ -202,6 +204,47 @@ def test_nobody_renews_the_reference(play):
     assert stage.orders(old) == []
     refer(stage)
     assert len(stage.open_orders) == 2
+    stage.finish()
+
+
+def test_the_reference_drifts(play):
+    """It goes up by 1.2 % in one step, where no more than 1 % in 9 ms is thought possible; no price is outside of its
+    collar yet. Nothing is quoted but what reduces, until the window has forgotten where the reference was."""
+    stage = play(references='"external"', reference_ms=30, drift_ms=9, drift_bps=100, skew_ticks_per_lot=0)
+    i = stage.config.instruments[IT]
+    refer(stage)
+    stage.feed_alone(IT, *GOOD)
+    assert sorted(ours(stage)) == [SELL, BUY]
+    refer(stage, i.reference_price * Decimal("1.0099"))
+    assert sorted(ours(stage)) == [SELL, BUY]
+    refer(stage, i.reference_price * Decimal("1.012"))
+    assert ours(stage) == []
+    drifted = stage.board.cycle
+    for n in range(5):
+        stage.feed_alone(IT, n, n + 2)
+    assert ours(stage) == []
+    assert stage.orders(drifted) == []
+    assert stage.reasons(IT, drifted) == {"G6b"}
+    told = stage.why(IT)
+    assert "G6b drift: " in told
+    assert "was further than drift_bps 99.945068359375 from another one within drift_ms 9 ms (1125000 cycles)" in told
+    assert stage.counters()["drop_g6b"] >= 5
+    assert stage.golden.state == registers.ACTIVE
+
+    stage.run_ms(4.6)
+    assert ours(stage) == []        # nobody has looked at the price again
+    refer(stage, i.reference_price * Decimal("1.012"))
+    assert sorted(ours(stage)) == [SELL, BUY]
+    for n in range(3):
+        sell(stage)
+        stage.feed_alone(IT, -n, 2 - n)
+    assert sorted(ours(stage)) == [SELL, BUY]
+    refer(stage, i.reference_price)
+    stage.run(8)
+    assert ours(stage) == [SELL]    # what was bought may be sold
+    stage.feed_alone(IT, 4, 6)
+    assert ours(stage) == [SELL]
+    assert "bids may take a short position towards zero" in stage.why(IT)
     stage.finish()
 
 

@@ -81,7 +81,7 @@ def test_token_intervals_never_exceed_the_rate(rate):
     risk = config.Risk(deadman_ms=100, session_rate_per_s=rate, session_burst=10, symbol_rate_per_s=rate,
                        symbol_burst=1, reference_ms=10, max_live_sides=2, duplicate_most=3, duplicate_ms=1,
                        fills_ms=1, fills_lots=1, fills_net_lots=1, fills_most=1, freeze_ms=0, repeats_most=1,
-                       refusals_ms=1, refusals_most=1,
+                       refusals_ms=1, refusals_most=1, drift_ms=1, life_ms=0,
                        equity=0, max_loss=1, max_drawdown=1, equity_ms=10)
     interval = params.risk_words(risk)["session_interval"]
     assert Fraction(params.CLOCK_HZ, interval) <= Fraction(rate) < Fraction(params.CLOCK_HZ, max(1, interval - 1)) or \

@@ -28,7 +28,7 @@ def _candidate(m, gate, _):
     state_ok = (moment.state == ACTIVE) | (moment.state == REDUCING)
     bound = p.px_notional_ticks
 
-    reasons, wants, changes, replaced_any = [], [], [], []
+    reasons, wants, changes, replaced_any, waits = [], [], [], [], []
     for name in ("bid", "ask"):
         limits, exact = getattr(gate, f"{name}_limits"), getattr(gate, name)
         moved, takes = (before(m, getattr(gate, f"{name}_{what}"), f"{name}_{what}") for what in ("moved", "takes"))
@@ -65,13 +65,17 @@ def _candidate(m, gate, _):
             *(Cover(taken & (expected == 1 << g)) for g in {*_OF_LIMITS, *_OF_PRICE, *_OF_MOMENT} - {0, 22}),
             Cover(taken & (expected == 1) & state_ok), Cover(taken & (expected == 1 << 22)),
         ]
+        # G16: all that keeps it from the market is its age.
+        nears = exact >= limits.toward if name == "bid" else exact <= limits.toward
+        waits.append(passes & limits.young & ~limits.resize & nears)
+        m.d.comb += [Assert(~taken | (getattr(gate, f"{name}_new") == replaces)), Cover(taken & waits[-1] & ~moved)]
         reasons.append(expected)
         wants.append(new)
         changes.append(replaces | (limits.live & ~passes))
         replaced_any.append(replaces)
     rate = Cat(wants).any() & ~moment.new_ok
     m.d.comb += [
-        Assert(~taken | (gate.reasons == (reasons[0] | reasons[1] | (rate << 14)))),
+        Assert(~taken | (gate.reasons == (reasons[0] | reasons[1] | (rate << 14) | (Cat(waits).any() << 16)))),
         Assert(~taken | (gate.emit == (Cat(changes).any() & moment.session_up))),
         Assert(~taken | (gate.is_new == Cat(replaced_any).any())),
         Assert(~taken | (gate.rate_blocked == rate)),
@@ -82,13 +86,12 @@ def _candidate(m, gate, _):
 PROOFS = (
     Proof(
         "candidate_as_defined", "What a frame says has passed every gate, and what has not is told by name",
-        "G0, G1, G3 to G7, G9 to G15, G17, G18, G20, G22",
+        "G0, G1, G3 to G7, G6b, G9 to G18, G20, G22",
         "The verdict on a candidate price is that of the gates' definitions in plain integers, at full width; a frame "
         "says of each side the candidate that passed, or what is live and passes, or nothing; the reasons that are "
         "told are those that fail, no more and no fewer; nothing is new without a token.",
         Gate, _candidate, depth=2, cover_depth=4,
         assumes="What a verdict is made of stands as long as it is used. The limits' verdict (proved above) is about "
-                "G3, G5, G6, G9, G10, G11, G13, G15, G17, G18 and G20 only. That a price takes (G7) or the feed is far "
-                "(G6c) is an "
-                "input."),
+                "G3, G5, G6, G6b, G9, G10, G11, G13, G15, G17, G18 and G20 only. That a price takes (G7) or the feed "
+                "is far (G6c) is an input."),
 )

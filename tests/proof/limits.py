@@ -48,7 +48,7 @@ def _static(m, limits, _):
                         ("position_known", limits.position_known), ("known", limits.known.as_value())):
         stands(m, value, name, (step > 0) & (step <= 6))
     for name, since in (("reference_ok", 3), ("held", 2), ("live_sides", 2), ("live_most", 2), ("off", 2),
-                        ("collar_low", 2), ("collar_high", 2)):
+                        ("collar_low", 2), ("collar_high", 2), ("bid_young", 0), ("ask_young", 0)):
         value = getattr(limits, name)
         stands(m, value.as_value() if name == "held" else value, name, (step > since) & (step <= 6))
     own = limits.bid_live + limits.ask_live
@@ -72,9 +72,13 @@ def _static(m, limits, _):
                  away.eq(Mux(p.away_ticks == 0, 1, p.away_ticks))]
     reach = Mux(away > apart, apart, away)
     near = Mux(p.toward_ticks == 0, 1, p.toward_ticks)
-    for side, above, below in ((limits.bid, near, reach), (limits.ask, reach, near)):
-        m.d.comb += [Assert(~done | (side.up - side.live_px == above)),
-                     Assert(~done | (side.live_px - side.down == below))]
+    # G16: towards the market no price gets there while the side is young.
+    for side, above, below, up, down in ((limits.bid, near, reach, limits.bid_young, 0),
+                                         (limits.ask, reach, near, 0, limits.ask_young)):
+        m.d.comb += [Assert(~done | Mux(up, side.up == (1 << 24) - 1, side.up - side.live_px == above)),
+                     Assert(~done | Mux(down, side.down == -1 << 24, side.live_px - side.down == below))]
+    m.d.comb += [Assert(~done | (limits.bid.toward - limits.bid.live_px == near)),
+                 Assert(~done | (limits.ask.live_px - limits.ask.toward == near))]
     for name, sign, enabled, most in (("bid", 1, p.bid_en, p.max_long_lots), ("ask", -1, p.ask_en, p.max_short_lots)):
         side, live = getattr(limits, name), getattr(limits, f"{name}_live")
         live_lots, live_px = (getattr(limits.live, f"{name}_{what}") for what in ("lots", "px"))
@@ -82,6 +86,7 @@ def _static(m, limits, _):
         def named(shape, what, name=name):
             return Signal(shape, name=f"{name}_{what}")
 
+        drift = HOLDING.index(25)
         largest, open_lots, worst = named(24, "largest"), named(32, "open"), named(signed(40), "worst")
         held = limits.known.lots if sign > 0 else -limits.known.lots
         fails = {
@@ -95,6 +100,7 @@ def _static(m, limits, _):
             6: ~limits.reference_ok, 26: ~limits.reference_ok,
             13: limits.live_sides - own + p.bid_en + p.ask_en > limits.live_most,
             **{gate: getattr(limits.held, name)[n] | limits.off[n] for n, gate in enumerate(HOLDING)},
+            25: (getattr(limits.held, name)[drift] & ~side.reduces) | limits.off[drift] | (p.drift_band == 0),
         }
         m.d.comb += [
             largest.eq(Mux(live & (live_lots > p.quote_lots), live_lots, p.quote_lots)),
@@ -116,7 +122,7 @@ def _static(m, limits, _):
 PROOFS = (
     Proof(
         "limits_as_defined", "Limits are what they are defined to be; worst-case exposure stays below the cap",
-        "G3, G5, G6, G8, G9, G10, G11, G13, G15, G17, G18, G20",
+        "G3, G5, G6, G6b, G8, G9, G10, G11, G13, G15, G16, G17, G18, G20",
         "The verdict on G3, G5 (quantity), G9, G10, G11, G13, G15 and on a reference that lacks (G6) is that of their "
         "definitions in plain integers; worst-case "
         "exposure, everything that was sent and is not settled, what is live or its replacement and the position, "

@@ -44,7 +44,7 @@ class Lanes:
     """
 
     def __init__(self, rng, n):
-        self.rng, self.n = rng, n
+        self.rng, self.n, self._aside = rng, n, rng.spawn(1)[0]     # what is drawn aside moves nothing else
         self.steady = np.arange(n) < n // 2
         self.cases = np.zeros(n, CASE)
         self.happened = dict.fromkeys(("fill", "late fill", "settled", "gone", "mass cancel", "new session"), 0)
@@ -143,6 +143,10 @@ class Lanes:
             c[name] = pick(1 - bad, bad, p=p)
         for name, p in (("held_bid", .04), ("held_ask", .04), ("off", .03)):
             c[name] = pick(0, any_(*(1 << n for n in range(len(HOLDING))), (1 << len(HOLDING)) - 1), p=p)
+        drift = 1 << HOLDING.index(25)      # a word on both sides
+        c["held_ask"] = c["held_ask"] & ~drift | c["held_bid"] & drift
+        c["drift_band"] = np.where(self._aside.random(self.n) < .01, 0, self._aside.choice((1, 0xFFFF), self.n))
+        c["bid_young"], c["ask_young"] = (self._aside.random(self.n) < .1 for _ in range(2))
         c["session_burst"] = any_(100, 100, 103, 0)
         quarter = c["session_burst"] // 4
         c["session_tokens"] = any_(90, 90, 90, 90, quarter + 1, quarter, 0)

@@ -24,14 +24,14 @@ CASE = np.dtype([(name, np.int64) for name in (
     "second_ask_known", "second_ask", "entry_px",
     "position", "position_known", "sent_bid", "sent_ask", "settled_bid", "settled_ask", "bid_live", "ask_live",
     "live_bid_px", "live_ask_px", "live_bid_lots", "live_ask_lots", "live_elsewhere", "live_most",
-    "held_bid", "held_ask", "off", "reference_known", "reference_value", "reference_local",
+    "held_bid", "held_ask", "off", "bid_young", "ask_young", "reference_known", "reference_value", "reference_local",
     "reference_basis", "state", "kill_pin", "heartbeat_ok", "limits_ok", "session_up", "equity_ok",
     "session_tokens", "session_burst", "symbol_tokens")])
 
 U32 = 0xFFFF_FFFF
 #: A band is a fraction of 2^16.
 BAND = 1 << 16
-RATE, SESSION = 14, 24
+RATE, LIFE, SESSION = 14, 16, 24
 
 
 # ------------------------------------------------------------------------------------------------------------- gates
@@ -120,6 +120,12 @@ def _holds(n):
     return gate
 
 
+def g6b_drift(c, b, s):
+    """What the reference has drifted keeps a side only that does not reduce; without limits nothing passes."""
+    bit = HOLDING.index(25)
+    return (c.drift_band != 0) & ((c.off >> bit & 1) == 0) & (((s.held_by >> bit & 1) == 0) | _reduces(s))
+
+
 def g22_kill(c, b, s):
     return (c.state != HALTED) & (c.kill_pin == 0)
 
@@ -131,7 +137,7 @@ def s0_session(c, b, s):
 #: By the bit of its reason. G14 is of both sides together, and G8 of what leaves: see :func:`decide`.
 GATES = {0: g0_state, 1: g1_dead_man, 2: g2_integrity, 3: g3_permission, 4: g4_data, 5: g5_sanity, 6: g6_collar,
          7: g7_post_only, 9: g9_quantity, 10: g10_notional, 11: g11_position, 12: g12_equity, 13: g13_open_load,
-         **{gate: _holds(n) for n, gate in enumerate(HOLDING)}, 22: g22_kill,
+         **{gate: _holds(n) for n, gate in enumerate(HOLDING)}, 22: g22_kill, 25: g6b_drift,
          SESSION: s0_session, 26: g6c_basis}
 #: What can change in any cycle.
 MOMENT = (1, 2, 22, SESSION)
@@ -173,7 +179,7 @@ def views(c, hypothesis=SAME):
         return SimpleNamespace(
             px=px, sign=sign, enabled=getattr(c, f"{name}_en"), live=live, live_px=getattr(c, f"live_{name}_px"),
             live_lots=live_lots, held=sign * c.position, lean=-sign * skew, cap=cap,
-            held_by=getattr(c, f"held_{name}"),
+            held_by=getattr(c, f"held_{name}"), young=getattr(c, f"{name}_young"),
             open=(getattr(c, f"sent_{name}") - getattr(c, f"settled_{name}")) & U32,
             most=np.maximum(c.quote_lots, np.where(live, live_lots, 0)))
 
@@ -200,16 +206,18 @@ def _window(c, b):
 
 
 def judge(c, b, s, failed):
-    """(replace, keep, pull) of a side that fails those gates, if there are tokens."""
+    """(replace, keep, pull, wait) of a side that fails those gates, if there are tokens; ``wait``: it is kept for its
+    age alone (G16)."""
     ok = failed & ~(1 << SESSION) == 0
     low, high = _window(c, b)
     closer = s.sign * (s.px - s.live_px)
     both_half_spreads = -(-2 * c.half_spread_sub // 256)       # G8: a side that is kept is never in the other's way
-    moved = ((closer >= np.maximum(c.toward_ticks, 1))
+    nears = closer >= np.maximum(c.toward_ticks, 1)
+    moved = ((nears & (s.young == 0))
              | (-closer >= np.minimum(np.maximum(c.away_ticks, 1), both_half_spreads)))
     unfit = (s.live == 0) | (s.live_lots != c.quote_lots) | (s.live_px < low) | (s.live_px > high)
     replace = ok & (unfit | moved)
-    return replace, ok & ~replace, ~ok & (s.live != 0)
+    return replace, ok & ~replace, ~ok & (s.live != 0), ok & ~unfit & nears & (s.young != 0)
 
 
 def _verdict(c, hypothesis):
@@ -238,11 +246,12 @@ def decide(cases):
     judged = [judge(c, book, s, f) for s, f in zip((bid, ask), failed, strict=True)]
     tokens, some = g14_rate(c), judged[0][0] | judged[1][0]
     out["rate_blocked"] = blocked = some & ~tokens
-    out["reasons"] = failed[0] | failed[1] | np.where(blocked, 1 << RATE, 0)
+    out["reasons"] = (failed[0] | failed[1] | np.where(blocked, 1 << RATE, 0)
+                      | np.where(judged[0][3] | judged[1][3], 1 << LIFE, 0))
     out["is_new"] = some & tokens
     out["emit"] = ((some & tokens) | judged[0][2] | judged[1][2]) & (c.session_up != 0)
     quoted = []
-    for name, s, f, (replace, keep, _) in zip(("bid", "ask"), (bid, ask), failed, judged, strict=True):
+    for name, s, f, (replace, keep, _, _) in zip(("bid", "ask"), (bid, ask), failed, judged, strict=True):
         replace, keep = replace & tokens, (keep | replace & ~tokens) & (s.live != 0)
         px, lots = np.where(replace, s.px, s.live_px), np.where(replace, c.quote_lots, s.live_lots)
         out[f"{name}_px"], out[f"{name}_ok"] = s.px, f & ~(1 << SESSION) == 0

@@ -3,6 +3,7 @@
 import numpy as np
 
 from hdl.control.registers import ACTIVE, REDUCING
+from hdl.gate.holds import HOLDING
 from tests.random_gate.model import BAND, U32, columns
 
 __all__ = ["broken", "overexposed"]
@@ -49,6 +50,8 @@ def broken(cases, seen):
                 sign * px * (256 << 16) >= sign * 2 * best * c.ref_scale),
             f"{side}: worst-case exposure within the cap": quoted & (worst > cap),
             f"{side}: in REDUCING, nothing that could turn the position": quoted & (c.state == REDUCING) & (worst > 0),
+            f"{side}: while the reference drifts, nothing that could turn the position": quoted & (
+                (getattr(c, f"held_{side}") >> HOLDING.index(25) & 1) != 0) & (worst > 0),
             f"{side}: without equity, nothing that could turn the position": quoted & (c.equity_ok == 0) & (worst > 0),
             f"{side}: enabled, and its position known": quoted & (
                 (c.sym_en == 0) | (getattr(c, f"{side}_en") == 0) | (c.position_known == 0)),

@@ -113,8 +113,10 @@ def _golden(case):
         killed=bool(case["state"] == HALTED or case["kill_pin"]), session_tokens=case["session_tokens"],
         session_burst=case["session_burst"], symbol_tokens=case["symbol_tokens"], live_most=case["live_most"],
         live_elsewhere=case["live_elsewhere"], **{f"held_{side}": sum(
-            1 << gate for n, gate in enumerate(HOLDING) if (case[f"held_{side}"] | case["off"]) >> n & 1)
-            for side in ("bid", "ask")},
+            1 << gate for n, gate in enumerate(HOLDING)
+            if (case["off"] if gate == 25 else case[f"held_{side}"] | case["off"]) >> n & 1)
+            for side in ("bid", "ask")}, drifted=bool(case["held_bid"] >> HOLDING.index(25) & 1),
+        young_bid=bool(case["bid_young"]), young_ask=bool(case["ask_young"]),
         equity_ok=bool(case["equity_ok"]),
         reference=golden_gate.Reference(*(case[f"reference_{what}"] for what in ("value", "local", "basis")))
         if case["reference_known"] else None)
@@ -174,8 +176,8 @@ QUOTED = {
     "q_hard_lots": 5, "px_min_ticks": 99, "px_max_ticks": 101, "px_notional_ticks": 101, "max_notional_lo": 505,
     "max_long_lots": 5, "max_short_lots": 5, "stale_cycles": 1, "fresh": 1, "bid_known": 1, "best_bid": 99,
     "ask_known": 1, "best_ask": 101, "position_known": 1, "live_most": 2, "reference_known": 1, "reference_value": 100,
-    "reference_local": 100, "bands": 0xFFFF << 16 | 656, "state": ACTIVE, "heartbeat_ok": 1, "limits_ok": 1,
-    "equity_ok": 1, "session_up": 1,
+    "reference_local": 100, "bands": 0xFFFF << 16 | 656, "drift_band": 1, "state": ACTIVE,
+    "heartbeat_ok": 1, "limits_ok": 1, "equity_ok": 1, "session_up": 1,
     "session_tokens": 1, "symbol_tokens": 1}
 
 
@@ -216,6 +218,8 @@ def test_a_quote_that_is_right_breaks_no_promise():
     ({"sent_ask": 1}, "ask: worst-case exposure within the cap"),
     ({"settled_ask": 0xFFFF_FFFF}, "ask: worst-case exposure within the cap"),
     ({"state": REDUCING, "position": 4}, "ask: in REDUCING, nothing that could turn the position"),
+    ({"held_ask": 1 << HOLDING.index(25), "position": 4},
+     "ask: while the reference drifts, nothing that could turn the position"),
     ({"bid_en": 0}, "bid: enabled, and its position known"),
     ({"position_known": 0}, "ask: enabled, and its position known"),
 ], ids=str)

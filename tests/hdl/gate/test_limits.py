@@ -219,7 +219,8 @@ def test_what_holds_and_loads_says_no():
             others, most = rng.choice((0, 1, 7, 1000)), rng.choice((0, 1, 2, 7, 8, 9, 1000, 1001, 1002, 1023))
             known, held = rng.random() < .8, [rng.randrange(1 << len(HOLDING)) for _ in range(2)]
             off = rng.randrange(1 << len(HOLDING)) if rng.random() < .2 else 0
-            await evaluate(ctx, dut, {"bid_en": sides[0], "ask_en": sides[1], "px_notional_ticks": WIDEST}, state, rng,
+            await evaluate(ctx, dut, {"bid_en": sides[0], "ask_en": sides[1], "px_notional_ticks": WIDEST,
+                                     "drift_band": 1}, state, rng,
                            reference_ok=known, live_sides=others + state.live_bid + state.live_ask, live_most=most,
                            held={"bid": held[0], "ask": held[1]}, off=off)
             for side, limits in enumerate((dut.bid, dut.ask)):
@@ -256,7 +257,7 @@ MOST_LOTS = (1 << LOT_BITS) - 1
 #: Parameters that limits go by.
 USED = ("sym_en", "bid_en", "ask_en", "px_min_ticks", "px_max_ticks", "px_notional_ticks", "toward_ticks", "away_ticks",
         "half_spread_sub", "quote_lots", "q_min_lots", "q_hard_lots", "max_lots", "max_long_lots", "max_short_lots",
-        "max_notional_lo", "max_notional_hi")
+        "max_notional_lo", "max_notional_hi", "drift_band")
 
 
 def anything(rng, name):
@@ -299,6 +300,7 @@ class Evaluated:
         self.known = rng.random() < .95
         self.collar = (TICKS if rng.random() < .6 else (ticks(row["px_min_ticks"]), ticks(row["px_max_ticks"])))
         self.referred = rng.random() < .92
+        row["drift_band"], self.young = rarely(1, 0, .03), [rng.random() < .3 for _ in range(2)]
         self.off, *self.holds = (
             rarely(0, 1 << rng.randrange(len(HOLDING)), .15) for _ in range(3))
         self.elsewhere = rng.choice((0, 1, 30, 1000))
@@ -332,9 +334,12 @@ class Evaluated:
         out = {"low": low, "high": high}
         for name, (side, sign, _) in self.sides.items():
             up, down = (toward, away) if sign > 0 else (away, toward)
-            out |= {f"{name}_largest": side["largest"], f"{name}.up": side["px"] + up,
-                    f"{name}.down": side["px"] - down, f"{name}.live": side["live"],
-                    f"{name}.live_px": side["px"], f"{name}.live_lots": side["lots"]}
+            up, down = side["px"] + up, side["px"] - down
+            out |= {f"{name}.toward": up if sign > 0 else down, f"{name}.young": self.young[sign < 0]}
+            if self.young[sign < 0]:    # no price gets there
+                up, down = (TICKS[1] * 2 + 1, down) if sign > 0 else (up, TICKS[0] * 2)
+            out |= {f"{name}_largest": side["largest"], f"{name}.up": up, f"{name}.down": down,
+                    f"{name}.live": side["live"], f"{name}.live_px": side["px"], f"{name}.live_lots": side["lots"]}
         return out
 
     def late(self):
@@ -349,8 +354,11 @@ class Evaluated:
                 11: not self.known or side["worst"] > row[cap], 6: not self.referred, 26: not self.referred,
                 13: self.elsewhere + row["bid_en"] + row["ask_en"] > self.live_most,
                 **{gate: (self.holds[sign < 0] | self.off) >> n & 1 for n, gate in enumerate(HOLDING)}}
+            reduces, drift = sign * self.held < 0 and side["worst"] <= 0, HOLDING.index(25)
+            fails[25] = (self.holds[sign < 0] >> drift & 1 and not reduces) or self.off >> drift & 1 or not row[
+                "drift_band"]
             out |= {f"{name}.fixed": sum(bool(failed) << gate for gate, failed in fails.items()),
-                    f"{name}.reduces": sign * self.held < 0 and side["worst"] <= 0,
+                    f"{name}.reduces": reduces,
                     f"{name}.resize": not side["live"] or side["lots"] != quantity or not low <= side["px"] <= high}
         return out
 
@@ -390,6 +398,7 @@ def test_against_the_definitions():
             own = sum(side["live"] for side, _, _ in case.sides.values())
             ctx.set(dut.live_sides, case.elsewhere + own)
             for name, value in (("live_most", case.live_most), ("off", case.off),
+                                ("bid_young", case.young[0]), ("ask_young", case.young[1]),
                                 ("held", {"bid": case.holds[0], "ask": case.holds[1]})):
                 ctx.set(getattr(dut, name), value)
 

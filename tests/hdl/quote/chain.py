@@ -93,6 +93,7 @@ INPUTS = {
     **_pins(24, 0, _LEFT, "live_bid_lots", "live_ask_lots"),
     **_pins(32, 0, 5, "sent_bid", "sent_ask", "settled_bid", "settled_ask"),
     **_pins(len(HOLDING), 3, 5, "held_bid", "held_ask"), **_pins(len(HOLDING), 0, 5, "off"),
+    **_pins(1, 0, 7, "bid_young", "ask_young"),
     **_pins(10, 2, 5, "live_sides"), **_pins(10, 0, 5, "live_most"),
     **_pins(HYPOTHESES, 7, 7, "book_ok"), **_pins(1, 0, 7, "reducing"),
     **_pins(2, _DECIDED, _LEFT, "state"),
@@ -132,7 +133,8 @@ class PinnedChain(wiring.Component):
         for component, names in (
                 (chain, ("at",)), (chain.params, ROW), (references, ("address", "commit", "load")),
                 (engine, ("best_bid", "best_ask", "second_bid", "second_ask", "entry_px", "position")),
-                (limits, ("bid_live", "ask_live", "position_known", "live_sides", "live_most", "off")),
+                (limits, ("bid_live", "ask_live", "position_known", "live_sides", "live_most", "off",
+                          "bid_young", "ask_young")),
                 (limits.known, ("settled_bid", "settled_ask")), (limits.live, ("sent_bid", "sent_ask")),
                 (hypotheses, ("book_ok", "reducing")),
                 (gate.moment, ("state", "kill_pin", "heartbeat_ok", "limits_ok", "session_up", "new_ok",

@@ -105,8 +105,9 @@ async def evaluation(ctx, dut, case, rng):
     context, own = case.context, state.live_bid + state.live_ask
     for name, value in (("live_sides", context.live_elsewhere + own), ("live_most", context.live_most),
                         ("off", 0), ("held", {side: sum(
-                            (getattr(context, f"held_{side}") >> gate & 1) << n for n, gate in enumerate(HOLDING))
-                            for side in ("bid", "ask")})):
+                            ((context.drifted if gate == 25 else getattr(context, f"held_{side}") >> gate) & 1) << n
+                            for n, gate in enumerate(HOLDING)) for side in ("bid", "ask")}),
+                        ("bid_young", context.young_bid), ("ask_young", context.young_ask)):
         ctx.set(getattr(limits, name), value)
     for t in range(8):
         ctx.set(dut.at, 1 << t)
@@ -226,6 +227,7 @@ def random_case(rng, *, calm=False):
     share = pick(rng.choice((0xFFFF, 0xFFFF, 655, 66)), 1, 0, p=.02), pick(rng.choice((0xFFFF, 655)), 1, 0, p=.02)
     row |= {"px_notional_ticks": bound, "bands": share[1] << 16 | share[0],
             "max_notional_lo": notional & U32, "max_notional_hi": notional >> 32}
+    row["drift_band"] = pick(1, 0, p=.02)
     for name in ("toward_ticks", "away_ticks"):
         row[name] = rng.choice((0, 1, 2, 4, pick(1, TICKS[1])))
     offsets = (0, 0, 1, -1, 2, -2, -3, 4, -4)
@@ -238,8 +240,9 @@ def random_case(rng, *, calm=False):
                       reference=pick(Reference(_near(rng, around, share[0]), _near(rng, around, share[1], 0),
                                                rng.choice((0, 0, 0, 1, -1, 5, rng.choice(TICKS)))), None, p=.03),
                       live_elsewhere=rng.choice((0, 3, 20)), live_most=pick(1023, 5, 4, 22, 21, 0),
-                      **{f"held_{side}": pick(0, *(1 << gate for gate in HOLDING), p=.02) for side in ("bid", "ask")},
-                      equity_ok=pick(True, False))
+                      **{f"held_{side}": pick(0, *(1 << gate for gate in HOLDING if gate != 25), p=.02)
+                         for side in ("bid", "ask")}, drifted=pick(False, True), young_bid=pick(False, True),
+                      young_ask=pick(False, True), equity_ok=pick(True, False))
     context.killed = context.state == 3 or pick(False, True)
     return Case(row, state, levels, entry, case.fresh, context)
 

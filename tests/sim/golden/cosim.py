@@ -29,7 +29,7 @@ LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_s
           "px_max_ticks": TICK_LIMIT - 1, "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100,
           "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "px_notional_ticks": TICK_LIMIT - 1,
           "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 200_000, "lot_mult": 1000,
-          "lot_exp": -3, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF}
+          "lot_exp": -3, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF, "drift_band": 0xFFFF}
 MIDS = {i.security_id: i.mid_ticks for i in INSTRUMENTS}
 
 
@@ -154,6 +154,7 @@ class CoSim:
                     "loss_most": 1_000, "drawdown_most": 1_000, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
                     "fills_cycles": 1_000_000, "fills_lots": 1_000, "fills_delta": 1_000, "fills_most": 255,
                     "freeze_cycles": 20_000, "repeats_most": 200, "refusals_cycles": 1_000_000, "refusals_most": 200,
+                    "drift_cycles": 100_000, "life_cycles": 2_000,
                     "time_ns": 1_700_000_000_000_000_000}
         for name, value in (settings | (card or {})).items():
             self.write(name, value)

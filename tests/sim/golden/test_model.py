@@ -23,12 +23,13 @@ LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_s
           "toward_ticks": 1, "away_ticks": 1, "px_min_ticks": -TICK_LIMIT, "px_max_ticks": TICK_LIMIT - 1,
           "q_min_lots": 1, "q_hard_lots": 100, "max_lots": 100, "max_notional_hi": 1,
           "px_notional_ticks": TICK_LIMIT - 1, "max_long_lots": 1 << 30, "max_short_lots": 1 << 30,
-          "stale_cycles": 10_000_000, "lot_mult": 1, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF}
+          "stale_cycles": 10_000_000, "lot_mult": 1, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF,
+          "drift_band": 0xFFFF}
 SETTINGS = {"session_burst": 60_000, "session_interval": 100, "symbol_burst": 255, "symbol_interval": 100,
             "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "init_peer_window": 65_000, "window": 60_000,
             "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8, "duplicate_cycles": 1,
             "fills_cycles": 1, "fills_lots": 1, "fills_delta": 1, "fills_most": 1, "repeats_most": 1,
-            "refusals_cycles": 1, "refusals_most": 1,
+            "refusals_cycles": 1, "refusals_most": 1, "drift_cycles": 1,
             "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 0}
 
 

@@ -15,7 +15,7 @@ BID, ASK = (True, 10_000, 5), (True, 10_002, 5)
 OPEN = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spread_sub": 512, "quote_lots": 5,
         "toward_ticks": 2, "away_ticks": 4, "px_min_ticks": 1, "px_max_ticks": 1 << 20, "q_min_lots": 1,
         "q_hard_lots": 50, "max_lots": 40, "max_notional_lo": 10_000_000, "px_notional_ticks": 2_000_000,
-        "max_long_lots": 20, "max_short_lots": 20, "stale_cycles": 1000, "bands": 0xFFFF_FFFF}
+        "max_long_lots": 20, "max_short_lots": 20, "stale_cycles": 1000, "bands": 0xFFFF_FFFF, "drift_band": 0xFFFF}
 NEAR = Reference(10_000, 10_000)
 
 
@@ -163,7 +163,7 @@ def test_without_a_session_nothing_is_emitted():
 def test_everything_blocks_after_reset():
     d = evaluate(Params(), State(), (False, 0, 0), (False, 0, 0), False, Context())
     assert d.reasons == (g.G0 | g.G1 | g.G2 | g.G3 | g.G4 | g.G5 | g.G6 | g.G6C | g.G7 | g.G10 | g.G11 | g.G12
-                         | g.G15 | g.G22 | g.S0)
+                         | g.G15 | g.G22 | g.G6B | g.S0)
     assert d.outcome == DROPPED
 
 
@@ -199,10 +199,50 @@ def test_every_limit_of_zero_blocks(name):
     (g.G12, {"c": context(equity_ok=False)}),
     (g.G13, {"c": context(live_most=1)}), (g.G13, {"c": context(live_elsewhere=8)}),
     *((gate, {"c": context(held_bid=gate, held_ask=gate)}) for gate in (g.G15, g.G17, g.G18, g.G20)),
+    (g.G6B, {"c": context(drifted=True)}), (g.G6B, {"c": context(held_bid=g.G6B, held_ask=g.G6B)}),
+    (g.G6B, {"p": params(drift_band=0)}),
 ])
 def test_each_gate_alone(reason, change):
     d = decide(**change)
     assert d.reasons == reason
+
+
+@pytest.mark.parametrize(("position", "passes"), [(5, "ask"), (-5, "bid"), (4, None), (-4, None)])
+def test_a_drift_lets_pass_what_reduces(position, passes):
+    """As REDUCING does: five lots against five, and not against four. Without limits nothing passes."""
+    s = State(pos_valid=True, position=position)
+    for c in (context(drifted=True), context(state=REDUCING)):
+        d = decide(s=s, c=c)
+        assert (d.bid_ok, d.ask_ok) == (passes == "bid", passes == "ask")
+        assert d.reasons == (g.G6B if c.drifted else g.G0)
+    for change in ({"p": params(drift_band=0)}, {"c": context(held_bid=g.G6B, held_ask=g.G6B)}):
+        d = decide(s=s, **change)
+        assert not d.bid_ok
+        assert not d.ask_ok
+
+
+@pytest.mark.parametrize(("side", "sign"), [("bid", 1), ("ask", -1)])
+def test_a_young_side_does_not_move_towards_the_market(side, sign):
+    """It is kept, and that is said; it moves away, changes its size, leaves its window and is pulled at any age."""
+    young = context(**{f"young_{side}": True})
+    target = getattr(decide(), f"{side}_ticks")
+
+    def action(ticks, c=young, **changes):
+        d = decide(params(**changes), live(**{f"live_{side}_ticks": ticks}), c)
+        return getattr(d, side), d.reasons, d.outcome
+
+    nearer = target - 2 * sign      # it stands two ticks behind where it should be
+    assert action(nearer) == ("keep", g.G16, HELD)
+    assert action(nearer, context()) == ("replace", 0, SENT)
+    assert action(nearer, toward_ticks=3) == ("keep", 0, HELD)
+    assert action(target) == ("keep", 0, HELD)
+    assert action(target + 4 * sign) == ("replace", 0, SENT)
+    assert action(nearer, quote_lots=4)[:2] == ("replace", 0)
+    edge = {"px_min_ticks": target} if side == "bid" else {"px_max_ticks": target}
+    assert action(nearer, **edge) == ("replace", 0, SENT)
+    assert action(nearer, **{f"{side}_en": 0}) == ("pull", g.G3, PULLED)
+    assert action(nearer, context(**{f"young_{side}": True}, session_tokens=0)) == ("keep", g.G16, HELD)
+    assert action(nearer, context(**{f"young_{side}": True}, killed=True))[:2] == ("pull", g.G22)
 
 
 def test_a_negative_price_has_a_notional_too():
