@@ -7,6 +7,8 @@ from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal
 
 from hdl.control.bank import COUNTERS_AT, WORDS_BITS, short_counters
 from hdl.control.counters import READ_PASSES, READ_VISIT, EventCounters
+from hdl.control.probe import PROBE_LATENCY, LatencyProbe
+from hdl.control.registers import LATENCY_BITS
 from tests.proof.obligation import Proof, before, stands
 
 #: Cycles between an event of a counter and the next, by the bits of its short counter; between writes.
@@ -139,6 +141,43 @@ def _loses_nothing(n):
     return claims
 
 
+def _measured(m, probe, parts):
+    """The probe's count, and each bin of its histogram with what is on its way there."""
+    its, width = probe.under_way, probe.count_bits
+    rises = probe.tx_en & ~before(m, probe.tx_en, "tx_en")
+    m.d.comb += Assume(~rises | (_since(m, rises, PROBE_LATENCY, "rise") == PROBE_LATENCY))
+    measured, swept = before(m, probe.measured, "measured"), Signal(3)
+    m.d.sync += swept.eq(Cat(~its["sweeping"], swept[:-1]))
+    counted = before(m, measured, "ended")
+    count = before(m, probe.count, "count")
+    m.d.comb += [
+        Assert(its["ended"] == measured), Assert(its["sweeping"] | (its["counted"] == counted) | ~swept[0]),
+        Assert(probe.count == _saturated(count + counted, width)),
+        Assert(probe.minimum <= before(m, probe.minimum, "minimum", init=(1 << LATENCY_BITS) - 1)),
+        Assert(probe.maximum >= before(m, probe.maximum, "maximum")),
+        Cover(counted & count.all()),
+    ]
+    for n in range(probe.bins):
+        stored, value = parts.histogram.read_port(domain="comb"), Signal(width, name=f"value_{n}")
+        here, steady = its["bin"] == n, swept.all()
+        on_its_way = here & (its["ended"] | its["counted"])
+        m.d.comb += [
+            stored.addr.eq(n),
+            value.eq(Mux(here & its["store"], its["new"], _saturated(stored.data + on_its_way, width))),
+            Assert(~(steady & here & its["ended"]) | (its["fetched"] == stored.data)),
+            Assert(~(steady & here & its["counted"]) | (its["shown"] == stored.data)),
+            Assert(~(steady & here & its["store"]) | (its["new"] == _saturated(stored.data + 1, width))),
+        ]
+        value_before, added = (before(m, signal, f"{name}_{n}") for signal, name in (
+            (value, "value"), (here & probe.measured, "added")))
+        m.d.comb += [
+            Assert(~steady | (value == _saturated(value_before + added, width))),
+            Assert(~steady | (stored.data >= before(m, stored.data, f"stored_{n}"))),
+        ]
+        if n == probe.bins - 1:
+            m.d.comb += Cover(steady & added & value_before.all())
+
+
 def _small():
     return EventCounters([2, 2, 1, 1, 1], base=0, address_bits=3, width=2)
 
@@ -169,4 +208,12 @@ PROOFS = (
                 "All counters of the card are there; it is held of " + (
                     "the last one." if bits == 3 else "the first of this kind."))
       for bits, n in ((7, 0), (4, short_counters().index(4)), (3, len(short_counters()) - 1))),
+    Proof(
+        "latencies_saturate", "What counts latencies never decreases, and stays at its largest value", "counters",
+        "Count and bins of the latency histogram grow by one with each frame that is measured, up to all ones, and "
+        "stay there; nothing else changes them but reset. The least latency never rises and the greatest one never "
+        "falls.",
+        lambda: LatencyProbe(bins=2, count_bits=2), _measured, depth=12, cover_depth=26,
+        assumes=f"Frames begin at least {PROBE_LATENCY} cycles apart. There are two bins, and counts of two bits: "
+                "how many there are is but the end of a count."),
 )
