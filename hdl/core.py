@@ -1,7 +1,5 @@
 """The core: feed port in, order port out, one host link. Vendor-neutral; boards add pads and clocks around it."""
 
-from itertools import chain
-
 from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.cdc import FFSynchronizer
@@ -14,7 +12,7 @@ from hdl.control.probe import LatencyProbe
 from hdl.control.registers import BY_NAME, GATES, PARAM_BY_NAME
 from hdl.control.telemetry import Telemetry
 from hdl.gate.emission import Emission
-from hdl.gate.holds import LIMITS as HOLD_LIMITS
+from hdl.gate.holds import VOIDING
 from hdl.layout import net, sbe
 from hdl.mac.rx import MacRx
 from hdl.mac.stream import RxBytes
@@ -136,8 +134,7 @@ class Core(wiring.Component):
             control.ref_cycles_written.eq(bank.write.ref_cycles), control.equity_written.eq(bank.written.equity),
             control.equity_start_written.eq(bank.written.equity_start),
             control.equity_cycles_written.eq(bank.write.equity_cycles),
-            control.limit_written.eq(Cat(getattr(bank.write, name) for name in (
-                "live_most", *chain.from_iterable(HOLD_LIMITS.values()))).any()),
+            control.limit_written.eq(Cat(getattr(bank.write, name) for name in VOIDING).any()),
             control.mismatch.eq(emission.mismatch),
             control.session_interval_written.eq(bank.write.session_interval),
             control.symbol_interval_written.eq(bank.write.symbol_interval),

@@ -20,7 +20,7 @@ from hdl.feed.lookup import NARROWING, InstrumentLookup
 from hdl.feed.mdp3 import SCHEMA, Mdp3Walker
 from hdl.feed.ticks import TickConverter
 from hdl.gate.account import Account
-from hdl.gate.answers import VISIT_PERIOD, Answers
+from hdl.gate.answers import ANSWER_LIMITS, VISIT_PERIOD, Answers
 from hdl.gate.buckets import TokenBuckets
 from hdl.gate.drift import Drift
 from hdl.gate.duplicates import Duplicates
@@ -54,10 +54,6 @@ assert _SIZE_NULL == (1 << 31) - 1
 #: The bytes that say what to do, as trigger (a bid, an offer, no book any more) and as the action before it: whether
 #: a byte is one of them has to be known a cycle ahead.
 WATCHED = tuple(sorted({*(_TYPE[name] for name in ("Bid", "Offer", "BookReset")), *_ACTION.values()}))
-
-#: Limits of the gates that go by what the exchange answers, and their widths.
-ANSWER_LIMITS = {"fills_cycles": 32, "fills_lots": 24, "fills_delta": 24, "fills_most": 8, "freeze_cycles": 32,
-                 "repeats_most": 8, "refusals_cycles": 32, "refusals_most": 8}
 
 #: What the host sets and does, as named in the register map; strobes carry ``data``.
 PathControl = Signature({

@@ -223,9 +223,9 @@ class Risk(_Section):
 
 
 class Host(_Section):
-    """The daemon itself. ``heartbeat_ms``: how often the dead-man is fed. ``verify_ms``: within which the venue must
-    have shown that nothing is open once quoting has stopped; after that the daemon cancels by itself, and waits as long
-    again. ``metrics_port``: 0 = none, on localhost.
+    """The daemon itself. ``heartbeat_ms``: how often the dead-man is fed, while the card answers.
+    ``verify_ms``: within which the venue must have shown that nothing is open once quoting has stopped; after that the
+    daemon cancels by itself, and waits as long again. ``metrics_port``: 0 = none, on localhost.
 
     ``references``: where reference prices come from: ``"external"``, from ``t2q reference`` alone, or ``"feed"``, the
     feed's own mid, smoothed over ``reference_tau_ms``: no independent witness, but a slow one.

@@ -159,7 +159,8 @@ class Daemon:
         self._watch_ns, self._heard_ns, self._told_processed = None, 0, None
         self._rejects, self._commands_lost = deque(), 0
         self._handed_over = self._counting = self._stopping = False
-        self.fenced, self._epoch_read = False, None
+        self.fenced, self._epoch_read, self._epoch_asked_ns = False, None, 0
+        self._deadman_ns, self._unheard = int(config.risk.deadman_ms * MILLISECOND), False
         self.submit("start", self._start())
 
     # -- one step -----------------------------------------------------------------------------------------------
@@ -230,11 +231,20 @@ class Daemon:
     def _timers(self):
         now = self.now_ns
         if self._beat_ns is not None and now >= self._beat_ns:
-            self._heartbeat = (self._heartbeat + 1) & 0xFFFF_FFFF
-            self.registers.write("heartbeat", self._heartbeat)
             self._beat_ns = now + self._heartbeat_ns
-            if self._epoch_read is None or self._epoch_read.done:
-                self._epoch_read = self.registers.read("epoch")
+            answered = self._epoch_read is None or self._epoch_read.done
+            # Who does not hear the card must not keep it alive: fills and halts would pass by unseen.
+            unheard = not answered and now - self._epoch_asked_ns >= self._deadman_ns
+            if not unheard:
+                self._heartbeat = (self._heartbeat + 1) & 0xFFFF_FFFF
+                self.registers.write("heartbeat", self._heartbeat)
+            elif not self._unheard:
+                self.log.error("unheard", why=f"the card has not answered for "
+                               f"{(now - self._epoch_asked_ns) / MILLISECOND:g} ms: no heartbeat until it does")
+                self._journal("unheard")
+            if answered:
+                self._epoch_read, self._epoch_asked_ns = self.registers.read("epoch"), now
+            self._unheard = unheard
         if self._epoch_read is not None and self._epoch_read.done:
             self._look_at_epoch(self._epoch_read.value)
         if self._watch_ns is not None and now >= self._watch_ns:

@@ -318,12 +318,6 @@ def _load(c):
                    "max_live_sides", c.risk["live_most"], "sides")
 
 
-def _duplicate(c):
-    most, within = c.risk["duplicate_most"], c.risk["duplicate_cycles"]
-    yield Finding("", f"{most} equal quotes have left within duplicate_ms {_time(within)}: held until t2q release"
-                  if most and within else "duplicate_most and duplicate_ms must not be 0: 0 blocks", True)
-
-
 def _holds(what, *names):
     """A gate that holds: ``what`` is too much, in terms of the limits by register name."""
     def findings(c):
@@ -332,6 +326,8 @@ def _holds(what, *names):
     return findings
 
 
+_duplicate = _holds(lambda c: f"{c.risk['duplicate_most']} equal quotes have left within duplicate_ms "
+                    f"{_time(c.risk['duplicate_cycles'])}: held until t2q release", *HOLDS[15])
 _fills = _holds(
     lambda c: f"more than {c.risk['fills_lots']} lots traded, or {c.risk['fills_delta']} lots bought less sold, or "
     f"{c.risk['fills_most']} fills within fills_ms {_time(c.risk['fills_cycles'])}: held " + (

@@ -4,18 +4,19 @@ from functools import reduce
 from itertools import pairwise
 from operator import or_
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.control import registers
+from hdl.control.counters import READ_PASSES, EventCounters
 from hdl.control.integrity import Integrity
 from hdl.control.params import PARAM_ROW, TURNS
 from hdl.control.registers import BY_NAME, LIMITS, MAP_HASH, PARAM_BY_NAME, PARAMS, REGISTERS, ROW_WORD_BITS
 from hdl.memory import BLOCK, LANE_BITS, LANES
 
-__all__ = ["READ_LATENCY", "RegisterBank", "RegisterBus"]
+__all__ = ["READ_LATENCY", "RegisterBank", "RegisterBus", "short_counters"]
 
 #: Cycles from ``re`` to the word that was read.
 READ_LATENCY = 11
@@ -58,9 +59,6 @@ ANY_CYCLE = ("feed_frames", "feed_bad_fcs", "order_rx_frames", "order_rx_bad", "
              "write_refused")
 OFTEN = ("messages", "book_messages", "entries", "foreign_entries", "ignored_entries", "px_errors", "channel_resets",
          "events", "decisions_", "drop_", "link_rx_packets")
-#: Cycles from ``re`` to the read's own visit at a counter.
-READ_VISIT = 5
-
 #: Registers of kind rw that the order port reads along as they are written. The bank only keeps what the host reads.
 WORDS = ("local_mac", "peer_mac", "local_ip", "peer_ip", "local_port", "peer_port", "init_snd_nxt", "init_rcv_nxt",
          "init_peer_window", "window", "init_app_seq", "mmp_group", "smp_id", "quote_flags", "order_flags")
@@ -473,101 +471,50 @@ class RegisterBank(wiring.Component):
     def _elaborate_words(self, m, sweep, passed, address, asked_word, kept, written_word):
         """Words that were written, and counters, in one memory; returns the one under the address.
 
-        Each counter has a short one of its own, which is added to the memory when its turn comes, and when it is read.
+        See :class:`hdl.control.counters.EventCounters`.
         """
-        counters = sorted((register for register in REGISTERS if register.access == "count"),
-                          key=lambda register: -_short_bits(register.name))
+        counters = _counters()
         assert all(register.width == 32 for register in counters)
         assert max(register.address for register in REGISTERS if register.access != "count") < COUNTERS_AT
-        index_width = (len(counters) - 1).bit_length()
-        assert COUNTERS_AT % (1 << index_width) == 0
         assert len(counters) <= min(256 - COUNTERS_AT, ROUND * (1 - 1 / 4 - 1 / 13))
         assert ROUND / 7 <= (1 << 4) - 1
         assert ROUND / 15 <= (1 << 3) - 1
-        events = Signal(len(counters))      # of the cycle before
+        m.submodules.words = words = EventCounters(short_counters(), base=COUNTERS_AT, address_bits=WORDS_BITS)
         own = {"write_refused": self.refused, "commits_refused": self.commit_refused}
-        m.d.sync += events.eq(Cat(own[register.name] if register.name in OWN else getattr(self.count, register.name)
-                                  for register in counters))
+        m.d.sync += words.events.eq(
+            Cat(own[register.name] if register.name in OWN else getattr(self.count, register.name)
+                for register in counters))
 
-        is_count = Signal()
-        asked_index = Signal(index_width)   # of the counter under the address, a cycle later
-        m.d.sync += [is_count.eq(0), asked_index.eq(0)]
+        m.d.sync += [words.read_is_count.eq(0), words.read_index.eq(0)]
         with m.Switch(address[:8]):
             for n, register in enumerate(counters):
                 with m.Case(register.address):
-                    m.d.sync += [is_count.eq(address[8:] == registers.GLOBAL_BASE >> 8), asked_index.eq(n)]
+                    m.d.sync += [words.read_is_count.eq(address[8:] == registers.GLOBAL_BASE >> 8),
+                                 words.read_index.eq(n)]
 
-        # Everything below rests in a cycle in which a word is written.
-        go = Signal()
-        m.d.comb += go.eq(~written_word)
+        m.d.comb += [
+            words.write.eq(written_word), words.write_addr.eq(Cat(address[:8], address[12])), words.write_data.eq(kept),
+            words.clear.eq(~sweep[-1]), words.clear_addr.eq(sweep),      # 0 after reset
+            words.read.eq(Cat(passed[:READ_PASSES])), words.read_addr.eq(Cat(address[:8], address[12])),
+            words.shows.eq(asked_word),
+        ]
+        return words.shown
 
-        # A counter has its turn once in a round; a read takes one cycle of that. While what one visit writes would
-        # not be seen by another one of the same counter, that of the read is the only one.
-        turn = Signal(index_width)
-        near = Signal()             # turns that are not far enough from the read
-        reads = Signal()
-        visit, index = Signal(), Signal(index_width)
-        counts, word = Signal(), Signal(9)
-        m.d.comb += [near.eq(Cat(passed[2:9]).any()), reads.eq(passed[READ_VISIT])]
-        with m.If(go):
-            m.d.sync += [
-                visit.eq(reads | ~(near & is_count & (turn == asked_index))),
-                index.eq(Mux(reads, asked_index, turn)),
-                counts.eq(~reads | is_count),
-                word.eq(Mux(reads & ~is_count, Cat(address[:8], address[12]),
-                            Cat(Mux(reads, asked_index, turn), Const(COUNTERS_AT >> index_width, 9 - index_width)))),
-                turn.eq(Mux(turn + ~reads == len(counters), 0, turn + ~reads)),
-            ]
 
-        pending = [Signal(_short_bits(register.name), name=f"{register.name}_pending") for register in counters]
-        columns, rows = Signal(8), Signal(-(-len(counters) // 8))
-        m.d.comb += [columns.eq(1 << index[:3]), rows.eq(Mux(visit & counts & go, 1 << index[3:], 0))]
-        for n, short in enumerate(pending):
-            visited = columns[n % 8] & rows[n // 8]
-            with m.If(visited | events[n]):
-                m.d.sync += short.eq(Mux(visited, events[n], _plus_one(short)))
+def _counters():
+    """Registers that count, as they lie in the memory of words."""
+    return sorted((register for register in REGISTERS if register.access == "count"),
+                  key=lambda register: -_short_bits(register.name))
 
-        # Visit: the short counter in two steps while the memory is read, the sum, and the write.
-        m.submodules.words = memory = Memory(shape=32, depth=1 << WORDS_BITS, init=[], attrs=BLOCK)
-        write, read = memory.write_port(), memory.read_port(domain="comb")
-        most = max(map(len, pending))
-        picked = [Signal(most, name=f"picked_{n}") for n in range(0, len(pending), 8)]
-        fetched, before = Signal(32, reset_less=True), Signal(32, reset_less=True)
-        amount, total = Signal(most), Signal(33)
-        visits = [visit & counts, *(Signal(name=f"visit_{n}") for n in range(1, 4))]
-        words = [word, *(Signal(9, name=f"visited_word_{n}") for n in range(1, 4))]
-        picks = [index[3:], Signal(index_width - 3)]
-        adds = [counts, Signal()]
-        m.d.comb += read.addr.eq(word)
-        with m.If(go):
-            for stages in (visits, words, picks, adds):
-                m.d.sync += [later.eq(earlier) for earlier, later in pairwise(stages)]
-            m.d.sync += [
-                fetched.eq(read.data), before.eq(fetched),
-                *(target.eq(Array(pending[8 * n:8 * n + 8])[index[:3]]) for n, target in enumerate(picked)),
-                amount.eq(Mux(adds[1], Array(picked)[picks[1]], 0)), total.eq(before + amount),
-            ]
-        new, shown = Signal(32), Signal(32, reset_less=True)
-        m.d.comb += new.eq(total[:32] | total[32].replicate(32))
-        with m.If(passed[READ_VISIT + 4]):
-            m.d.sync += shown.eq(Mux(asked_word, new, 0))
-        with m.If(~sweep[-1]):
-            m.d.comb += [write.addr.eq(sweep), write.data.eq(kept), write.en.eq(1)]     # 0 after reset
-        with m.Elif(written_word):
-            m.d.comb += [write.addr.eq(Cat(address[:8], address[12])), write.data.eq(kept), write.en.eq(1)]
-        with m.Else():
-            m.d.comb += [write.addr.eq(words[3]), write.data.eq(new), write.en.eq(visits[3])]
-        return shown
+
+def short_counters():
+    """Bits of the short counters, as they lie in the memory of words."""
+    return [_short_bits(register.name) for register in _counters()]
 
 
 def _short_bits(name):
     """Bits of a counter's own short count: enough for what can happen between two of its turns."""
     return 7 if name in ANY_CYCLE else 4 if name.startswith(OFTEN) else 3
-
-
-def _plus_one(value):
-    """``value + 1`` without a carry chain, which costs more for a few bits."""
-    return Cat(bit ^ value[:n].all() for n, bit in enumerate(value))
 
 
 def _lanes(param):

@@ -25,6 +25,13 @@ class LatencyProbe(wiring.Component):
     **Bad input**: a frame without ``fire`` is not measured. Of two ``fire`` before one frame the last one counts.
     ``fire`` comes at least two cycles after ``tx_en`` rose for the frame before.
 
+    Parameters
+    ----------
+    bins : int
+        Of the histogram, a power of two.
+    count_bits : int
+        Of ``count`` and of each bin.
+
     Members
     -------
     fire : In(1)
@@ -33,25 +40,26 @@ class LatencyProbe(wiring.Component):
         GMII pin of the order port. A frame begins where it rises.
     measured : Out(1), latency : Out(LATENCY_BITS)
         Strobe with the latency of a frame, see above. Longer ones show as all ones.
-    minimum : Out(LATENCY_BITS), maximum : Out(LATENCY_BITS), count : Out(32), sum : Out(64)
+    minimum : Out(LATENCY_BITS), maximum : Out(LATENCY_BITS), count : Out(count_bits), sum : Out(64)
         Over all frames since reset, in cycles; ``minimum`` is all ones before the first one. ``count`` stays at its
         largest value.
-    histogram_addr : In(6), histogram_data : Out(32)
+    histogram_addr : In(range(bins)), histogram_data : Out(count_bits)
         Frames by latency in cycles, the last bin with all that is longer. Data four cycles after an address that holds
         still meanwhile. Counts stay at their largest value. For as many cycles as there are bins after reset, nothing
         is counted here.
+
+    Attributes
+    ----------
+    under_way : {name: Signal}, once it is elaborated
+        What the histogram goes by, for proofs.
     """
 
-    fire: In(1)
-    tx_en: In(1)
-    measured: Out(1)
-    latency: Out(LATENCY_BITS)
-    minimum: Out(LATENCY_BITS, init=-1)
-    maximum: Out(LATENCY_BITS)
-    count: Out(32)
-    sum: Out(64)
-    histogram_addr: In(range(HISTOGRAM_BINS))
-    histogram_data: Out(32)
+    def __init__(self, bins=HISTOGRAM_BINS, count_bits=32):
+        self.bins, self.count_bits = bins, count_bits
+        super().__init__({
+            "fire": In(1), "tx_en": In(1), "measured": Out(1), "latency": Out(LATENCY_BITS),
+            "minimum": Out(LATENCY_BITS, init=-1), "maximum": Out(LATENCY_BITS), "count": Out(count_bits),
+            "sum": Out(64), "histogram_addr": In(range(bins)), "histogram_data": Out(count_bits)})
 
     def elaborate(self, platform):
         m = Module()
@@ -61,7 +69,7 @@ class LatencyProbe(wiring.Component):
         tx_en, tx_en_before = Signal(), Signal()
         age = Signal(LATENCY_BITS + 1)  # of the cycle before; it stops when the word is full
         far = Signal()              # beyond the last bin of the histogram
-        bin_ = Signal(range(HISTOGRAM_BINS))        # the last one is all ones
+        bin_ = Signal(range(self.bins))        # the last one is all ones
         m.d.sync += [fired.eq(self.fire), tx_en.eq(self.tx_en), tx_en_before.eq(tx_en)]
         rises = tx_en & ~tx_en_before
         with m.If(rises):
@@ -97,13 +105,13 @@ class LatencyProbe(wiring.Component):
         # A frame lasts longer than reading and writing a bin, so one access at a time is enough, and the host reads in
         # between.
         m.submodules.histogram = histogram = Memory(
-            shape=32, depth=HISTOGRAM_BINS, init=[], attrs={"ram_style": "block", "no_rw_check": 1})
+            shape=self.count_bits, depth=self.bins, init=[], attrs={"ram_style": "block", "no_rw_check": 1})
         write, read = histogram.write_port(), histogram.read_port(domain="comb")
-        sweep = Signal(range(2 * HISTOGRAM_BINS))       # the memory keeps its content through a reset
+        sweep = Signal(range(2 * self.bins))       # the memory keeps its content through a reset
         sweeping = ~sweep[-1]
         # Block memory is slow: between `fetched` and `shown` there is no time for anything.
-        fetched, shown = Signal(32, reset_less=True), Signal(32, reset_less=True)
-        total = Signal(33)
+        fetched, shown = (Signal(self.count_bits, name=name, reset_less=True) for name in ("fetched", "shown"))
+        total = Signal(self.count_bits + 1)
         counted, store, stored, for_host = Signal(), Signal(), Signal(), Signal()
         m.d.comb += read.addr.eq(Mux(self.measured, bin_, self.histogram_addr))
         m.d.sync += [
@@ -122,8 +130,9 @@ class LatencyProbe(wiring.Component):
         with m.Else():
             m.d.comb += [
                 write.addr.eq(bin_),
-                write.data.eq(total[:32] | total[32].replicate(32)),
+                write.data.eq(total[:-1] | total[-1].replicate(self.count_bits)),
                 write.en.eq(store),
             ]
-
+        self.under_way = {"bin": bin_, "sweeping": sweeping, "fetched": fetched, "shown": shown, "ended": ended,
+                          "counted": counted, "store": store, "new": write.data}
         return m

@@ -224,7 +224,7 @@ def _build():
                                      "no time"),
             ("live_most", "limit", "G13: greatest number of live sides of all instruments; 0 blocks", 10),
             ("duplicate_most", "limit", "G15: so many equal quotes of an instrument among the last 8 of all, each sent "
-                                     "within duplicate_cycles of the one before; 0 blocks", 4),
+                                     "less than duplicate_cycles before the last one; 0 blocks", 4),
             ("duplicate_cycles", "limit", "G15: what is older than so many cycles counts no more; 0 blocks"),
             ("equity", "rw", "What the account is worth, signed, in the host's unit of money; told with every write"),
             ("equity_start", "rw", "G19: equity from which losses count, signed; the greatest so far is that again"),

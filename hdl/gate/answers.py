@@ -4,7 +4,7 @@ from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.control.registers import INSTRUMENT_BITS, PARAM_BY_NAME, ROW_WORD_BITS
+from hdl.control.registers import BY_NAME, INSTRUMENT_BITS, PARAM_BY_NAME, ROW_WORD_BITS
 from hdl.gate.bursts import ANSWER_CYCLES as BURST_CYCLES
 from hdl.gate.bursts import VISIT_CYCLES as BURST_VISIT_CYCLES
 from hdl.gate.bursts import FillBurst, RefusalStorm
@@ -14,7 +14,7 @@ from hdl.gate.repeats import ANSWER_CYCLES as REPEATS_CYCLES
 from hdl.gate.repeats import RepeatedExecution
 from hdl.order.responses import NO_REASON, SCHEMA, Event, Kind
 
-__all__ = ["LEARN_CYCLES", "READ_CYCLES", "VISIT_CYCLES", "VISIT_PERIOD", "Answers"]
+__all__ = ["ANSWER_LIMITS", "LEARN_CYCLES", "READ_CYCLES", "VISIT_CYCLES", "VISIT_PERIOD", "Answers"]
 
 #: Cycles from one look at an instrument, whether its freeze has ended or the host lets it go, to that at the next one.
 VISIT_PERIOD = 256
@@ -30,6 +30,10 @@ VISIT_CYCLES = max(BURST_VISIT_CYCLES, REPEATS_CYCLES) + 1
 MANTISSA_BITS, LOT_BITS = 56, 24
 #: QuoteStatus of a side of which something is in the book, or about to be.
 STANDING = tuple(SCHEMA.enums["QuoteStatus"][name] for name in ("UNMODIFIED", "QTY_REDUCED", "UPDATED", "SPEED_BUMPED"))
+#: Limits of the gates here, and their widths.
+ANSWER_LIMITS = {name: BY_NAME[name].width for name in (
+    "fills_cycles", "fills_lots", "fills_delta", "fills_most", "freeze_cycles", "repeats_most", "refusals_cycles",
+    "refusals_most")}
 #: Decades between a quantity's exponent and that of a lot, at most.
 MOST_DECADES = 15
 
@@ -90,9 +94,8 @@ class Answers(wiring.Component):
         self.instruments = instruments
         super().__init__({
             "i": In(stream.Signature(Event)), "next_number": In(64 - INSTRUMENT_BITS), "index": Out(8),
-            "word": Out(ROW_WORD_BITS), "data": In(32), "fills_cycles": In(32), "fills_lots": In(24),
-            "fills_delta": In(24), "fills_most": In(8), "freeze_cycles": In(32), "repeats_most": In(8),
-            "refusals_cycles": In(32), "refusals_most": In(8), "quoted": In(1), "quoted_instrument": In(8),
+            "word": Out(ROW_WORD_BITS), "data": In(32),
+            **{name: In(width) for name, width in ANSWER_LIMITS.items()}, "quoted": In(1), "quoted_instrument": In(8),
             "quoted_bid": In(1), "quoted_ask": In(1), "release": In(1), "release_instrument": In(8), "tick": In(1),
             "post": Out(Post), "post_ready": In(1), "learn": Out(1), "learned": Out(Learned), "settled": In(1),
             "wrong": Out(1), "clearing": Out(1)})

@@ -1,5 +1,7 @@
 """Which instruments are held, by which gate: what watches over time says it here, and every evaluation asks."""
 
+from itertools import chain
+
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -11,6 +13,8 @@ LIMITS = {
     15: ("duplicate_most", "duplicate_cycles"), 17: ("fills_cycles", "fills_lots", "fills_delta", "fills_most"),
     18: ("repeats_most",), 20: ("refusals_cycles", "refusals_most"), 25: ("drift_cycles",),
 }
+#: Limits of the card that an evaluation goes by while it is under way: one that is applied meanwhile makes it void.
+VOIDING = ("live_most", *chain.from_iterable(LIMITS.values()))
 #: These gates; each has one bit a side.
 HOLDING = tuple(LIMITS)
 #: Cycles from a post to the first one in which it counts.

@@ -19,14 +19,13 @@ import heapq
 import zlib
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 
 from hdl.control import registers as map_
 from hdl.control.bank import WEIGHED
 from hdl.control.integrity import weigh_cycles
 from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING
 from hdl.gate import account, answers, drift, duplicates
-from hdl.gate.holds import LIMITS
+from hdl.gate.holds import LIMITS, VOIDING
 from hdl.layout import net, sbe
 from hdl.order.responses import Kind
 from sim.golden import feed, session
@@ -131,7 +130,6 @@ class _Strobes:
 _PORT_TO_PAYLOAD = net.UDP.size - net.UDP["dst_port"].end
 #: Registers of 64 bits that are written in halves, and all others that hold a value.
 _PAIRS = {r.name[:-3] for r in map_.REGISTERS if r.name.endswith("_hi") and r.name[:-3] + "_lo" in map_.BY_NAME}
-_LIMITS_OF_HOLDS = {"live_most", *chain.from_iterable(LIMITS.values())}
 _BY_ADDRESS = {r.address: r for r in map_.REGISTERS}
 
 
@@ -596,7 +594,7 @@ class GoldenModel:
         changed = [r.name for r in map_.LIMITS if r.name in self._changed]
         if "ref_cycles" in changed:
             s.ref_cycles = True
-        if _LIMITS_OF_HOLDS & self._changed:
+        if self._changed.intersection(VOIDING):
             s.limit = True
 
         def take():

@@ -3,6 +3,17 @@
 Each point is a replay of its own: the card is armed, generated market data comes in, quotes go out, and at some cycle
 one of :data:`KINDS` happens. From then on the exchange's ledger is watched: it must be empty after the time that the
 limit in question says, and stay so. Writes ``out/cuts.json``.
+
+What acts where one direction alone dies:
+
+- link to the card: no heartbeat arrives, and the card's dead-man pulls.
+- link from the card: the daemon, whose questions are not answered any more, ends its heartbeats after the time of the
+  dead-man, and the dead-man pulls.
+- order session to the exchange: nothing of ours can arrive; the exchange, which hears nothing, asks, and then ends the
+  session and cancels what is in it.
+- order session from the exchange: what we send arrives and acts; the exchange, whose answers are not acknowledged,
+  resets the connection and cancels what is in it.
+- line A of the feed: nothing; line B has it all. Here quotes must go on, and not one instrument may grow old.
 """
 
 import json
@@ -11,7 +22,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +33,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hdl.control import registers
 from hdl.layout import net
 from sim.board.board import CYCLE_NS, VirtualBoard
 from sim.board.verilate import ROOT
-from sim.market.generator import INSTRUMENTS, generate
+from sim.market.generator import INSTRUMENTS, LINE_A, generate
 from sim.market.schedule import schedule
 from sim.replay import BURST, DELAY_NS
 from tests.e2e.stage import Stage, variant
@@ -36,6 +48,8 @@ RESULTS = ROOT / "out" / "cuts.json"
 #: Limits of the replays: short, so that a simulation reaches them soon.
 LIMITS = {"deadman_ms": 1, "heartbeat_ms": 0.4, "stale_ms": 1}
 PACKETS = 260
+#: Where the feed's group stands in a frame without VLAN tag: the destination of the IPv4 header.
+_GROUP = slice(net.ETHERNET.size + net.IPV4["dst"].offset, net.ETHERNET.size + net.IPV4.size)
 #: First and last cycle of the market in which something is cut: books are being stated; a market under way.
 FIRST, LAST = 20_000, 500_000
 #: A frame of the largest size may be under way on the order port; then come the mass cancel and the way there.
@@ -44,6 +58,8 @@ _WIRE_NS = (1530 + 12 + 8 + 100) * CYCLE_NS + DELAY_NS
 _UNDER_WAY_NS = 2 * BURST * CYCLE_NS
 #: Quotes that grow old together are taken away one after the other: an evaluation and a frame for each instrument.
 _ONE_AFTER_THE_OTHER_NS = 16 * 300 * CYCLE_NS
+#: Retransmissions of the exchange, the first one after so long, each of the others after twice as long; then it resets.
+_RTO_NS, _RETRIES = 100_000, 2
 #: For so long afterwards nothing may come to life again.
 _AFTERWARDS_NS = 200_000
 
@@ -60,7 +76,7 @@ class Point(NamedTuple):
 class Outcome:
     """What became of a point: orders ``open`` at the exchange at the cut; ``flat_ns`` after it there was none any more
     (0: there was none then, nor later); how many were ``left`` when the ``bound_ns`` had passed or came afterwards;
-    frames that ``differ`` from the golden model's."""
+    frames that ``differ`` from the golden model's; whether trading has ``stopped`` that had to go on."""
 
     kind: str
     cycle: int
@@ -70,16 +86,17 @@ class Outcome:
     bound_ns: int
     left: int
     differ: int
+    stopped: bool = False
 
     @property
     def holds(self):
-        return not self.left and self.flat_ns <= self.bound_ns and not self.differ
+        return not self.left and self.flat_ns <= self.bound_ns and not self.differ and not self.stopped
 
 
 class _Show(Stage):
     """A stage on which a market is played that can be cut off: frames are put on the port as they are due."""
 
-    silent = False
+    silent, dead_group = False, None
 
     def play(self, frames):
         start = self.board.cycle + 2 * BURST
@@ -103,15 +120,21 @@ class _Show(Stage):
     def step(self, cycles=BURST):
         while not self.silent and self._due and self._due[-1].cycle < self.board.cycle + 2 * BURST:
             frame = self._due.pop()
-            self.lock.inject(0, [frame.data[:-4]], [frame.cycle])
+            if frame.data[_GROUP] != self.dead_group:
+                self.lock.inject(0, [frame.data[:-4]], [frame.cycle])
         return super().step(cycles)
+
+    @property
+    def ended(self):
+        """All of the market has come."""
+        return not self._due
 
     _due = ()
 
 
 # -- what can be cut --------------------------------------------------------------------------------------------------
 
-def _host_link(show, rng):
+def _link_to_card(show, rng):
     """What the daemon says does not arrive any more, from somewhere in what it says next on; it hears everything."""
     write, left, last = show.lock.link_write, [rng.randrange(64)], show.board.cycle + BURST
 
@@ -121,6 +144,19 @@ def _host_link(show, rng):
         write(data[:left[0]])
         left[0] -= min(left[0], len(data))
     show.lock.link_write = some
+
+
+def _link_from_card(show, rng):
+    """What the card says does not arrive any more, from somewhere in what it says next on; it hears everything."""
+    read, left, last = show.lock.link_read, [rng.randrange(64)], show.board.cycle + BURST
+
+    def some():
+        data = read()
+        if show.board.cycle > last:
+            left[0] = 0
+        kept, left[0] = data[:left[0]], left[0] - min(left[0], len(data))
+        return kept
+    show.lock.link_read = some
 
 
 def _daemon(show, rng):
@@ -137,6 +173,22 @@ def _feed_lost(show, rng):
 def _feed_silent(show, rng):
     """Nothing comes on the feed."""
     show.silent = True
+
+
+def _line_a_lost(show, rng):
+    """Nothing comes on line A of the feed any more; line B goes on."""
+    show.dead_group = LINE_A.group.to_bytes(4, "big")
+
+
+def _to_exchange(show, rng):
+    """Nothing that the card sends arrives at the exchange; it hears everything."""
+    show.peer.receive = lambda frame, time_ns: None
+
+
+def _from_exchange(show, rng):
+    """Nothing that the exchange sends arrives at the card: no answer, no acknowledgement; it hears everything."""
+    show.peer.config = replace(show.peer.config, rto_ns=_RTO_NS, retries=_RETRIES)
+    show.peer.frames = lambda until_ns: []
 
 
 def _peer_gone(show, rng):
@@ -172,12 +224,14 @@ def _peer_half_closed(show, rng):
 @dataclass(frozen=True)
 class Kind:
     """``cut(show, rng)`` and ``bound_ns(config, venue)``: within which the exchange must be empty. ``at_exchange``: the
-    exchange alone can see to that, so that it alone has to be simulated for so long."""
+    exchange alone can see to that, so that it alone has to be simulated for so long. ``goes_on``: nothing ends; quotes
+    are sent until then and there are some at the exchange, unless the market ends before."""
 
     cut: Callable
     bound_ns: Callable
     limit: str          # what ends it
     at_exchange: bool = False
+    goes_on: bool = False
 
 
 def _ms(milliseconds):
@@ -190,11 +244,19 @@ def _silence_ns(venue):
 
 
 KINDS = {
-    "host link": Kind(_host_link, lambda c, v: _ms(c.risk.deadman_ms) + _UNDER_WAY_NS + _WIRE_NS, "dead-man"),
+    "link to card": Kind(_link_to_card, lambda c, v: _ms(c.risk.deadman_ms) + _UNDER_WAY_NS + _WIRE_NS, "dead-man"),
+    "link from card": Kind(_link_from_card, lambda c, v: _ms(2 * c.risk.deadman_ms + 2 * c.host.heartbeat_ms)
+                           + _UNDER_WAY_NS + _WIRE_NS, "dead-man"),
     "daemon": Kind(_daemon, lambda c, v: _ms(c.risk.deadman_ms) + _UNDER_WAY_NS + _WIRE_NS, "dead-man"),
     "feed lost": Kind(_feed_lost, lambda c, v: _WIRE_NS, "at once"),
     "feed silent": Kind(_feed_silent, lambda c, v: _ms(max(i.stale_ms for i in c.instruments)) + _UNDER_WAY_NS
                         + _ONE_AFTER_THE_OTHER_NS + _WIRE_NS, "stale limit"),
+    "line A lost": Kind(_line_a_lost, lambda c, v: _ms(max(i.stale_ms for i in c.instruments)) + _AFTERWARDS_NS,
+                        "nothing", goes_on=True),
+    "to exchange": Kind(_to_exchange, lambda c, v: _silence_ns(v) + _UNDER_WAY_NS + DELAY_NS, "disconnect",
+                        at_exchange=True),
+    "from exchange": Kind(_from_exchange, lambda c, v: _ms(max(i.stale_ms for i in c.instruments))
+                          + ((2 << _RETRIES) - 1) * _RTO_NS + _UNDER_WAY_NS + 2 * DELAY_NS, "retransmissions"),
     "peer gone": Kind(_peer_gone, lambda c, v: _silence_ns(v) + _UNDER_WAY_NS + DELAY_NS, "disconnect",
                       at_exchange=True),
     "peer reset": Kind(_peer_reset, lambda c, v: _UNDER_WAY_NS, "disconnect"),
@@ -225,6 +287,8 @@ def cut(config, point):
         cut_ns, was_open = show.ns(at), len(show.open_orders)
         bound_ns = kind.bound_ns(config, show.gateway.config)
         kind.cut(show, rng)
+        if kind.goes_on:
+            return _goes_on(show, point, at, was_open, bound_ns)
         show.run_ms(0.2 if kind.at_exchange else bound_ns / 1e6)
         show.run(2)         # what the exchange has to do within the bound is done
         if kind.at_exchange:
@@ -241,6 +305,17 @@ def cut(config, point):
         show.board.close()
 
 
+def _goes_on(show, point, at, was_open, bound_ns):
+    """The :class:`Outcome` where nothing may end: watched as long as there is a market."""
+    begun = len(show.gateway.engine.ledger.quotes)
+    while show.ns(show.board.cycle) < show.ns(at) + bound_ns and not show.ended:
+        show.step()
+    quoted = len(show.gateway.engine.ledger.quotes) > begun
+    stopped = not (show.open_orders and quoted and show.daemon.state == registers.ACTIVE)
+    show.settle()
+    return Outcome(*point, was_open, 0, bound_ns, 0, len(show.lock.finish()), stopped)
+
+
 def summary(seed, outcomes):
     """Content of ``out/cuts.json``: by kind, and every point that does not hold."""
     kinds = {}
@@ -251,7 +326,8 @@ def summary(seed, outcomes):
             kinds[name] = {
                 "limit": kind.limit, "points": len(mine), "with_quotes_open": sum(o.open > 0 for o in mine),
                 "quotes_open_most": max(o.open for o in mine), "worst_flat_ns": worst.flat_ns,
-                "bound_ns": worst.bound_ns, "left": sum(o.left for o in mine), "differ": sum(o.differ for o in mine)}
+                "bound_ns": worst.bound_ns, "left": sum(o.left for o in mine), "differ": sum(o.differ for o in mine),
+                "stopped": sum(o.stopped for o in mine)}
     return {"seed": seed, "points": len(outcomes), "limits": LIMITS, "kinds": kinds,
             "holds": all(o.holds for o in outcomes), "failed": [asdict(o) for o in outcomes if not o.holds]}
 
@@ -270,7 +346,7 @@ def main(count: int = typer.Option(200, "--points", min=1, help="How many points
         config = variant(directory, **LIMITS)
         task = progress.add_task("cuts", total=count)
         for point in points(count, seed):
-            progress.update(task, description=f"{point.kind:<11}")
+            progress.update(task, description=f"{point.kind:<14}")
             outcomes.append(cut(config, point))
             if not outcomes[-1].holds:
                 console.print(f"[red]does not hold[/red]: {outcomes[-1]}")

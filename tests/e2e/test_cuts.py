@@ -17,17 +17,20 @@ APP.command()(cuts.main)
 
 @pytest.mark.parametrize("point", cuts.points(2 * len(cuts.KINDS), SEED), ids=lambda p: f"{p.kind} {p.cycle}")
 def test_nothing_stays(tmp_path, point):
-    """Every order is gone within the time that its limit says, none comes afterwards, and the model agrees."""
+    """Every order is gone within the time that its limit says, none comes afterwards, and the model agrees; or trading
+    goes on."""
     print(point)
     outcome = cuts.cut(variant(tmp_path, **cuts.LIMITS), point)
     assert outcome.open > 0
-    assert 0 < outcome.flat_ns <= outcome.bound_ns
+    assert not outcome.stopped
+    assert cuts.KINDS[point.kind].goes_on != (0 < outcome.flat_ns <= outcome.bound_ns)
     assert (outcome.left, outcome.differ) == (0, 0)
     assert outcome.holds
 
 
 @pytest.mark.parametrize(("kind", "limits"), [
-    ("host link", {"deadman_ms": 100}), ("daemon", {"deadman_ms": 100}), ("feed silent", {"stale_ms": 100})])
+    ("link to card", {"deadman_ms": 100}), ("link from card", {"deadman_ms": 100}), ("daemon", {"deadman_ms": 100}),
+    ("feed silent", {"stale_ms": 100})])
 def test_a_quote_that_stays_is_seen(tmp_path, monkeypatch, kind, limits):
     """With a limit that is far away, what is open at the cut is still open when the time is over."""
     config, wide = variant(tmp_path, **cuts.LIMITS), variant(tmp_path, **cuts.LIMITS | limits)
@@ -35,6 +38,15 @@ def test_a_quote_that_stays_is_seen(tmp_path, monkeypatch, kind, limits):
     monkeypatch.setitem(cuts.KINDS, kind, replace(told, bound_ns=lambda c, v: told.bound_ns(config, v)))
     outcome = cuts.cut(wide, cuts.Point(kind, 300_000, SEED))
     assert outcome.left > 0
+    assert not outcome.holds
+
+
+def test_trading_that_stops_is_seen(tmp_path, monkeypatch):
+    """If both lines die where one of them should, what is told is that trading has stopped."""
+    both = replace(cuts.KINDS["line A lost"], cut=cuts.KINDS["feed silent"].cut)
+    monkeypatch.setitem(cuts.KINDS, "line A lost", both)
+    outcome = cuts.cut(variant(tmp_path, **cuts.LIMITS), cuts.Point("line A lost", 300_000, SEED))
+    assert outcome.stopped
     assert not outcome.holds
 
 

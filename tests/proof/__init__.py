@@ -1,6 +1,6 @@
 """Formal proofs of the gate: what must hold for every input, in every cycle. ``python -m tests.proof`` runs them."""
 
-from tests.proof import candidate, exposure, holds, integrity, limits, state, tokens, window
+from tests.proof import candidate, counters, exposure, holds, integrity, limits, state, tokens, window
 
 PROOFS = (*state.PROOFS, *tokens.PROOFS, *limits.PROOFS, *candidate.PROOFS, *window.PROOFS, *exposure.PROOFS,
-          *holds.PROOFS, *integrity.PROOFS)
+          *holds.PROOFS, *integrity.PROOFS, *counters.PROOFS)

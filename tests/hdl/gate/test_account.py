@@ -110,14 +110,14 @@ def test_nothing_is_fresh_without(lacks):
     simulate(testbench)
 
 
-@pytest.mark.parametrize("phase", [0, 1, 20, 49])
+@pytest.mark.parametrize("phase", [0, 1, 20, 43, 44, 45, 49])     # 44: a strobe just then is none of the two
 def test_age(phase):
     async def testbench(b):
         base = await b.limit(101, loss_most=1, drawdown_most=1)
         await b.step(2 + phase)
         _, told = await b.tell(1)
         counts = told + CHECK_CYCLES - 1        # the cycle at whose end it is taken
-        due = base + -(-(counts - base) // 50) * 50 + 50
+        due = base + ((counts - base) // 50 + 2) * 50
         fresh = []
         while b.cycle < due + 5:
             fresh += [b.cycle] if b.ctx.get(b.dut.fresh) else []
@@ -125,5 +125,41 @@ def test_age(phase):
             await b.step()
             assert changes == (was != b.ctx.get(b.dut.fresh))
         assert fresh == list(range(told + CHECK_CYCLES + 1, due + 2))
+
+    simulate(testbench)
+
+
+def test_nothing_was_told_after_reset():
+    """No word on anything; the greatest equity is 0, and what merely stands there is not told."""
+    async def testbench(b):
+        b.set(loss_most=GREATEST, drawdown_most=10)
+        for _ in range(8):
+            assert not b.ctx.get(b.dut.fresh)
+            assert b.flags() == (False, False)
+            await b.step()
+        assert (await b.tell(-10))[0] == (False, True)
+        assert (await b.tell(-11))[0] == (True, True)
+        b.set(equity=5)
+        await b.step(4)
+        assert (await b.tell(-10))[0] == (False, True)
+        assert (await b.tell(5))[0] == (False, False)
+        assert (await b.tell(-6))[0] == (True, True)
+
+    simulate(testbench)
+
+
+@pytest.mark.parametrize(("cycles", "ever"), [(0, False), (1, False), (2, True), (3, True), (1 << 31, True)])
+def test_ages_at_their_limits(cycles, ever):
+    """Half of it, rounded down, is what is counted; nothing is fresh if that is none."""
+    async def testbench(b):
+        await b.limit(cycles, loss_most=1, drawdown_most=1)
+        await b.step(4)
+        await b.tell(5)
+        fresh = []
+        for _ in range(20):
+            fresh.append(b.ctx.get(b.dut.fresh))
+            await b.step()
+        assert any(fresh) == ever
+        assert fresh[-1] == (cycles > 100)
 
     simulate(testbench)

@@ -5,6 +5,7 @@ import random
 
 import pytest
 from amaranth.back import verilog
+from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from hdl.gate.duplicates import ANSWER_CYCLES, REMEMBERED, Duplicates
@@ -136,3 +137,52 @@ def test_against_the_model():
     past = []
     simulate(testbench)
     assert 0 < sum(held) < len(held)
+
+
+@pytest.mark.parametrize("now", [0, 1 << 31, (1 << 32) - 1])
+def test_the_first_one_is_its_own_equal(now):
+    async def testbench(ctx, dut):
+        ctx.set(dut.most, 1)
+        ctx.set(dut.cycles, 1)
+        assert await emit(ctx, dut, now) == 1
+
+    simulate(testbench)
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 8, 9, 15])
+def test_as_many_as_are_remembered(most):
+    """So many equal ones and no fewer; more than are remembered are never found. The longest age is one, too."""
+    async def testbench(ctx, dut):
+        ctx.set(dut.most, most)
+        ctx.set(dut.cycles, 1 << 31)
+        for n in range(1, REMEMBERED + 3):
+            expected = 1 if min(n, REMEMBERED) >= most else None
+            assert await emit(ctx, dut, n) == expected
+
+    simulate(testbench)
+
+
+def test_after_reset_nothing_is_remembered():
+    """The memory still has it all; nor is what merely stands there a quote, nor anything to be held."""
+    dut, reset = Duplicates(), Signal()
+    sim = Simulator(ResetInserter(reset)(dut))
+    sim.add_clock(8e-9)
+
+    async def testbench(ctx):
+        for round_ in range(3):
+            ctx.set(dut.most, 0)
+            ctx.set(dut.cycles, (1 << 32) - 1)
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+            for _ in range(2 * ANSWER_CYCLES):
+                assert not ctx.get(dut.repeated), round_
+                await ctx.tick()
+            for n in range(1, REMEMBERED + 1):
+                ctx.set(dut.most, n + 1)
+                assert await emit(ctx, dut, n) is None
+                ctx.set(dut.most, n)
+            assert await emit(ctx, dut, REMEMBERED + 1) == 1
+
+    sim.add_testbench(testbench)
+    sim.run()

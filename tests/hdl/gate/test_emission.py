@@ -87,3 +87,35 @@ def test_a_frame_of_something_else_does_not_count(period, place):
     assert simulate({100: bytes(frame)}, period + 100) == []
     assert simulate({100: segment(QUOTE)}, period + 100) == [period]
     assert simulate({100: segment(QUOTE)[:LAST]}, period + 100) == []       # cut short of its kind
+    assert simulate({100: segment(QUOTE)[:LAST + 1]}, period + 100) == []
+
+
+def test_periods_follow_each_other(period):
+    for n in range(3):
+        assert simulate({}, 3 * period + 100, {n * period + 100}) == [(n + 1) * period]
+
+
+def test_a_frame_in_the_first_cycle(period):
+    assert simulate({0: segment(QUOTE)}, period + 100, {0}, {0}) == []
+    assert simulate({0: segment(QUOTE)}, period + 100) == [period]
+
+
+@pytest.mark.parametrize("place", sorted(EXPECTED))
+def test_a_frame_cut_short_leaves_nothing_to_the_next_one(period, place):
+    frames = {100: segment(QUOTE)[:place], 100 + place + 1: segment(QUOTE)}
+    assert simulate(frames, period + 100, {200}, {200}) == []
+
+
+def test_a_long_frame_counts_once(period):
+    """Whatever stands behind the place of its kind, even the same again."""
+    again = 1 << LAST.bit_length()
+    frame = bytearray(4 * again)
+    for at, byte in EXPECTED.items():
+        frame[at::again] = bytes([byte]) * len(frame[at::again])
+    assert simulate({100: bytes(frame)}, period + 100, {100}, {100}) == []
+
+
+def test_counts_have_all_their_bits(monkeypatch):
+    many = 1 << 15
+    monkeypatch.setattr(emission, "PERIOD", many + 10)
+    assert simulate({}, many + 20, range(many)) == [many + 10]
