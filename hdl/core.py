@@ -127,7 +127,8 @@ class Core(wiring.Component):
                 "session_burst", "symbol_interval", "symbol_burst", "pos_value", "pos_settled_bid", "pos_settled_ask",
                 "pos_quote_id", "quote_id", "ref_value", "ref_local", "ref_basis", "ref_cycles", "live_most",
                 "duplicate_most", "duplicate_cycles", "equity", "equity_start", "loss_most", "drawdown_most",
-                "equity_cycles", "init_peer_seq", *ANSWER_LIMITS)),
+                "ref_lot_value", "gross_most", "leverage_most", "open_most", "equity_cycles", "init_peer_seq",
+                *ANSWER_LIMITS)),
             *(getattr(control, name).eq(getattr(bank.write, name)) for name in (
                 "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "pos_commit", "ref_commit", "release")),
             *(getattr(control, name).eq(getattr(bank, name)) for name in (
@@ -137,6 +138,8 @@ class Core(wiring.Component):
             control.equity_cycles_written.eq(bank.write.equity_cycles),
             control.limit_written.eq(Cat(getattr(bank.write, name) for name in (
                 "live_most", *chain.from_iterable(HOLD_LIMITS.values()))).any()),
+            control.load_written.eq(Cat(getattr(bank.write, name) for name in (
+                "equity", "gross_most", "leverage_most", "open_most")).any()),
             control.mismatch.eq(emission.mismatch),
             control.session_interval_written.eq(bank.write.session_interval),
             control.symbol_interval_written.eq(bank.write.symbol_interval),
@@ -186,7 +189,7 @@ class Core(wiring.Component):
         shown = {
             "cycle": cycle, **{name: getattr(path.status, name) for name in (
                 "state", "halt_cause", "halt_nonce", "gap_packets", "expected_seq", "session_tokens", "live_bids",
-                "live_asks")},
+                "live_asks", "gross", "open_bids", "open_asks")},
             **{name: getattr(order.status, name) for name in (
                 "session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq")},
             "latency_min": probe.minimum, "latency_max": probe.maximum, "latency_count": probe.count,

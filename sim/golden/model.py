@@ -27,6 +27,7 @@ from hdl.control.integrity import weigh_cycles
 from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING
 from hdl.gate import account, answers, duplicates
 from hdl.gate.holds import LIMITS
+from hdl.gate.load import CHANGE_CYCLES
 from hdl.layout import net, sbe
 from hdl.order.responses import Kind
 from sim.golden import feed, session
@@ -36,6 +37,7 @@ from sim.golden.answers import Answers, FillBurst, RefusalStorm, RepeatedExecuti
 from sim.golden.book import ACTIONS, BID, OFFER, RESET, SIZE_LIMIT, Book, price_ticks
 from sim.golden.emission import Emission
 from sim.golden.gate import Context, Reference
+from sim.golden.load import Load, rooms
 from sim.golden.port import OrderPort
 from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, SENT, Params, State, evaluate, wrap
 from sim.golden.timing import Timing
@@ -122,6 +124,7 @@ class _Strobes:
     accept = applied = arm = blind = cancelled = clear_halt = cleared = commit = disarm = enabled = entry = None
     everything = foreign = frame_end = gap = hash_ok = heartbeat = identified = kill = leave = lost = poisoned = None
     pos_commit = post = publish = publish_entry = reduce = ref_commit = ref_cycles = release = repeated = None
+    load_written = None
     equity_checked = limit = reset = revisit = started = stopped = torn = triggered = untrusted = weighed = None
 
 
@@ -130,6 +133,7 @@ _PORT_TO_PAYLOAD = net.UDP.size - net.UDP["dst_port"].end
 #: Registers of 64 bits that are written in halves, and all others that hold a value.
 _PAIRS = {r.name[:-3] for r in map_.REGISTERS if r.name.endswith("_hi") and r.name[:-3] + "_lo" in map_.BY_NAME}
 _LIMITS_OF_HOLDS = {"live_most", *chain.from_iterable(LIMITS.values())}
+_LIMITS_OF_LOAD = {"gross_most", "leverage_most", "open_most"}
 _BY_ADDRESS = {r.address: r for r in map_.REGISTERS}
 
 
@@ -265,6 +269,7 @@ class GoldenModel:
         self._sent = []             # (cycle, instrument, prices and lots) of the last quotes, for G15
         self._to_hold = self._to_release = None     # instruments, until their turn has come
         self._emission, self._account = Emission(), Account()
+        self._load, self._load_right = Load(instruments), -1    # the last cycle in which its limits are not right
         self._equity_ticks = _Ticker()
         self._last_tick = -1        # of a ticker that has been restarted since
         self._session_tokens, self._symbol_tokens = _Bucket(), [_Bucket() for _ in range(instruments)]
@@ -536,6 +541,8 @@ class GoldenModel:
             self._said = True
         if name == "heartbeat":
             self._at(cycle + self.timing.heartbeat, self._beat, data)
+        if name == "equity":
+            s.load_written = True
         return lambda: self._hold_value(cycle, name, data)
 
     def _command(self, cycle, s, name, data):
@@ -592,6 +599,8 @@ class GoldenModel:
             s.ref_cycles = True
         if _LIMITS_OF_HOLDS & self._changed:
             s.limit = True
+        if _LIMITS_OF_LOAD & self._changed:
+            s.load_written = True
 
         def take():
             for name in changed:
@@ -857,7 +866,13 @@ class GoldenModel:
         elif self._to_release is not None:
             s.post = self._to_release, 15, False, False
 
-        if self._account.changes or s.limit:
+        if s.load_written:
+            self._load_right = c + CHANGE_CYCLES
+            for later in range(c + 1, c + CHANGE_CYCLES + 1):
+                self._wake(later)
+        if c <= self._load_right:
+            disturbed = True
+        if self._account.changes or s.limit or c == self._load_right:
             s.everything = disturbed = True
 
         # ============================================================== the clock edge
@@ -884,7 +899,8 @@ class GoldenModel:
             self._wake_visits(c)
         if referred:
             self._references[s.ref_commit] = Reference(
-                rw["ref_value"], rw["ref_local"], wrap(rw["ref_basis"], map_.TICK_BITS))
+                rw["ref_value"], rw["ref_local"], wrap(rw["ref_basis"], map_.TICK_BITS), rw["ref_lot_value"])
+            self._load.tell(c, s.ref_commit, rw["ref_lot_value"])
         self._reference_ages.edge(reference_tick, referred)
         if reference_tick:
             self._wake(self._reference_ticks.next_from(c + 1))
@@ -972,6 +988,8 @@ class GoldenModel:
         # -------------------------------------------------------------- host actions
         if settle_now:
             self._settle(self._settling)
+            st = self.states[self._settling]
+            self._load.settle(c, self._settling, st.position, st.settled_bid, st.settled_ask)
             self._settling = None
         if fetch:
             self._settle_at = self._busy_to = c + timing.settle
@@ -1007,10 +1025,12 @@ class GoldenModel:
             emits, _, bid, _, ask = self._last_quote
             self._repeats.quoted(emits, [n for n, lots in enumerate((bid, ask)) if lots])
             self._look_live()
+            self._load.left(c, emits, self.states[emits].sent_bid, self.states[emits].sent_ask)
             self._remember(c)
         if s.enabled:   # a new session: nothing was sent on it, nothing is known of it
             self.states = [State() for _ in self.states]
             self._live, self._in_flight = 0, (-1, -1)
+            self._load.restart(c)
             self._clear = c + 1 + self.instruments
             self._wake(self._clear)
         if void:
@@ -1091,7 +1111,9 @@ class GoldenModel:
             self.state, self._deadman_ok(c), killed, self._port.up, tokens, self._sizes["session_burst"],
             self._symbol(i, c), self._references[i] if is_referred else None,
             sum(other.live_bid + other.live_ask for n, other in enumerate(self.states) if n != i), rw["live_most"],
-            *self._holding(i), self._account.fresh, self.limits_hash is not None)
+            *self._holding(i), self._account.fresh, self.limits_hash is not None,
+            rooms(self._load.totals(c - timing.rooms), rw["gross_most"], rw["open_most"], rw["leverage_most"],
+                  wrap(rw["equity"], 32)))
         d = evaluate(p, st, *flight.bests, flight.fresh, context)
         is_new = d.outcome == SENT
         deferred = (d.emits and not can_send) or self._fouled
