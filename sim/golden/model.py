@@ -341,6 +341,11 @@ class GoldenModel:
         return self._port.up
 
     @property
+    def totals(self):
+        """(open bids, open asks, all positions and open quotes) of all instruments, in 1/256 of the unit of money."""
+        return self._load.totals(self.cycle)
+
+    @property
     def rows(self):
         """The active parameter rows (:class:`~sim.golden.quote.Params`) by instrument number."""
         return self._rows[self._bank]

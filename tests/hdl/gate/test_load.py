@@ -151,7 +151,7 @@ def test_random_interleavings(instruments):
     rng = seeded()
 
     async def testbench(b):
-        for _ in range(60):
+        for _ in range(25):
             quiet, closed = rng.choice((2, 20, 60)), -1     # nothing is sent or settled on a session that begins
             for _ in range(rng.randrange(1, 400)):
                 strobes, i, j = {}, *rng.choices(range(b.n), k=2)
@@ -185,7 +185,7 @@ def test_what_has_left_comes_first(instruments):
         nonlocal worst
         for i in range(b.n):
             await b.step(tell=(i, 256))
-        for turn in range(150):
+        for turn in range(60):
             for i in range(b.n):        # all are marked
                 await b.step(settle=(i, 0, *b.said[i]["sent"]))
             await b.rest(turn % (RUN_CYCLES + 3))
@@ -258,7 +258,7 @@ def test_rooms():
 
     async def testbench(b):
         await b.step(tell=(0, 1 << 20))
-        for _ in range(120):
+        for _ in range(60):
             await b.step(settle=(0, rng.randrange(-1000, 1000), 0, 0))
             await b.step(left=(0, rng.randrange(1000), rng.randrange(1000)))
             await b.rest()

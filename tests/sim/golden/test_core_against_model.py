@@ -151,6 +151,48 @@ def test_equity(seed):
     assert HALTED | 1 << 8 + HALT_CAUSES["loss"] in states
 
 
+def worth(sim, rng, new):
+    """What everything is worth, and may be, moves about, right where it matters."""
+    if new:
+        sim.peer()
+    what, i = rng.random(), rng.randrange(16)
+    if what < 0.35:
+        st = sim.model.states[i]
+        sim.position(i, rng.choice((0, rng.randrange(-30, 30))), st.sent_bid - rng.randrange(12),
+                     st.sent_ask - rng.randrange(12))
+    elif what < 0.4:
+        st = sim.model.states[i]
+        sim.position(i, 0, st.sent_bid + rng.randrange(2), st.sent_ask)     # more is settled than was sent
+    elif what < 0.6:
+        security = CHOSEN[i][0]
+        sim.reference(i, MIDS[security], MIDS[security], lot_value=rng.choice((256, 256, 300, 2_000, 0)))
+    elif what < 0.8:
+        new_limits(sim, rng, {"gross_most": (0, 150, 300, 600, 0xFFFF_FFFF), "open_most": (0, 60, 120, 0xFFFF_FFFF),
+                              "leverage_most": (0, 4, 16, 32, 255)})
+    else:
+        sim.write("equity", rng.choice((300, 200, 100, 17, -50)))
+
+
+@pytest.mark.parametrize("seed", [101, 102, 103, 104])
+def test_what_everything_is_worth(seed):
+    """G12, G13 in money: positions, open quotes, lots' values, equity and limits at their edges."""
+    sim = ready(seed)
+    for i, (security, _) in enumerate(CHOSEN):
+        sim.reference(i, MIDS[security], MIDS[security], lot_value=256)
+    sim.write("gross_most", 600)
+    sim.write("open_most", 200)
+    sim.write("commit", 1)
+    sim.run(400_000)
+    replay(sim, seed, 700, each=worth, max_idle_ns=8_000)
+    finish(sim)
+    sums = sim.model.totals
+    for name, total in zip(("open_bids", "open_asks", "gross"), sums, strict=True):
+        assert sim.read(name) == (total >> 8 if total < 1 << 40 else 0xFFFF_FFFF), name
+    for gate in ("g12", "g13"):
+        assert sim.model.counters[f"drop_{gate}"] > 20, gate
+    assert sim.model.counters["quotes_sent"] > 20
+
+
 _STATUS, _REASON = (STARBASE.enums[name] for name in ("QuoteStatus", "OrderRejectReason"))
 _BUY, _SELL = (STARBASE.enums["Side"][name] for name in ("BUY", "SELL"))
 

@@ -169,7 +169,7 @@ def test_without_a_session_nothing_is_emitted():
 def test_everything_blocks_after_reset():
     d = evaluate(Params(), State(), (False, 0, 0), (False, 0, 0), False, Context())
     assert d.reasons == (g.G0 | g.G1 | g.G2 | g.G3 | g.G4 | g.G5 | g.G6 | g.G6C | g.G7 | g.G10 | g.G11 | g.G12
-                         | g.G15 | g.G22 | g.S0)
+                         | g.G13 | g.G15 | g.G22 | g.S0)
     assert d.outcome == DROPPED
 
 
@@ -195,7 +195,8 @@ def test_every_limit_of_zero_blocks(name):
     (g.G10, {"p": params(px_notional_ticks=10_002)}), (g.G10, {"p": params(px_notional_ticks=0)}),
     (g.G11, {"s": State()}), (g.G11, {"p": params(max_long_lots=4)}),
     (g.G11, {"s": State(pos_valid=True, position=-16)}), (g.G11, {"s": State(pos_valid=True, sent_bid=16)}),
-    (g.G6 | g.G6C, {"c": context(reference=None)}), (g.G6 | g.G6C, {"c": context(reference=refer(0, 10_000))}),
+    (g.G6 | g.G6C | g.G12 | g.G13, {"c": context(reference=None)}),
+    (g.G6 | g.G6C, {"c": context(reference=refer(0, 10_000))}),
     (g.G6 | g.G6C, {"c": context(reference=refer(10_000, 0))}), (g.G6 | g.G6C, {"p": params(bands=0xFFFF)}),
     (g.G6 | g.G6C, {"p": params(bands=0xFFFF_0000)}),
     (g.G6, {"c": context(reference=refer(10_200, 10_000)), "p": params(bands=0xFFFF_0000 | 655)}),
