@@ -123,8 +123,8 @@ PROOFS = (
     Proof(
         "limits_as_defined", "Limits are what they are defined to be; worst-case exposure stays below the cap",
         "G3, G5, G6, G8, G9, G10, G11, G12, G13, G15, G17, G18, G20",
-        "The verdict on G3, G5 (quantity), G9, G10, G11, G12 (but for equity's age), G13, G15 and on a reference that lacks (G6) is that of their "
-        "definitions in plain integers; worst-case "
+        "The verdict on G3, G5 (quantity), G9, G10, G11, G12 (but for equity's age), G13, G15 and on a reference that "
+        "lacks (G6) is that of their definitions in plain integers; worst-case "
         "exposure, everything that was sent and is not settled, what is live or its replacement and the position, "
         "never passes the cap on a side that is allowed; the window of prices is that of G5's band, G6's collar and "
         "G10's bound; a side is kept only nearer to its own target, on the other one's side, than both half spreads "
@@ -132,5 +132,6 @@ PROOFS = (
         Limits, _static, depth=9, cover_depth=9,
         assumes="Parameters stand from the cycle of their turn on, positions and live quotes from the beginning of an "
                 "evaluation on, references, holds and loads from when they are read, as the benches keep them. The "
-                "product price times quantity is right in cycle 5. A lot is worth 1 (G12, G13). No instrument has more live sides than there are."),
+                "product price times quantity is right in cycle 5. A lot is worth 1 (G12, G13). No "
+                "instrument has more live sides than there are."),
 )
