@@ -88,6 +88,6 @@ PROOFS = (
         "told are those that fail, no more and no fewer; nothing is new without a token.",
         Gate, _candidate, depth=2, cover_depth=4,
         assumes="What a verdict is made of stands as long as it is used. The limits' verdict (proved above) is about "
-                "G3, G5, G6, G9, G10, G11, G12, G13, G15, G17, G18 and G20 only. That a price takes (G7) or the feed is "
-                "far (G6c) is an input."),
+                "G3, G5, G6, G9, G10, G11, G12, G13, G15, G17, G18 and G20 only. That a price takes (G7) or the feed "
+                "is far (G6c) is an input."),
 )
