@@ -156,21 +156,21 @@ def worth(sim, rng, new):
     if new:
         sim.peer()
     what, i = rng.random(), rng.randrange(16)
-    if what < 0.35:
+    for i in rng.sample(range(16), 4):
         st = sim.model.states[i]
-        sim.position(i, rng.choice((0, rng.randrange(-30, 30))), st.sent_bid - rng.randrange(12),
-                     st.sent_ask - rng.randrange(12))
-    elif what < 0.4:
+        sim.position(i, rng.choice((0, rng.randrange(-30, 30))), st.sent_bid - rng.choice((0, 0, rng.randrange(12))),
+                     st.sent_ask - rng.choice((0, 0, rng.randrange(12))))
+    if what < 0.1:
         st = sim.model.states[i]
         sim.position(i, 0, st.sent_bid + rng.randrange(2), st.sent_ask)     # more is settled than was sent
-    elif what < 0.6:
+    elif what < 0.4:
         security = CHOSEN[i][0]
         sim.reference(i, MIDS[security], MIDS[security], lot_value=rng.choice((256, 256, 300, 2_000, 0)))
-    elif what < 0.8:
-        new_limits(sim, rng, {"gross_most": (0, 150, 300, 600, 0xFFFF_FFFF), "open_most": (0, 60, 120, 0xFFFF_FFFF),
-                              "leverage_most": (0, 4, 16, 32, 255)})
+    elif what < 0.6:
+        new_limits(sim, rng, {"gross_most": (0, 400, 1_000, 0xFFFF_FFFF), "open_most": (0, 200, 400, 0xFFFF_FFFF),
+                              "leverage_most": (0, 4, 16, 255, 255)})
     else:
-        sim.write("equity", rng.choice((300, 200, 100, 17, -50)))
+        sim.write("equity", rng.choice((3_000, 2_000, 1_000, 17, -50)))
 
 
 @pytest.mark.parametrize("seed", [101, 102, 103, 104])
@@ -179,8 +179,8 @@ def test_what_everything_is_worth(seed):
     sim = ready(seed)
     for i, (security, _) in enumerate(CHOSEN):
         sim.reference(i, MIDS[security], MIDS[security], lot_value=256)
-    sim.write("gross_most", 600)
-    sim.write("open_most", 200)
+    for name, value in (("gross_most", 1_000), ("open_most", 400), ("loss_most", 10_000), ("drawdown_most", 10_000)):
+        sim.write(name, value)
     sim.write("commit", 1)
     sim.run(400_000)
     replay(sim, seed, 700, each=worth, max_idle_ns=8_000)
@@ -188,6 +188,7 @@ def test_what_everything_is_worth(seed):
     sums = sim.model.totals
     for name, total in zip(("open_bids", "open_asks", "gross"), sums, strict=True):
         assert sim.read(name) == (total >> 8 if total < 1 << 40 else 0xFFFF_FFFF), name
+    print({name: sim.model.counters[name] for name in ("drop_g12", "drop_g13", "quotes_sent", "decisions_deferred")})
     for gate in ("g12", "g13"):
         assert sim.model.counters[f"drop_{gate}"] > 20, gate
     assert sim.model.counters["quotes_sent"] > 20
