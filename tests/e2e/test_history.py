@@ -455,35 +455,36 @@ def test_fat_finger_in_the_registers(play, words, gates):
 # ---------------------------------------------------------------------- too much of everything
 
 @pytest.mark.parametrize(("limit", "gate", "told"), [
-    ({"max_gross": 120_000}, "G12", "positions and open quotes of all instruments 86800 + 2 x 5 lots = 137860 > "
+    ({"max_gross": 120_000}, "G12", "positions and open quotes of all instruments 37500 + 2 x 5 lots = 124300 > "
                                     "max_gross 120000"),
-    ({"max_leverage": 0.125}, "G12", "positions and open quotes of all instruments 86800 + 2 x 5 lots = 137860 > "
-                                     "max_leverage 0.125 x equity 1000000 = 125000"),
-    ({"max_open_notional": 60_000}, "G13", "bid: open bids of all instruments 43400 + 5 lots = 68930 > "
+    ({"max_leverage": 0.125, "equity": 960_000}, "G12", "positions and open quotes of all instruments 37500 + 2 x 5 "
+                                                        "lots = 124300 > max_leverage 0.125 x equity 960000 = 120000"),
+    ({"max_open_notional": 60_000}, "G13", "bid: open bids of all instruments 18750 + 5 lots = 62150 > "
                                            "max_open_notional 60000"),
-])
+], ids=["gross", "leverage", "open"])
 def test_too_much_of_everything(play, limit, gate, told):
     """Each instrument is far within its own limits, and so is each quote; together they are more than the account
     carries. What came first stays, what comes on top does not leave; once there is room it does."""
-    big, more = 5, 1        # 0.5 at 86,800 and at 51,060, on either side
+    small, big = (2, 3, 7), 5       # 0.5 a side at 14,860, 11,250 and 11,390, and at 86,800
     stage = play(**limit)
-    stage.feed_alone(big, *GOOD)
-    assert len(stage.open_orders) == 2
-    for n in range(3):
-        stage.feed_alone(more, n - 1, n + 1)
-    assert stage.quotes(more) == []
-    assert stage.reasons(more) == {gate}
-    assert told in stage.why(more)
-    assert len(stage.open_orders) == 2
-    shown = stage.counters()
-    assert shown[f"drop_{gate.lower()}"] == 3
+    for n in small:
+        stage.feed_alone(n, *GOOD)
+    assert len(stage.open_orders) == 6
+    for move in range(3):
+        stage.feed_alone(big, move - 1, move + 1)
+    assert stage.quotes(big) == []
+    assert stage.reasons(big) == {gate}
+    assert told in stage.why(big)
+    assert len(stage.open_orders) == 6
+    assert stage.counters()[f"drop_{gate.lower()}"] == 3
 
-    stage.feed_alone(big, *CROSSED)         # taken away, and the exchange says so
+    for n in small:
+        stage.feed_alone(n, *CROSSED)       # taken away, and the exchange says so
     stage.run(8)
     assert stage.open_orders == []
-    stage.feed_alone(more, *GOOD)
-    assert len(stage.open_orders) == 2
-    assert len(stage.quotes(more)) == 1
+    stage.feed_alone(big, *GOOD)
+    [(bid, ask), *_] = stage.quotes(big)
+    assert bid < ask
     stage.finish()
 
 

@@ -371,7 +371,9 @@ def disturb(sim, rng, new):
     elif what < 0.2:
         sim.host_packet(SESSION_TX, rng.randbytes(rng.randrange(32, 120)))
     elif what < 0.35:
-        sim.position(rng.randrange(16), rng.randrange(-50, 50), rng.randrange(20), rng.randrange(20),
+        i = rng.randrange(16)
+        st = sim.model.states[i]    # no more is settled than was sent: that would block the whole card (G13)
+        sim.position(i, rng.randrange(-50, 50), st.sent_bid - rng.randrange(20), st.sent_ask - rng.randrange(20),
                      rng.randrange(200), rng.randrange(4))
     elif what < 0.4 and sim.board.cycle >= sim.closed_until:
         sim.params(rng.randrange(16), quote_lots=rng.randrange(8), half_spread_sub=rng.randrange(3) * 300)
