@@ -275,7 +275,7 @@ def test_answers(seed):
     assert sim.model.counters["quotes_sent"]
 
 
-@pytest.mark.parametrize("seed", [94, 95, 96, 97])
+@pytest.mark.parametrize("seed", [95, 96, 97, 98])
 def test_answers_that_cannot_be(seed):
     """They halt, every time, and a new session begins anew."""
     sim, halts = ready(seed), 0
