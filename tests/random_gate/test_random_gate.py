@@ -26,7 +26,7 @@ SEED = 21
 CASES = 20_480
 
 #: Gates that compare with a limit; the others ask whether something is there.
-AT_A_LIMIT = {"G0", "G4", "G5", "G6", "G6c", "G7", "G9", "G10", "G11", "G13", "G14"}
+AT_A_LIMIT = {"G0", "G4", "G5", "G6", "G6c", "G7", "G9", "G10", "G11", "G12", "G13", "G14"}
 
 
 @pytest.fixture(scope="module")
