@@ -240,7 +240,7 @@ def random_case(rng, *, calm=False):
 
     def room(amount):
         """Mostly enough, else around it, nothing, or less."""
-        room = pick(ROOM, amount, amount - 1, amount + 1, 0, -1, rng.randrange(-1 << 49, ROOM), p=.04)
+        room = pick(ROOM, amount, amount - 1, amount + 1, 0, -1, rng.randrange(-1 << 49, ROOM), p=.02)
         return min(ROOM, room)
     context = Context(state=pick(rng.choice((1, 1, 1, 2)), 0, 3), deadman_ok=pick(True, False),
                       limits_ok=pick(True, False), session_up=pick(True, False),
