@@ -343,7 +343,7 @@ def test_against_pure_functions():
     simulate(test)
     print(outcomes, f"{reasons_seen:b}", repeated)
     assert set(outcomes) == {golden.HELD, golden.SENT, golden.PULLED, golden.DROPPED}
-    assert min(outcomes.values()) > 100
+    assert min(outcomes.values()) > 50
     assert reasons_seen == sum(1 << g for g in (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, *HOLDING, 22, 24, 26))
     assert actions == {golden.NONE, golden.KEEP, golden.REPLACE, golden.PULL}
     assert repeated
