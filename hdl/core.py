@@ -123,9 +123,10 @@ class Core(wiring.Component):
             *(getattr(control, name).eq(getattr(bank.rw, name)) for name in (
                 "line_a_ip", "line_a_port", "line_b_ip", "line_b_port", "vlan", "deadman_cycles", "session_interval",
                 "session_burst", "symbol_interval", "symbol_burst", "pos_value", "pos_settled_bid", "pos_settled_ask",
-                "pos_quote_id", "pos_next", "quote_id", "ref_value", "ref_local", "ref_basis", "ref_cycles",
-                "live_most", "duplicate_most", "duplicate_cycles", "equity", "equity_start", "loss_most",
-                "drawdown_most", "drift_cycles", "life_cycles", "equity_cycles", "init_peer_seq", *ANSWER_LIMITS)),
+                "pos_quote_id", "pos_next", "quote_id", "ref_value", "ref_local", "ref_basis", "ref_lot_value",
+                "ref_cycles", "live_most", "duplicate_most", "duplicate_cycles", "equity", "equity_start", "loss_most",
+                "drawdown_most", "drift_cycles", "life_cycles", "gross_most", "leverage_most", "open_most",
+                "equity_cycles", "init_peer_seq", *ANSWER_LIMITS)),
             *(getattr(control, name).eq(getattr(bank.write, name)) for name in (
                 "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "pos_commit", "ref_commit", "release")),
             *(getattr(control, name).eq(getattr(bank, name)) for name in (
@@ -135,6 +136,8 @@ class Core(wiring.Component):
             control.equity_start_written.eq(bank.written.equity_start),
             control.equity_cycles_written.eq(bank.write.equity_cycles),
             control.limit_written.eq(Cat(getattr(bank.write, name) for name in VOIDING).any()),
+            control.load_written.eq(Cat(getattr(bank.write, name) for name in (
+                "equity", "gross_most", "leverage_most", "open_most")).any()),
             control.mismatch.eq(emission.mismatch),
             control.session_interval_written.eq(bank.write.session_interval),
             control.symbol_interval_written.eq(bank.write.symbol_interval),
@@ -185,7 +188,7 @@ class Core(wiring.Component):
         shown = {
             "cycle": cycle, **{name: getattr(path.status, name) for name in (
                 "state", "halt_cause", "halt_nonce", "gap_packets", "expected_seq", "session_tokens", "live_bids",
-                "live_asks")},
+                "live_asks", "gross", "open_bids", "open_asks")},
             **{name: getattr(order.status, name) for name in (
                 "session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq")},
             "latency_min": probe.minimum, "latency_max": probe.maximum, "latency_count": probe.count,

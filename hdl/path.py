@@ -31,6 +31,7 @@ from hdl.gate.holds import LIMITS as HOLD_LIMITS
 from hdl.gate.hypotheses import Hypotheses, Verdict
 from hdl.gate.life import QuoteLife
 from hdl.gate.limits import REASONS, Limits
+from hdl.gate.load import Load
 from hdl.gate.positions import Positions
 from hdl.gate.references import REFERENCE_BITS, References
 from hdl.gate.state import TradingState
@@ -61,6 +62,7 @@ PathControl = Signature({
         ("line_a_ip", 32), ("line_a_port", 16), ("line_b_ip", 32), ("line_b_port", 16), ("vlan", 18),
         ("deadman_cycles", 32), ("session_interval", 32), ("session_burst", 16), ("symbol_interval", 32),
         ("symbol_burst", 8), ("ref_value", REFERENCE_BITS), ("ref_local", REFERENCE_BITS), ("ref_basis", TICK_BITS),
+        ("ref_lot_value", 32), ("gross_most", 32), ("leverage_most", 8), ("open_most", 32),
         ("ref_cycles", 32), ("live_most", 10), ("duplicate_most", 4), ("duplicate_cycles", 32), ("equity", 32),
         ("equity_start", 32), ("loss_most", 31), ("drawdown_most", 31), ("equity_cycles", 32), ("init_peer_seq", 64),
         *ANSWER_LIMITS.items(), ("drift_cycles", 32), ("life_cycles", 32), ("pos_value", 32),
@@ -68,7 +70,7 @@ PathControl = Signature({
     **{name: Out(1) for name in (
         "arm", "disarm", "reduce", "kill", "clear_halt", "heartbeat", "commit", "pos_commit", "ref_commit", "release",
         "ref_cycles_written", "equity_written", "equity_start_written", "equity_cycles_written", "limit_written",
-        "drift_cycles_written", "drift_band_written",
+        "drift_cycles_written", "drift_band_written", "load_written",
         "mismatch", "commit_refused", "limits_ok", "hash_ok",
         "session_interval_written", "symbol_interval_written", "quote_id_written", "security_id_written",
         "stale_limit_written", "kill_pin", "feed_lost")},
@@ -80,6 +82,7 @@ PathStatus = Signature({
     "state": Out(2), "halt_cause": Out(len(HALT_CAUSES)), "halt_nonce": Out(32),
     "gap_packets": Out(32), "expected_seq": Out(32),
     "session_tokens": Out(16), "next_quote_id": Out(64), "live_bids": Out(32), "live_asks": Out(32),
+    "gross": Out(32), "open_bids": Out(32), "open_asks": Out(32),
 })
 
 #: Strobes for the counters of the same names (``drop_*`` one a gate).
@@ -202,6 +205,7 @@ class TickPath(wiring.Component):
         m.submodules.references = references = References(n)
         m.submodules.drift = drift = Drift(n)
         m.submodules.life = life = QuoteLife(n)
+        m.submodules.load = load = Load(n)
         m.submodules.holds = holds = Holds(n)
         m.submodules.duplicates = duplicates = Duplicates()
         m.submodules.responses = responses = ResponseParser()
@@ -309,7 +313,8 @@ class TickPath(wiring.Component):
         # What a command of the host's has changed, a cycle later: neither gives leave to anything.
         armed, cleared, evaluate_all = Signal(), Signal(), Signal()
         m.d.sync += [armed.eq(state.armed), cleared.eq(state.cleared),
-                     evaluate_all.eq(state.armed | state.reduced | account.changed | control.limit_written)]
+                     evaluate_all.eq(state.armed | state.reduced | account.changed | control.limit_written
+                                     | load.changed)]
 
         # ------------------------------------------------------------------ which instrument, when
         # What a byte does to the book is done in the cycle after it, when all of its entry is in registers.
@@ -403,11 +408,13 @@ class TickPath(wiring.Component):
             references.address.eq(scheduler.current), references.load.eq(scheduler.load), references.at.eq(at),
             references.bands.eq(self.row.bands), references.commit.eq(referred), references.index.eq(control.data[:8]),
             references.reference.value.eq(control.ref_value), references.reference.local.eq(control.ref_local),
-            references.reference.basis.eq(control.ref_basis), references.cycles.eq(control.ref_cycles),
+            references.reference.basis.eq(control.ref_basis),
+            references.reference.lot_value.eq(control.ref_lot_value), references.cycles.eq(control.ref_cycles),
             references.cycles_written.eq(control.ref_cycles_written),
             limits.collar_low.eq(references.low), limits.collar_high.eq(references.high),
             limits.reference_ok.eq(references.ok), limits.held.eq(holds.held), limits.live_most.eq(control.live_most),
             limits.live_sides.eq(exposure.live_sides), limits.off.eq(off),
+            limits.lot_value.eq(references.lot_value), limits.valued.eq(references.valued),
             holds.address.eq(scheduler.current), holds.load.eq(scheduler.load),
             drift.commit.eq(referred), drift.index.eq(control.data[:8]), drift.value.eq(control.ref_value),
             drift.cycles.eq(control.drift_cycles), drift.cycles_written.eq(control.drift_cycles_written),
@@ -544,8 +551,23 @@ class TickPath(wiring.Component):
             # Verdicts are made of what all these showed: when that changes they are worth nothing.
             scheduler.disturbed.eq(mass_cancel | leaves_now | state.reduced | cleared | self.session_enabled
                                    | references.disturbed | holds.disturbed | account.changed | control.limit_written
-                                   | life.disturbed),
+                                   | life.disturbed | load.changing),
             scheduler.revisit.eq(references.changed | Mux(holds.changed, of_held, 0) | life.changed),
+        ]
+        # ------------------------------------------------------------------ what all of it is worth
+        m.d.comb += [
+            load.emit.eq(leaves_now), load.emitted.eq(scheduler.decided), load.of_emitted.eq(scheduler.of_decided),
+            load.sent_bid.eq(exposure.sent_bid), load.sent_ask.eq(exposure.sent_ask),
+            # Of a position that is not known it keeps what was known last.
+            load.settle.eq(exposure.settle & exposure.counts & (exposure.known_now | exposure.position_known)),
+            load.settled.eq(scheduler.current),
+            load.of_settled.eq(scheduler.of_current), load.position.eq(exposure.position),
+            load.tell.eq(referred), load.told.eq(control.data[:8]), load.of_told.eq(references.of_index),
+            load.lot_value.eq(control.ref_lot_value), load.restart.eq(self.session_enabled),
+            load.written.eq(control.load_written), load.equity.eq(control.equity),
+            *(getattr(load, name).eq(getattr(control, name)) for name in ("gross_most", "leverage_most", "open_most")),
+            load.load.eq(scheduler.load), limits.rooms.eq(load.rooms),
+            *(getattr(self.status, name).eq(getattr(load, name)) for name in ("gross", "open_bids", "open_asks")),
         ]
         # ------------------------------------------------------------------ what the exchange answers
         # A new session's first byte is one of a message, once what is left of the old one has been read.

@@ -192,7 +192,10 @@ class Risk(_Section):
     ``life_ms``: how long a side stands before it moves towards the market; 0: no time. ``equity``: what the account is
     worth at the start of the day;
     ``max_loss`` since then and ``max_drawdown`` from the greatest since then halt, three fifths of them reduce;
-    ``equity_ms``: greatest age of what the daemon tells; ``money_unit``: in which the card counts money.
+    ``equity_ms``: greatest age of what the daemon tells; ``money_unit``: in which the card counts money. ``max_gross``:
+    most that the positions and open quotes of all instruments may be worth together, at their marks, with one that is
+    to leave; ``max_leverage``: ... in times of equity. ``max_open_notional``: most that the open quotes of one side of
+    all instruments may be worth together.
     """
 
     deadman_ms: Positive
@@ -219,6 +222,9 @@ class Risk(_Section):
     max_loss: Positive
     max_drawdown: Positive
     equity_ms: Positive
+    max_gross: Positive
+    max_leverage: Positive
+    max_open_notional: Positive
     money_unit: Positive = Decimal(1)
 
 
@@ -445,6 +451,8 @@ def _check(config, rows):
             refuse(f"instruments[{n}] ({instrument.name}).{error.key}", error.value, error.wanted)
     try:
         params.risk_words(config.risk)
+        for instrument in config.instruments:
+            params.check_lot_value(instrument, config.risk)
     except params.ParameterError as error:
         refuse(f"risk.{error.key}", error.value, error.wanted)
     if config.host.heartbeat_ms * 2 > config.risk.deadman_ms:

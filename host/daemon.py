@@ -58,7 +58,7 @@ _OWN_CANCEL = 1 << 62
 #: Counters and levels that are read from the card for ``status`` and the metrics, about once a second.
 WATCHED = (
     *(r.name for r in regmap.REGISTERS if r.access == "count"), "gap_packets", "session_tokens", "live_bids",
-    "live_asks", "latency_min", "latency_max", "latency_count")
+    "live_asks", "gross", "open_bids", "open_asks", "latency_min", "latency_max", "latency_count")
 
 
 #: Exit code of a daemon that another one has locked out.
@@ -353,7 +353,17 @@ class Daemon:
             self._told.get(n, (0, 0, 0, 0)), tuple(self._causes()),
             self.session.state.value if self.session else "closed", self.watched.get("session_tokens"),
             self.references.told(n, self.now_ns),
-            sum(bool(lots) for other, told in self._told.items() if other != n for lots in (told[1], told[3]))))
+            sum(bool(lots) for other, told in self._told.items() if other != n for lots in (told[1], told[3])),
+            lot_value=self.references.lot_value(n), equity=self.equity.told, **self._worth()))
+
+    def _worth(self):
+        """What all positions and open quotes are worth by what the card was told, in 1/256 of the unit of money."""
+        gross = bids = asks = 0
+        for n in range(len(self.config.instruments)):
+            (position, open_bid, open_ask), value = self.positions.lots(n), self.references.lot_value(n)
+            gross += (abs(position) + open_bid + open_ask) * value
+            bids, asks = bids + open_bid * value, asks + open_ask * value
+        return {"gross": gross, "open_bids": bids, "open_asks": asks}
 
     def _event(self, e):
         name = link.EVENT_CODES.get(e.code, str(e.code))

@@ -24,12 +24,13 @@ class Equity:
 
     Attributes
     ----------
-    pace : :class:`host.pace.Pace` of :meth:`update`. greatest : equity that was told since the start.
+    pace : :class:`host.pace.Pace` of :meth:`update`. greatest : equity that was told since the start. told : units of
+        money that the card was last told, or ``None``.
     """
 
     def __init__(self, config, mark):
         self._instruments, self._risk, self._mark = config.instruments, config.risk, mark
-        self.pace = Pace(config.risk.equity_ms)
+        self.pace, self.told = Pace(config.risk.equity_ms), None
         self._cash = Fraction(0)
         self._lots = [i.initial_lots for i in config.instruments]
         self._begun = sum(self._worth(n, Fraction(i.reference_price)) for n, i in enumerate(config.instruments))
@@ -55,6 +56,7 @@ class Equity:
     def begin(self):
         """The card knows nothing: its registers by name, the start first."""
         self.pace.begin()
+        self.told = None
         return {"equity_start": params.money_word("equity", self._risk.equity, self._risk.money_unit)}
 
     def update(self, now_ns):
@@ -64,4 +66,6 @@ class Equity:
             return None
         value = self.value
         self.greatest = max(self.greatest, value)
-        return params.money_word("equity", value, self._risk.money_unit)
+        word = params.money_word("equity", value, self._risk.money_unit)
+        self.told = word - (word >> 31 << 32)
+        return word

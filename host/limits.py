@@ -137,6 +137,10 @@ RISK = {
     "equity": ("money", (), lambda w, r: r.equity), "money_unit": ("money", (), lambda w, r: r.money_unit),
     "max_loss": _money("loss_most"), "max_drawdown": _money("drawdown_most"),
     "equity_ms": _milliseconds("equity_cycles"),
+    "max_gross": _money("gross_most"),
+    "max_leverage": ("times equity", ("leverage_most",), lambda w, r: Fraction(w["leverage_most"],
+                                                                              params.LEVERAGE_SCALE)),
+    "max_open_notional": _money("open_most"),
 }
 
 

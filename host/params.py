@@ -11,6 +11,8 @@ from hdl.control import registers as regmap
 
 CLOCK_HZ = 125_000_000  #: cycles a second of the fabric
 SUB = 256  #: subticks in a tick
+LOT_VALUE_SCALE = 256  #: of the unit of money, in what a lot is worth
+LEVERAGE_SCALE = 16  #: of equity, in the greatest leverage
 
 
 class ParameterError(ValueError):
@@ -274,6 +276,29 @@ def money_word(key, amount, unit):
     return _fit(key, amount, floor(Fraction(amount) / Fraction(unit)), 32, "units of money", True, unit) & 0xFFFF_FFFF
 
 
+def lot_value(instrument, ticks, unit):
+    """What a lot is worth at a price, as register ``ref_lot_value`` has it: 1/256 of a unit of money, rounded up. 0,
+    which blocks, for what the register cannot hold."""
+    exact = Fraction(ticks) * Fraction(instrument.tick) * Fraction(instrument.lot) / Fraction(unit)
+    word = ceil(abs(exact) * LOT_VALUE_SCALE)
+    return 0 if word >> regmap.BY_NAME["ref_lot_value"].width else word
+
+
+def check_lot_value(instrument, risk):
+    """Raises :class:`ParameterError` if a price that an instrument may be quoted at makes a lot worth more than the
+    card can count, or if a limit in money lets no quote of it pass at its ``reference_price``."""
+    unit, width = Fraction(risk.money_unit), regmap.BY_NAME["ref_lot_value"].width
+    greatest = max(abs(Fraction(instrument.min_price)), abs(Fraction(instrument.max_price))) * Fraction(instrument.lot)
+    if ceil(greatest / unit * LOT_VALUE_SCALE) >> width:
+        raise ParameterError("money_unit", plain(unit), f"is too small: a lot of {instrument.name} may be worth "
+                             f"{plain(greatest)}; must be at least {plain(greatest * LOT_VALUE_SCALE / (1 << width))}")
+    least = abs(Fraction(instrument.reference_price)) * Fraction(instrument.quote_quantity)
+    for key, times, of in (("max_gross", 2, "twice "), ("max_open_notional", 1, "")):
+        if Fraction(getattr(risk, key)) < times * least:
+            raise ParameterError(key, plain(getattr(risk, key)), f"would block every quote of {instrument.name}; at "
+                                 f"least {of}reference_price x quote_quantity = {plain(times * least)}")
+
+
 def risk_words(risk):
     """Register values of a :class:`host.config.Risk`: what is limited over all instruments."""
     def interval(name, key):
@@ -292,12 +317,19 @@ def risk_words(risk):
         **{name: _global(name, key, getattr(risk, key), cycles(getattr(risk, key)), "cycles", Fraction(1000, CLOCK_HZ))
            for name, key in (*_AGES, ("freeze_cycles", "freeze_ms"), ("life_cycles", "life_ms"))},
     }
-    for name, key in (("loss_most", "max_loss"), ("drawdown_most", "max_drawdown")):
+    for name, key in (("loss_most", "max_loss"), ("drawdown_most", "max_drawdown"), ("gross_most", "max_gross"),
+                      ("open_most", "max_open_notional")):
         amount, unit = getattr(risk, key), risk.money_unit
         out[name] = _global(name, key, amount, floor(Fraction(amount) / Fraction(unit)), "units of money", unit)
         if not out[name]:
             raise ParameterError(key, plain(amount), f"must be at least money_unit ({plain(unit)}); less would block "
                                  "every quote")
+    out["leverage_most"] = _global("leverage_most", "max_leverage", risk.max_leverage,
+                                   floor(Fraction(risk.max_leverage) * LEVERAGE_SCALE), "sixteenths of equity",
+                                   Fraction(1, LEVERAGE_SCALE))
+    if not out["leverage_most"]:
+        raise ParameterError("max_leverage", plain(risk.max_leverage), f"must be at least "
+                             f"{plain(Fraction(1, LEVERAGE_SCALE))}; less would block every quote")
     for name, key in _AGES:
         if out[name] < 2:
             raise ParameterError(key, plain(getattr(risk, key)), "must be at least two cycles, 0.000016 (less would "

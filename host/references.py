@@ -1,4 +1,5 @@
-"""Reference prices for gates G6 and G6c: where they come from, and when the card is told.
+"""Reference prices for gates G6 and G6c, and with them what a lot is worth (G12, G13): where they come from, and when
+the card is told.
 
 The card forgets a reference that is not renewed within ``risk.reference_ms``, so that one is only renewed by something
 new: an observation. A price that nobody has looked at again grows old, and its instrument is not quoted any more.
@@ -44,7 +45,7 @@ class References:
         self.follows_feed = config.host.references == "feed"
         self._instruments, self._scales, self._known = config.instruments, [], []
         self._tau_ns = float(config.host.reference_tau_ms) * MILLISECOND
-        self.pace, self._words = Pace(config.risk.reference_ms), {}
+        self.pace, self._words, self._unit = Pace(config.risk.reference_ms), {}, config.risk.money_unit
         for i in config.instruments:
             self._scales.append(params.ref_scale(i.feed_tick, i.tick))
             start = float(Fraction(i.reference_price) / Fraction(i.tick))
@@ -90,18 +91,25 @@ class References:
         out = []
         for n, known in enumerate(self._known):
             if known is not None and known.fresh:
-                known.fresh = False
+                known.fresh, i = False, self._instruments[n]
                 value, local = (max(0, min(regmap.TICK_LIMIT - 1, round(price)))
                                 for price in (known.value, known.local))
-                self._words[n] = (value, local, known.basis), now_ns
+                lot_value = params.lot_value(i, value, self._unit)
+                self._words[n] = (value, local, known.basis), now_ns, lot_value
                 out.append({"ref_value": value, "ref_local": local,
-                            "ref_basis": known.basis & (1 << regmap.TICK_BITS) - 1, "ref_commit": n})
+                            "ref_basis": known.basis & (1 << regmap.TICK_BITS) - 1, "ref_lot_value": lot_value,
+                            "ref_commit": n})
         return out
 
     def told(self, n, now_ns):
         """(value, local, basis, ms since then) that the card was last told of an instrument, in ticks, or ``None``."""
         words = self._words.get(n)
         return None if words is None else (*words[0], Fraction(now_ns - words[1], MILLISECOND))
+
+    def lot_value(self, n):
+        """What the card was last told that a lot of an instrument is worth, in 1/256 of the unit of money; 0 if it was
+        told nothing."""
+        return self._words[n][2] if n in self._words else 0
 
     def price(self, n):
         """Reference of an instrument in its own units, ``None`` if there is none."""

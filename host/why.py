@@ -28,7 +28,9 @@ class Blocked:
     (bid ticks, bid lots, ask ticks, ask lots) that the venue was last told before it. ``causes`` : of a halt.
     ``session`` : state of the order session. ``tokens`` : of the session's bucket as last read, or ``None``.
     ``reference`` : (value, local, basis) in ticks as the card was last told, and how many ms before; or ``None``.
-    ``live_elsewhere`` : live sides of the other instruments.
+    ``live_elsewhere`` : live sides of the other instruments. ``gross``, ``open_bids``, ``open_asks`` : what positions
+    and open quotes of all instruments were worth, ``lot_value`` : what the card was last told that a lot of this one
+    is, in 1/256 of the unit of money; ``equity`` : units of money that it was last told, or ``None``.
     """
 
     time_ns: int
@@ -44,6 +46,11 @@ class Blocked:
     tokens: int | None
     reference: tuple | None = None
     live_elsewhere: int = 0
+    gross: int = 0
+    open_bids: int = 0
+    open_asks: int = 0
+    lot_value: int = 0
+    equity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,17 +312,54 @@ def _self_trade(c):
     yield Finding("", "bid and ask of the frame would have met at one end of the window; both left with 0 lots", True)
 
 
+def _in_units(word):
+    """An amount in 1/256 of the unit of money, for people."""
+    return params.plain(Fraction(word, params.LOT_VALUE_SCALE))
+
+
+def _valued(c):
+    """Whether the card knows what a lot is worth, as findings."""
+    yield _must(f"a lot of {c.i.name} is worth {_in_units(c.b.lot_value)}", c.b.lot_value,
+                "the card was not told what it is worth, which blocks")
+
+
+def _leaving(c):
+    """(lots, worth) of the most that either side may say."""
+    lots = max(s.lots for s in c.sides)
+    return lots, lots * c.b.lot_value
+
+
 def _equity(c):
-    for name, key in (("loss_most", "max_loss"), ("drawdown_most", "max_drawdown"), ("equity_cycles", "equity_ms")):
-        yield _must(f"{key}: {name} = {c.risk[name]}", c.risk[name], "0 blocks")
-    yield Finding("", f"equity was not told within equity_ms {_time(c.risk['equity_cycles'])}, so that only what "
-                  f"reduces a position goes", True)
+    findings = [_must(f"{key}: {name} = {c.risk[name]}", c.risk[name], "0 blocks") for name, key in (
+        ("loss_most", "max_loss"), ("drawdown_most", "max_drawdown"), ("equity_cycles", "equity_ms"),
+        ("gross_most", "max_gross"), ("leverage_most", "max_leverage"))]
+    findings += _valued(c)
+    (lots, worth), scale = _leaving(c), params.LOT_VALUE_SCALE
+    what = f"positions and open quotes of all instruments {_in_units(c.b.gross)} + 2 x {lots} lots ="
+    findings.append(_at_most("", what, c.b.gross + 2 * worth, "max_gross", c.risk["gross_most"] * scale,
+                             "1/256 units of money", _in_units))
+    if c.b.equity is not None:
+        leverage = Fraction(c.risk["leverage_most"], params.LEVERAGE_SCALE)
+        findings.append(_at_most("", what, c.b.gross + 2 * worth, f"max_leverage {params.plain(leverage)} x equity "
+                                 f"{c.b.equity} =", int(max(0, c.b.equity) * leverage * scale), "1/256 units of money",
+                                 _in_units))
+    # Its age is not known here: if nothing else was wrong, that was.
+    findings.append(Finding("", f"equity was not told within equity_ms {_time(c.risk['equity_cycles'])}, so that only "
+                            f"what reduces a position goes", not any(f.failed for f in findings)))
+    yield from findings
 
 
 def _load(c):
     wanted = c.w["bid_en"] + c.w["ask_en"]
     yield _at_most("", f"live sides elsewhere {c.b.live_elsewhere} + {wanted} here =", c.b.live_elsewhere + wanted,
                    "max_live_sides", c.risk["live_most"], "sides")
+    yield from _valued(c)
+    lots, worth = _leaving(c)
+    for s, open_ in zip(c.sides, (c.b.open_bids, c.b.open_asks), strict=True):
+        if s in c.failing:
+            yield _at_most(s.name, f"open {s.name}s of all instruments {_in_units(open_)} + {lots} lots =",
+                           open_ + worth, "max_open_notional", c.risk["open_most"] * params.LOT_VALUE_SCALE,
+                           "1/256 units of money", _in_units)
 
 
 def _holds(what, *names):
@@ -396,9 +440,10 @@ EXPLAINED = {
     10: _Gate(_max_notional, "t2q limits show has max_notional"),
     11: _Gate(_position, "the card counts what it has sent by itself, and may have sent what the host had not seen "
                          "yet; it also fails while the card has not been told a position (pos_commit)"),
-    12: _Gate(_equity, "the age of what the card was told is not in the record; t2q status has the host's equity",
-              True),
-    13: _Gate(_load, "registers live_bids and live_asks have the live sides of instruments 0 to 31", True),
+    12: _Gate(_equity, "the age of what the card was told is not in the record, and what it counts as open may be more "
+                       "than the host has seen; t2q status has the host's equity, register gross the card's sum", True),
+    13: _Gate(_load, "registers live_bids and live_asks have the live sides of instruments 0 to 31, open_bids and "
+                     "open_asks what the open quotes of all are worth", True),
     14: _Gate(_rate, "tokens at that very moment are not in the record; register session_tokens has the session's "
                      "present ones, an instrument's own are not readable", True),
     15: _Gate(_duplicate, "the quotes themselves are in the journal", True),

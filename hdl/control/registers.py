@@ -63,9 +63,11 @@ GATES = {
     9: ("G9", "max quantity", "quantity above max_lots"),
     10: ("G10", "max notional", "price times quantity above max_notional, or the price bound does not ensure it"),
     11: ("G11", "position", "position, open and in-flight quantity would pass max_long or max_short, or unknown"),
-    12: ("G12", "equity", "equity was not told for equity_cycles, or has no limits, and the side does not reduce the "
-                          "position"),
-    13: ("G13", "open load", "more sides would be live than live_most"),
+    12: ("G12", "equity", "equity was not told for equity_cycles, or has no limits, or all positions and open quotes "
+                          "would be worth more than gross_most, or than leverage_most allows, or a lot's value is not "
+                          "known; and the side does not reduce the position"),
+    13: ("G13", "open load", "more sides would be live than live_most, or one side's open quotes would be worth more "
+                             "than open_most, or a lot's value is not known"),
     14: ("G14", "rate", "session or instrument token bucket empty"),
     15: ("G15", "duplicate", "the instrument said the same too often: held until the host releases it"),
     16: ("G16", "quote life", "a side stands for life_cycles before it moves towards the market: held, not blocked"),
@@ -216,9 +218,11 @@ def _build():
             ("ref_local", "rw", "G6c: price at the quoted venue in quote ticks; likewise", TICK_BITS - 1),
             ("ref_basis", "rw", "G6c: what the feed is above the quoted venue, in quote ticks, signed; likewise",
              TICK_BITS),
-            ("ref_commit", "wo", "Bits 7..0 instrument: the three words are its references from now on"),
-            ("ref_cycles", "limit", "G6, G6c: greatest age of references in cycles; 0 blocks. They expire when they "
-                                    "are between half as old and so old"),
+            ("ref_lot_value", "rw", "G12, G13: what a lot is worth at its mark, in 1/256 of the host's unit of money, "
+                                    "rounded up; likewise; 0 blocks"),
+            ("ref_commit", "wo", "Bits 7..0 instrument: the four words are its references from now on"),
+            ("ref_cycles", "limit", "G6, G6c, G12, G13: greatest age of references in cycles; 0 blocks. They expire "
+                                    "when they are between half as old and so old"),
             ("drift_cycles", "limit", "G6b: the window over which a reference must not drift, in cycles; 0 blocks"),
             ("life_cycles", "limit", "G16: how long a side stands before it may move towards the market, in cycles; 0: "
                                      "no time"),
@@ -232,6 +236,11 @@ def _build():
              "G19: greatest loss since equity_start; more halts, three fifths reduce; 0 blocks (G12)", 31),
             ("drawdown_most", "limit", "G19: greatest distance from the greatest equity, likewise; 0 blocks (G12)", 31),
             ("equity_cycles", "limit", "G12: greatest age of equity in cycles, as ref_cycles; 0 blocks"),
+            ("gross_most", "limit", "G12: most that all positions and open quotes may be worth together, in the host's "
+                                    "unit of money; 0 blocks"),
+            ("leverage_most", "limit", "G12: ... in sixteenths of equity; 0 blocks", 8),
+            ("open_most", "limit", "G13: most that the open quotes of one side of all instruments may be worth, in the "
+                                   "host's unit of money; 0 blocks"),
             ("fills_cycles", "limit", "G17: the rolling window, in cycles; 0 blocks"),
             ("fills_lots", "limit", "G17: greatest sum of lots that trade on one instrument within it; 0 blocks", 24),
             ("fills_delta", "limit", "G17: greatest difference of lots bought and lots sold, likewise; 0 blocks", 24),
@@ -254,6 +263,10 @@ def _build():
                                         "more"),
             ("live_bids", "ro", "Instruments 0..31 with a live bid"),
             ("live_asks", "ro", "Instruments 0..31 with a live ask"),
+            ("gross", "ro", "What all positions and open quotes are worth, in the host's unit of money, rounded down; "
+                            "all ones: that or more, or a lot's value is not known"),
+            ("open_bids", "ro", "What the open bids of all instruments are worth, likewise"),
+            ("open_asks", "ro", "What the open asks of all instruments are worth, likewise"),
             ("telemetry_overflow", "count", "Records lost because the host did not read"))
     section("gate", *((f"drop_{GATES[g][0].lower()}", "count", f"{GATES[g][0]} {GATES[g][1]}: {GATES[g][2]}")
                       for g in GATE_COUNTERS))

@@ -28,8 +28,11 @@ LEARN_CYCLES = max(BURST_CYCLES, REPEATS_CYCLES) + 1
 VISIT_CYCLES = max(BURST_VISIT_CYCLES, REPEATS_CYCLES) + 1
 #: Bits of a quantity's mantissa, and of a quantity in lots.
 MANTISSA_BITS, LOT_BITS = 56, 24
-#: QuoteStatus of a side of which something is in the book, or about to be.
-STANDING = tuple(SCHEMA.enums["QuoteStatus"][name] for name in ("UNMODIFIED", "QTY_REDUCED", "UPDATED", "SPEED_BUMPED"))
+#: QuoteStatus of a side that is in the book, or about to be, or has traded at once, as it was asked for; and of one of
+#: which less is.
+_STATUS = SCHEMA.enums["QuoteStatus"]
+WHOLE = tuple(_STATUS[name] for name in ("UNMODIFIED", "UPDATED", "FILLED", "SPEED_BUMPED"))
+REDUCED = (_STATUS["QTY_REDUCED"],)
 #: Limits of the gates here, and their widths.
 ANSWER_LIMITS = {name: BY_NAME[name].width for name in (
     "fills_cycles", "fills_lots", "fills_delta", "fills_most", "freeze_cycles", "repeats_most", "refusals_cycles",
@@ -54,7 +57,7 @@ class Answers(wiring.Component):
     and G20 find.
 
     **What is wrong**, and halts: the acknowledgement or the fill of an id that was never sent, or that is of another
-    instrument than the id says; a quantity that is not a whole number of lots below 2^24, or the fill of none;
+    instrument than the id says; the fill of a quantity that is not a whole number of lots, from one to 2^24 - 1;
     whatever becomes of an order of an id that was never sent; a message of ours that the gateway could not read.
 
     **Refusals** are the sides that an acknowledgement refuses, and both sides of a quote that is refused as a whole.
@@ -83,11 +86,9 @@ class Answers(wiring.Component):
     clearing : out(1) after reset, a cycle an instrument: nothing is taken up.
 
     **Latency**: with an event up in cycle *a* (no tick, nothing under way), :data:`READ_CYCLES` later it is judged, and
-    ``wrong`` strobes in the cycle after that, or it is done with. A quantity is converted first: 56 cycles for each
-    decade that its exponent is away from the lot's, one for each zero at the lot's lower end, 24, and two. Of an
-    acknowledgement that is what stands of the bid, if any does; then the words are read again, in :data:`READ_CYCLES`,
-    for the ask. What is weighed takes :data:`LEARN_CYCLES` more, and is posted from then on. What
-    is learned is told after that.
+    ``wrong`` strobes in the cycle after that, or it is done with. A fill is converted first: 56 cycles for each decade
+    that its exponent is away from the lot's, one for each zero at the lot's lower end, 24, and two. What is weighed
+    takes :data:`LEARN_CYCLES` more, and is posted from then on. What is learned is told after that.
     """
 
     def __init__(self, instruments):
@@ -138,22 +139,20 @@ class Answers(wiring.Component):
         count = Mux(is_kind[Kind.REJECT], 2, refused[0] + refused[1])
         has_row = is_kind[Kind.ACK] | is_kind[Kind.FILL]
         has_id = has_row | is_kind[Kind.CANCELLED] | is_kind[Kind.PLACED]
-        # Of an acknowledgement, first the bid and then the ask: whether anything of it stands.
-        of_ask, stands = Signal(), Signal()
-        m.d.sync += stands.eq(Cat(
-            Mux(of_ask, event.ask_status, event.bid_status) == status for status in STANDING).any())
+        # Of both sides of an acknowledgement.
+        whole, reduced = Signal(2), Signal(2)
+        m.d.sync += [flags.eq(Cat(Cat(status == its for its in those).any()
+                                  for status in (event.bid_status, event.ask_status)))
+                     for flags, those in ((whole, WHOLE), (reduced, REDUCED))]
         bad, weighs = Signal(), Signal()
         m.d.comb += [
             bad.eq((has_id & ~sent) | (has_row & ~(exists & same)) | is_kind[Kind.SESSION_REJECT]),
-            weighs.eq(is_kind[Kind.REJECT] & sent & exists),
+            weighs.eq((is_kind[Kind.ACK] & refused.any()) | (is_kind[Kind.REJECT] & sent & exists)),
         ]
 
         # A quantity in lots. The mantissa goes by the lowest bit first, whatever is done to it.
         mantissa, lot = Signal(signed(MANTISSA_BITS + 1)), Signal(32)
-        lots, bid_lots = Signal(LOT_BITS), Signal(LOT_BITS)
-        amount, exponent = Signal(64), Signal(signed(8))
-        m.d.comb += [amount.eq(Mux(of_ask, event.ask_mantissa, event.mantissa)),
-                     exponent.eq(Mux(of_ask, event.ask_exponent, event.exponent))]
+        lots = Signal(LOT_BITS)
         past, carry, last_bit = Signal(3), Signal(), Signal()       # bits that have gone by
         enters, subtracts = Signal(2), Signal()                     # at the upper end
         less_lot = (mantissa - Mux(subtracts, lot, 0))[:len(mantissa)]
@@ -175,22 +174,10 @@ class Answers(wiring.Component):
             m.d.sync += learns.eq(1)
             goes(_State.LEARN)
 
-        def stands_so_much(what):
-            """Of this side of an acknowledgement: on with the other one, or with what follows from both."""
-            with m.If(of_ask):
-                m.d.sync += lots.eq(what)
-                with m.If(refused.any()):
-                    weigh()
-                with m.Else():
-                    goes(_State.SETTLE)
-            with m.Else():
-                m.d.sync += [bid_lots.eq(what), of_ask.eq(1)]
-                goes(_State.READ)
-
         m.d.sync += [self.wrong.eq(0), learns.eq(0)]
         with m.Switch(state):
             with m.Case(_State.IDLE):
-                m.d.sync += [step.eq(0), same.eq(1), of_ask.eq(0)]
+                m.d.sync += [step.eq(0), same.eq(1)]
                 with m.If(visit):
                     m.d.sync += at.eq(visited)
                     goes(_State.VISIT)
@@ -204,23 +191,24 @@ class Answers(wiring.Component):
                 with m.If(step == _WORD_CYCLES * (_WORDS.index("lot_mult") + 1) + 1):
                     m.d.sync += lot.eq(self.data)
                 with m.If(step == _WORD_CYCLES * (_WORDS.index("lot_exp") + 1) + 1):
-                    m.d.sync += [decades.eq(exponent - self.data[:8].as_signed()),
-                                 mantissa.eq(amount[:MANTISSA_BITS]), fits.eq(amount[MANTISSA_BITS:] == 0)]
+                    m.d.sync += [decades.eq(event.exponent - self.data[:8].as_signed()),
+                                 mantissa.eq(event.mantissa[:MANTISSA_BITS]),
+                                 fits.eq((event.mantissa >> MANTISSA_BITS) == 0)]
                 with m.If(step == READ_CYCLES - 1):
                     m.d.sync += [past.eq(0), carry.eq(0)]
                     with m.If(bad):
                         wrong()
-                    with m.Elif(is_kind[Kind.FILL] | (is_kind[Kind.ACK] & stands)):
+                    with m.Elif(is_kind[Kind.FILL]):
                         with m.If((lot == 0) | ~fits | (decades > MOST_DECADES) | (decades < -MOST_DECADES)):
                             wrong()
                         with m.Elif(decades == 0):
                             goes(_State.STRIP)
                         with m.Else():
                             goes(_State.SCALE)
-                    with m.Elif(is_kind[Kind.ACK]):
-                        stands_so_much(0)
                     with m.Elif(weighs):
                         weigh()
+                    with m.Elif(is_kind[Kind.ACK]):
+                        goes(_State.SETTLE)
                     with m.Else():
                         done()
             with m.Case(_State.SCALE):
@@ -251,11 +239,7 @@ class Answers(wiring.Component):
                 m.d.comb += subtracts.eq(mantissa[0])
                 with m.If(step < LOT_BITS):
                     m.d.sync += [mantissa.eq(shifted), lots.eq(Cat(lots[1:], mantissa[0]))]
-                with m.Elif(~fits | (mantissa != 0)):
-                    wrong()
-                with m.Elif(is_kind[Kind.ACK]):
-                    stands_so_much(lots)
-                with m.Elif(lots != 0):
+                with m.Elif(fits & (mantissa == 0) & (lots != 0)):
                     weigh()
                 with m.Else():
                     wrong()
@@ -275,8 +259,8 @@ class Answers(wiring.Component):
         is_fill = is_kind[Kind.FILL]
         learned = self.learned
         m.d.comb += [
-            self.learn.eq(state == _State.SETTLE), learned.fill.eq(is_fill), learned.at_once.eq(event.at_once),
-            learned.side.eq(event.side), learned.bid_lots.eq(bid_lots), learned.ask_lots.eq(lots),
+            self.learn.eq(state == _State.SETTLE), learned.fill.eq(is_fill), learned.side.eq(event.side),
+            learned.lots.eq(lots), learned.stands.eq(whole | reduced), learned.less.eq(~whole),
             learned.quote_id.eq(event.id[:32]), learned.next.eq(event.next),
         ]
 

@@ -67,7 +67,8 @@ class Exposure(wiring.Component):
         may come when the bench holds another instrument.
     emit : in(1) it leaves: ``instrument`` : in(8), ``of_instrument`` : in(instruments) its bit, ``bid_px``, ``ask_px``
         : in(Ticks), ``bid_lots``, ``ask_lots`` : in(24) what is live from now on (0 lots: nothing, else
-        ``bid_some``, ``ask_some`` : in(1)) and can trade in addition, ``quote_id`` : in(32).
+        ``bid_some``, ``ask_some`` : in(1)) and can trade in addition, ``quote_id`` : in(32). ``sent_bid``, ``sent_ask``
+        : out(32) lots ever sent, with this quote.
     clear_all : in(1) nothing is live any more (mass cancel). Excludes ``emit``.
     forget_positions : in(1) all positions are unknown.
     restart : in(1) a new session begins: nothing is live, nothing was sent, all positions are unknown. The rows are
@@ -94,9 +95,10 @@ class Exposure(wiring.Component):
             "address": In(8), "of_address": In(instruments), "load": In(1), "prepare": In(1), "emit": In(1),
             "instrument": In(8), "of_instrument": In(instruments), "bid_px": In(Ticks), "ask_px": In(Ticks),
             "bid_lots": In(24), "ask_lots": In(24), "bid_some": In(1), "ask_some": In(1),
-            "quote_id": In(32), "clear_all": In(1), "settle": In(1), "position": In(Position), "clear_bid": In(1),
-            "clear_ask": In(1), "settled_quote_id": In(32), "counts": In(1), "known_now": In(1), "meant": Out(1),
-            "forget_positions": In(1), "restart": In(1), "first_message": In(32),
+            "quote_id": In(32), "sent_bid": Out(32), "sent_ask": Out(32), "clear_all": In(1), "settle": In(1),
+            "position": In(Position), "clear_bid": In(1), "clear_ask": In(1), "settled_quote_id": In(32),
+            "counts": In(1), "known_now": In(1), "meant": Out(1), "forget_positions": In(1), "restart": In(1),
+            "first_message": In(32),
             "clearing": Out(1), "live": Out(LiveQuote), "bid_live": Out(1), "ask_live": Out(1), "known": Out(Position),
             "position_known": Out(1), "live_bids": Out(instruments), "live_asks": Out(instruments),
             "live_sides": Out(10)})
@@ -153,6 +155,8 @@ class Exposure(wiring.Component):
             after.sent_bid.eq(Mux(sweeping, 0, sent_bid + self.bid_lots)),
             after.sent_ask.eq(Mux(sweeping, 0, sent_ask + self.ask_lots)),
         ]
+
+        m.d.comb += [self.sent_bid.eq(after.sent_bid), self.sent_ask.eq(after.sent_ask)]
 
         bids, asks, known = self.live_bids, self.live_asks, Signal(n)    # one bit an instrument
         self.kept |= {"known": known}

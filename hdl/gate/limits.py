@@ -8,6 +8,8 @@ from hdl.compare import less
 from hdl.control.params import NOTIONAL_BITS, PARAM_ROW, SUBTICK_BITS, TICK_BITS, Ticks
 from hdl.gate.exposure import LiveQuote, Position
 from hdl.gate.holds import HOLDING, Held
+from hdl.gate.load import OVER_BITS, Rooms
+from hdl.sums import sum_of_three
 
 #: Width of the reason bitmap.
 REASONS = 32
@@ -16,8 +18,8 @@ REASONS = 32
 #:
 #: Members
 #: -------
-#: fixed : Out(REASONS) bit *g* is set if G*g* fails whatever the price (G3, G5, G6, G6c, G6b, G9, G10, G11, G13,
-#:     G15, G17, G18, G20).
+#: fixed : Out(REASONS) bit *g* is set if G*g* fails whatever the price (G3, G5, G6, G6c, G6b, G9, G10, G11, G12 but
+#:     for the age of equity, G13, G15, G17, G18, G20).
 #: reduces : Out(1) it takes the position towards zero and not beyond, even with all that is open.
 #: live : Out(1) something stands at the venue. ``live_px``, ``live_lots`` : what. These are not registered.
 #: resize : Out(1) it has to be replaced whatever the price: another quantity, or a price that the limits do not allow
@@ -42,6 +44,9 @@ class Limits(wiring.Component):
     G10 divides nothing: the host says up to which price the notional holds (``px_notional_ticks``), and the fabric
     checks that this price times the quantity does not exceed ``max_notional``.
 
+    G12, G13: both sides may leave, each with the greatest quantity of either, whatever is kept: that, at the value of a
+    lot, has to fit into what all instruments together have left of the limits. A side that reduces passes G12.
+
     G8: a side that is kept may not be reached by the other one as it is replaced. Between two prices of one evaluation
     lie at least both half spreads, rounded up; a side is replaced before it is that far from its own. One that is kept
     for its age is further from the other one than its own.
@@ -54,8 +59,9 @@ class Limits(wiring.Component):
         cycle 3 on as long as the inputs do.
     params : in(PARAM_ROW), live : in(LiveQuote), bid_live, ask_live : in(1), known : in(Position),
         position_known : in(1). ``bound_notional`` : in(NOTIONAL_BITS) right in cycle 5. ``collar_low``, ``collar_high``
-        : in(Ticks) right in cycle 2, ``live_sides`` : in(10) from cycle 2 on, ``reference_ok`` : in(1) and ``held`` :
-        in(Held) from cycle 3 on. ``live_most`` : in(10), ``off`` : in(len(HOLDING)) one bit each: that gate has
+        : in(Ticks) right in cycle 2, ``live_sides`` : in(10) from cycle 2 on, ``reference_ok`` : in(1), ``valued`` :
+        in(1) and ``held`` : in(Held) from cycle 3 on. ``lot_value`` : in(32) from cycle 3 on, ``rooms`` :
+        in(:class:`hdl.gate.load.Rooms`). ``live_most`` : in(10), ``off`` : in(len(HOLDING)) one bit each: that gate has
         no limits. ``bid_young``, ``ask_young`` : in(1) G16 keeps that side from moving towards the market.
     bid, ask : out(LimitSide). ``low``, ``high`` : out(Ticks). ``lots`` : out(24) the greatest quantity that G11
         has been asked for, one a side: ``bid_largest``, ``ask_largest``.
@@ -67,6 +73,7 @@ class Limits(wiring.Component):
             "known": In(Position), "position_known": In(1), "bound_notional": In(NOTIONAL_BITS),
             "collar_low": In(Ticks), "collar_high": In(Ticks), "reference_ok": In(1), "held": In(Held),
             "live_sides": In(10), "live_most": In(10), "off": In(len(HOLDING)), "bid_young": In(1), "ask_young": In(1),
+            "lot_value": In(32), "valued": In(1), "rooms": In(Rooms),
             "bid": Out(LimitSide), "ask": Out(LimitSide), "low": Out(Ticks), "high": Out(Ticks),
             "bid_largest": Out(24), "ask_largest": Out(24)})
 
@@ -109,12 +116,36 @@ class Limits(wiring.Component):
             ]
         with m.If(at[5]):
             m.d.sync += notional[0].eq(Cat(p.max_notional_lo, p.max_notional_hi) < self.bound_notional)
+        # What may leave, in money: a product of 24 by 32 bits, the low 18 of the lots in two multipliers.
+        ask_more, most_live, most_lots = Signal(), Signal(24), Signal(24)
+        live_lots = [Mux(getattr(self, f"{side}_live"), getattr(self.live, f"{side}_lots"), 0)
+                     for side in ("bid", "ask")]
+        m.d.sync += [ask_more.eq(live_lots[0] < live_lots[1]), most_live.eq(Mux(ask_more, live_lots[1], live_lots[0]))]
+        with m.If(at[2]):
+            m.d.sync += most_lots.eq(Mux(p.quote_lots < most_live, most_live, p.quote_lots))
+        few, value, limb = 18, self.lot_value, 16
+        product, upper_product = Signal(few + limb), Signal(few + 32 - limb)
+        rest = [Signal(32 + 3, name=f"rest_{n}") for n in range(2)]
+        amount = Signal(24 + 32)
+        m.d.sync += [
+            product.eq(most_lots[:few] * value[:limb]), upper_product.eq(most_lots[:few] * value[limb:]),
+            *(part.eq(sum_of_three(*(Mux(most_lots[few + 3 * n + bit], value, 0) << bit for bit in range(3))))
+              for n, part in enumerate(rest)),
+            amount.eq(sum_of_three(product, upper_product << limb, (rest[0] + (rest[1] << 3)) << few)),
+        ]
+
+        def exceeds(amount, room):
+            """No room has as many bits."""
+            return amount[OVER_BITS:].any() | room[-1] | (room[:OVER_BITS] < amount[:OVER_BITS])
+
+        gross = exceeds(Cat(0, amount), self.rooms.gross) | ~self.valued
         for name, sign, upper, lower in (("bid", 1, towards, away), ("ask", -1, away, towards)):
             self._side(m, name, sign, upper, lower, {
-                5: band.any(), 6: ~self.reference_ok, 9: quantity, 13: load, 26: ~self.reference_ok}, notional.any())
+                5: band.any(), 6: ~self.reference_ok, 9: quantity, 26: ~self.reference_ok,
+                13: load | exceeds(amount, getattr(self.rooms, name)) | ~self.valued}, notional.any(), gross)
         return m
 
-    def _side(self, m, name, sign, upper, lower, both, notional):
+    def _side(self, m, name, sign, upper, lower, both, notional, gross):
         p, at, out = self.params, self.at, getattr(self, name)
         live, live_px = getattr(self, f"{name}_live"), getattr(self.live, f"{name}_px")
         live_lots, sent = getattr(self.live, f"{name}_lots"), getattr(self.live, f"sent_{name}")
@@ -154,6 +185,7 @@ class Limits(wiring.Component):
             m.d.sync += [
                 out.resize.eq(~live | other_lots | outside.any()),
                 fixed[3].eq(~(p.sym_en & getattr(p, f"{name}_en"))), fixed[11].eq(position_unknown | over),
+                fixed[12].eq(gross & ~out.reduces),
                 *(fixed[gate].eq(fails) for gate, fails in both.items()),
                 *(fixed[gate].eq(getattr(self.held, name)[n] | self.off[n])
                   for n, gate in enumerate(HOLDING) if gate != 25),

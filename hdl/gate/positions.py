@@ -13,16 +13,17 @@ __all__ = ["Learned", "Positions"]
 class Learned(data.Struct):
     """What the exchange says of an instrument.
 
-    ``fill``: lots of ours traded, ``ask_lots`` of them, ``side``: 1 sold, 0 bought; with ``at_once`` as the quote
-    arrived, else out of the book. Without ``fill`` a quote was acknowledged, and ``bid_lots`` and ``ask_lots`` of it
-    stand. ``quote_id``: low 32 bits of the quote that it is of. ``next``: as in :class:`hdl.order.responses.Event`.
+    ``fill``: ``lots`` of ours traded, ``side``: 1 sold, 0 bought. Else a quote was acknowledged: ``stands`` has a bit
+    for the bid and one for the ask: something of that side is in the book, or about to be, or has traded at once;
+    ``less``, likewise: less of it than was asked for, for another reason than that it has traded. ``quote_id``: low
+    32 bits of the quote that it is of. ``next``: as in :class:`hdl.order.responses.Event`.
     """
 
     fill: 1
-    at_once: 1
     side: 1
-    bid_lots: LOT_BITS
-    ask_lots: LOT_BITS
+    lots: LOT_BITS
+    stands: 2
+    less: 2
     quote_id: 32
     next: 32
 
@@ -30,17 +31,20 @@ class Learned(data.Struct):
 class Positions(wiring.Component):
     """Makes of a position what it is after a message of the exchange, or after the host's word.
 
-    **A fill** changes the position by its lots. Out of the book it also settles them: what has traded is open no more,
-    whichever quote it was of. One at once does not, as the answer that tells it says what is left behind it.
+    **A fill** changes the position by its lots, and settles them: what has traded is open no more, whichever quote it
+    was of.
 
-    **An acknowledgement** of the newest quote settles all that was sent but what stands of it: every earlier quote has
-    been replaced. That of an earlier one changes nothing: what stands of it is less than what was sent with it, and
-    counts as that until the newest is acknowledged, or the host says more. So what counts as open is never too little.
+    **An acknowledgement** of the newest quote settles all that was sent before it, as every earlier quote has been
+    replaced, and of what was sent with it the sides of which nothing stands. What has traded at once is told by the
+    fills that follow. That of an earlier one changes nothing: what stands of it is no more than what was sent with it,
+    and counts as that until the newest is acknowledged, or the host says more. So what counts as open, with what is
+    held, is never too little, not even between two events of one message.
 
     **Each message counts once**, whoever learns of it first. A position knows up to which message it goes
     (:class:`hdl.gate.exposure.Position`): what comes behind that counts; the host's word counts if it goes as far.
 
-    A side of which less stands than was asked for is cleared, so that it is quoted anew.
+    A side of the newest quote that has traded, or of which less stands than was asked for, is cleared, so that it is
+    quoted anew.
 
     Members
     -------
@@ -68,24 +72,19 @@ class Positions(wiring.Component):
         m.d.sync += [same.eq(next_ == known.next), ahead.eq(~further[-1] & further.any())]
 
         # One sum each: a fill adds what has traded, an acknowledgement takes what stands from what was sent.
-        traded, sold = learned.ask_lots, learned.side
-        lots, counts_again = Signal.like(known.lots), Signal()
-        change = Signal(signed(LOT_BITS + 1))
-        m.d.comb += change.eq(Mux(learned.fill, traded ^ sold.replicate(LOT_BITS), 0))
-        with m.If(learned.fill & sold):
-            m.d.comb += change[-1].eq(1)
+        traded, sold = learned.lots, learned.side
+        lots, counts_again, change = Signal.like(known.lots), Signal(), Signal(signed(LOT_BITS + 1))
+        m.d.comb += change.eq(Mux(learned.fill, Cat(traded ^ sold.replicate(LOT_BITS), sold), 0).as_signed())
         m.d.sync += [lots.eq(known.lots + change + (learned.fill & sold)), counts_again.eq(~known.told)]
         settled = {}
-        for side, of_side in (("bid", ~sold), ("ask", sold)):
-            stands, quoted = getattr(learned, f"{side}_lots"), getattr(self.live, f"{side}_lots")
+        for n, (side, of_side) in enumerate((("bid", ~sold), ("ask", sold))):
+            stands = Mux(learned.stands[n], getattr(self.live, f"{side}_lots"), 0)
             base, added, its = (Signal(32, name=f"{side}_{what}") for what in ("base", "added", "settled"))
             m.d.comb += [
                 base.eq(Mux(learned.fill, getattr(known, f"settled_{side}"), getattr(self.live, f"sent_{side}"))),
-                added.eq(Mux(learned.fill, Mux(of_side & ~learned.at_once, traded, 0),
-                             Cat(~stands, Const(~0, 32 - LOT_BITS))))]
+                added.eq(Mux(learned.fill, Mux(of_side, traded, 0), Cat(~stands, Const(~0, 32 - LOT_BITS))))]
             m.d.sync += [its.eq(base + added + ~learned.fill),
-                         getattr(self, f"clear_{side}").eq(Mux(learned.fill, of_side & ~learned.at_once,
-                                                               stands < quoted))]
+                         getattr(self, f"clear_{side}").eq(Mux(learned.fill, of_side, learned.less[n]))]
             settled[side] = its
 
         m.d.comb += [

@@ -1,4 +1,7 @@
-"""G6, G6c: what a price may be by a reference that is none of the feed's, and how old that reference may get."""
+"""G6, G6c: what a price may be by a reference that is none of the feed's, and how old that reference may get.
+
+With it comes what a lot is worth, for G12 and G13.
+"""
 
 from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -20,12 +23,13 @@ class Reference(data.Struct):
     """What the host knows of an instrument from elsewhere, in quote ticks.
 
     ``value``: an independent reference of its price. ``local``: its price at the quoted venue. ``basis``: by how much
-    the feed's price is above that.
+    the feed's price is above that. ``lot_value``: what a lot is worth at its mark, in 1/256 of the unit of money.
     """
 
     value: REFERENCE_BITS
     local: REFERENCE_BITS
     basis: Ticks
+    lot_value: 32
 
 
 class References(wiring.Component):
@@ -58,7 +62,10 @@ class References(wiring.Component):
         right from cycle 0 on.
     ok : out(1) from cycle 3 on: there are references, they are young enough and not zero, and no band is.
     low, high : out(Ticks) in cycle 2 and until the next evaluation's cycle 1. They mean something if ``ok``.
+    lot_value : out(32) from cycle 0 on, until the next ``load``. valued : out(1) from cycle 3 on: it was told, is young
+        enough and not zero.
     mid_low, mid_high : out(Whole) from cycle 5 until the next evaluation's cycle 4, likewise.
+    of_index : out(instruments) with ``commit``, the bit of ``index``.
     changed : out(instruments) one bit each: its references are being committed or have just become too old; all, with
         ``cycles_written``. disturbed : out(1) the bench's instrument, or that of an evaluation whose rows are on the
         way, may be among them.
@@ -73,8 +80,8 @@ class References(wiring.Component):
         super().__init__({
             "address": In(8), "load": In(1), "commit": In(1), "index": In(8), "reference": In(Reference),
             "cycles": In(32), "cycles_written": In(1), "at": In(8), "bands": In(32), "ok": Out(1), "low": Out(Ticks),
-            "high": Out(Ticks), "mid_low": Out(Whole), "mid_high": Out(Whole), "changed": Out(instruments),
-            "disturbed": Out(1)})
+            "high": Out(Ticks), "lot_value": Out(32), "valued": Out(1), "of_index": Out(instruments),
+            "mid_low": Out(Whole), "mid_high": Out(Whole), "changed": Out(instruments), "disturbed": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -91,7 +98,7 @@ class References(wiring.Component):
 
         # Two strobes without a word from the host, and a reference is gone.
         tick = ticker(m, "reference", self.cycles >> 1, self.cycles_written)
-        of_index, known, renewed = Signal(n), Signal(n), Signal(n)     # one bit an instrument
+        of_index, known, renewed = self.of_index, Signal(n), Signal(n)     # one bit an instrument
         committed, expired = Signal(n), Signal(n)
         m.d.sync += of_index.eq(1 << index)
         m.d.comb += [
@@ -124,9 +131,11 @@ class References(wiring.Component):
                          self.high.eq(Mux(sum_[-1], (1 << REFERENCE_BITS) - 1, sum_[:REFERENCE_BITS]))]
         with m.If(at[4]):
             m.d.sync += [self.mid_low.eq(fair - pull), self.mid_high.eq(fair + pull)]
-        given, bands, ages = Signal(), Signal(), Signal()      # ages: there is a limit
+        given, bands, ages, valued = Signal(), Signal(), Signal(), Signal()     # ages: there is a limit
         m.d.sync += [ages.eq(self.cycles[1:].any()),
                      given.eq(is_known & bench.value.any() & bench.local.any() & ages),
                      bands.eq(self.bands[:BAND_BITS].any() & self.bands[BAND_BITS:].any()),
-                     self.ok.eq(given & bands)]
+                     self.ok.eq(given & bands), valued.eq(is_known & bench.lot_value.any() & ages),
+                     self.valued.eq(valued)]
+        m.d.comb += self.lot_value.eq(bench.lot_value)
         return m

@@ -57,7 +57,6 @@ class Event(data.Struct):
     ``reason``: of REJECT (MassQuoteRejectReason, MassCancelRejectReason), SESSION_REJECT (RejectReason), CANCELLED and
     PLACED (CancelReason), MMP_TRIGGERED (MmpTriggerType).
     ``flags``: FillFlags of FILLs out of the book, CancelFlags of CANCELLED.
-    ``at_once``: a FILL that a mass quote's answer tells, 0 of those out of the book.
     ``next``: low 32 bits of the number that follows the message's.
     """
 
@@ -80,7 +79,6 @@ class Event(data.Struct):
     status: 8
     reason: 8
     flags: 8
-    at_once: 1
     next: 32
 
 
@@ -321,7 +319,7 @@ class ResponseParser(wiring.Component):
                if name in ("length", "template", "block_length", "entries")}
         members = {name: _SHARED.get(name, name) for name, _ in data.Layout.cast(Event)}
         held = {name: Signal(8 * program.registers[name], name=f"event_{name}", reset_less=True)
-                for name in dict.fromkeys(members.values()) if name not in ("kind", "side", "at_once", "next")}
+                for name in dict.fromkeys(members.values()) if name not in ("kind", "side", "next")}
         for name, register in (own | held).items():
             with m.If(takes[name]):
                 m.d.sync += register.eq(Cat(register[8:], byte))
@@ -329,8 +327,7 @@ class ResponseParser(wiring.Component):
         side, side_read = Signal(), Signal()
         with m.If(takes["side"]):
             m.d.sync += side_read.eq(byte == _SIDES["SELL"])
-        at_once = Signal()
-        m.d.comb += [event.side.eq(side), event.at_once.eq(at_once)]
+        m.d.comb += event.side.eq(side)
 
         # The number that is expected goes round by a byte with every byte that it is compared with or counted up by.
         expected = Signal(64)       # behind a header it is that of the message after this one
@@ -423,7 +420,6 @@ class ResponseParser(wiring.Component):
                                     m.d.sync += state.eq(Mux(no_extra, _State.COUNT, _State.REST))
                             with m.If(((part == _Part.ROOT) | (part == _Part.ENTRY)) & section.event):
                                 m.d.sync += [self.o.valid.eq(1), event.kind.eq(section.kind),
-                                             at_once.eq(section.sided),
                                              side.eq(Mux(section.sided, section.side, side_read))]
             with m.Case(_State.JUDGE):
                 m.d.sync += less.eq(0)

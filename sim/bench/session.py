@@ -137,7 +137,8 @@ class Session:
                 "deadman_cycles": 0xFFFF_FFFF, "session_interval": 40, "session_burst": 4000, "symbol_interval": 40,
                 "symbol_burst": 200, "window": 8192, "order_flags": 0x13, "time_ns": 1_700_000_000_000_000_000,
                 "quote_id": 1 << 40, "mmp_group": 7, "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8,
-                "duplicate_cycles": 1, "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
+                "duplicate_cycles": 1, "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF,
+                "equity": 10**9, "gross_most": 0xFFFF_FFFF, "leverage_most": 255, "open_most": 0xFFFF_FFFF,
                 "fills_cycles": 1, "fills_lots": 1, "fills_delta": 1, "fills_most": 1, "repeats_most": 1,
                 "refusals_cycles": 1, "refusals_most": 1, "drift_cycles": 1,
                 "local_mac": _LOCAL.local_mac, "peer_mac": _LOCAL.peer_mac,
@@ -152,7 +153,7 @@ class Session:
                           "instrument_id_lo": 1000 + n}
             words = [row.get(p.name, 0) & 0xFFFF_FFFF for p in registers.PARAMS]
             self._say(link.encode_write(param_address(n, registers.PARAMS[0].name), words))
-            self.lock.link_write(link.encode_write(BY_NAME["ref_value"].address, [_REFERENCE, _REFERENCE, 0, n]))
+            self.lock.link_write(link.encode_write(BY_NAME["ref_value"].address, [_REFERENCE, _REFERENCE, 0, 256, n]))
         self.write("commit", 1)
         for name, value in {"init_snd_nxt": self._ours, "init_rcv_nxt": self._theirs, "init_peer_window": _WINDOW,
                             "init_app_seq": 2, "init_peer_seq": 1, "session_enable": 1, "heartbeat": 1}.items():

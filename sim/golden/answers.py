@@ -142,8 +142,8 @@ class RepeatedExecution:
 
 # ---------------------------------------------------------------------- a quantity in lots
 
-def lots_of(mantissa, exponent, lot_mult, lot_exp, least=1):
-    """(lots or ``None``, cycles from the judgement of a quantity to the end of its conversion)."""
+def lots_of(mantissa, exponent, lot_mult, lot_exp):
+    """(lots or ``None``, cycles from the judgement of a fill to the end of its conversion)."""
     decades, cycles = exponent - lot_exp, 0
     if not lot_mult or not 0 <= mantissa < 1 << answers.MANTISSA_BITS or abs(decades) > answers.MOST_DECADES:
         return None, cycles
@@ -151,15 +151,15 @@ def lots_of(mantissa, exponent, lot_mult, lot_exp, least=1):
     cycles = answers.MANTISSA_BITS * abs(decades) + zeros + 2 + answers.LOT_BITS
     value, rest = (mantissa * 10 ** decades, 0) if decades >= 0 else divmod(mantissa, 10 ** -decades)
     lots, more = divmod(value, lot_mult)
-    good = not rest and not more and value < 1 << answers.MANTISSA_BITS and least <= lots < 1 << answers.LOT_BITS
+    good = not rest and not more and value < 1 << answers.MANTISSA_BITS and 0 < lots < 1 << answers.LOT_BITS
     return lots if good else None, cycles
 
 
 # ---------------------------------------------------------------------- messages, and when they are read
 
 class Event(NamedTuple):
-    """As :class:`hdl.order.responses.Event`, what counts of it; of an ACK how many sides are ``refused``, and what
-    stands of each, mantissa and exponent, ``None``: nothing."""
+    """As :class:`hdl.order.responses.Event`, what counts of it; of an ACK how many sides are ``refused``, and the
+    status of each."""
 
     kind: Kind
     id: int = 0
@@ -168,9 +168,8 @@ class Event(NamedTuple):
     mantissa: int = 0
     exponent: int = 0
     refused: int = 0
-    at_once: bool = False
     next: int = 0
-    stands: tuple = (None, None)
+    status: tuple = (0, 0)
 
 
 class Learned(NamedTuple):
@@ -178,36 +177,32 @@ class Learned(NamedTuple):
 
     instrument: int
     fill: bool
-    at_once: bool
     side: int
-    bid_lots: int
-    ask_lots: int
+    lots: int
+    stands: int
+    less: int
     quote_id: int
     next: int
 
     def of(self, st):
-        """A position (:class:`~sim.golden.quote.State`) learns it."""
+        """A position (:class:`~sim.golden.quote.State`) learns it. Whether it counts."""
         newest = st.last_quote_id == self.quote_id
         ahead = (self.next - st.pos_next) & 0xFFFF_FFFF
-        if (0 < ahead < 1 << 31 or (ahead == 0 and not st.pos_told)) and (self.fill or newest):
+        counts = (0 < ahead < 1 << 31 or (ahead == 0 and not st.pos_told)) and bool(self.fill or newest)
+        if counts:
             st.pos_next, st.pos_told = self.next, False
             if self.fill and st.pos_valid:      # one that is unknown counts as 0
-                st.position += -self.ask_lots if self.side else self.ask_lots
+                st.position += -self.lots if self.side else self.lots
                 st.position = (st.position + (1 << 31)) % (1 << 32) - (1 << 31)
-            for side, lots in enumerate((self.bid_lots, self.ask_lots)):
-                name = ("bid", "ask")[side]
-                if not self.fill:
-                    settled = getattr(st, f"sent_{name}") - lots
-                elif side == self.side and not self.at_once:
-                    settled = getattr(st, f"settled_{name}") + self.ask_lots
-                else:
-                    continue
-                setattr(st, f"settled_{name}", settled & 0xFFFF_FFFF)
-        if newest and self.fill and not self.at_once:
-            setattr(st, "live_ask" if self.side else "live_bid", False)
-        if newest and not self.fill:
-            st.live_bid = st.live_bid and self.bid_lots >= st.live_bid_lots
-            st.live_ask = st.live_ask and self.ask_lots >= st.live_ask_lots
+        for n, name in enumerate(("bid", "ask")):
+            if counts and self.fill and n == self.side:
+                setattr(st, f"settled_{name}", getattr(st, f"settled_{name}") + self.lots & 0xFFFF_FFFF)
+            elif counts and not self.fill:
+                stands = getattr(st, f"live_{name}_lots") if self.stands >> n & 1 else 0
+                setattr(st, f"settled_{name}", getattr(st, f"sent_{name}") - stands & 0xFFFF_FFFF)
+            if newest and (n == self.side if self.fill else self.less >> n & 1):
+                setattr(st, f"live_{name}", False)
+        return counts
 
 
 class _Broken(Exception):
@@ -463,11 +458,10 @@ def _event_of(name, part, block, root, expected):
         values["id"] = _number(_SCHEMA[name][READ[name].fields["id"]], root)
     side = part.side if part.side is not None else int(_SELL.get(values.get("side"), 0))
     refused = sum(values.get(f"{which}_reason", NO_REASON) & 0xFF != NO_REASON for which in ("bid", "ask"))
-    stands = tuple((values[f"{which}_mantissa"], values[f"{which}_exponent"])
-                   if values.get(f"{which}_status") in answers.STANDING else None for which in ("bid", "ask"))
+    status = tuple(values.get(f"{which}_status", 0) for which in ("bid", "ask"))
     return Event(part.kind, values.get("id", 0) & (1 << 64) - 1, values.get("instrument_id", 0), side,
-                 values.get("mantissa", 0), values.get("exponent", 0), refused, part.side is not None,
-                 expected & 0xFFFF_FFFF, stands)
+                 values.get("mantissa", 0), values.get("exponent", 0), refused, expected & 0xFFFF_FFFF,
+                 status)
 
 
 def judged(event, sent, instrument_id):

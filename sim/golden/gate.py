@@ -19,11 +19,12 @@ G0, G1, G2, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14, G15, G16, G17, 
 @dataclass(frozen=True, slots=True)
 class Reference:
     """What the host knows of a price from elsewhere, in quote ticks: ``value``, ``local``, and the ``basis`` of the
-    feed above the latter."""
+    feed above the latter; ``lot_value`` : what a lot is worth at its mark, in 1/256 of the host's unit of money."""
 
     value: int = 0
     local: int = 0
     basis: int = 0
+    lot_value: int = 0
 
     def usable(self, p):
         """It says something, and so do the bands of the row."""
@@ -52,7 +53,9 @@ class Context:
     none or it is too old. ``live_elsewhere``: live sides of other instruments, of at most ``live_most`` in all.
     ``held_bid``, ``held_ask``: G15, G17, G18 and G20 that hold that side, or have no limits, and G6b without a window.
     ``equity_ok``: G12, equity was told. ``limits_ok``: G2, limits are in force. ``drifted``: G6b, the reference is out
-    of its band. ``young_bid``, ``young_ask``: G16, that side has to stand.
+    of its band. ``young_bid``, ``young_ask``: G16, that side has to stand. ``rooms``: G12, G13, what positions and open
+    quotes of all instruments leave of gross_most and leverage_most, and those of each side of open_most, in 1/256 of
+    the unit.
     """
 
     state: int = 0
@@ -72,6 +75,7 @@ class Context:
     drifted: bool = False
     young_bid: bool = False
     young_ask: bool = False
+    rooms: tuple = (0, 0, 0)
 
 
 def gate(p, s, candidate, book_ok, context):
@@ -122,17 +126,24 @@ def gate(p, s, candidate, book_ok, context):
         least, beyond = context.reference.mids(p)
         if not least <= candidate.mid < beyond:
             whole |= G6C
+    # Both sides may leave, each with the most that any of them may say.
+    lot_value = context.reference.lot_value if context.reference else 0
+    amount = max(q, s.live_bid_lots if s.live_bid else 0, s.live_ask_lots if s.live_ask else 0) * lot_value
+    room, room_bid, room_ask = context.rooms
+    gross_ok = lot_value and 2 * amount <= room and context.equity_ok
     spans = p.px_min_ticks < 0 < p.px_max_ticks
     reducing = context.state == REDUCING
 
-    def side(enabled, ticks, takes, held, other, kept, cap, held_by):
+    def side(enabled, ticks, takes, held, other, kept, cap, held_by, room):
         """``takes``: it would trade at once; ``held``: position in the direction of the side; ``other``: lots of the
         side that may still fill; ``kept``: lots that are live and may be repeated instead of ``q``; ``held_by``: gates
-        that hold it."""
+        that hold it; ``room``: of its open quotes."""
         reasons = whole | held_by | (G7 if takes else 0) | (0 if ticks in collar else G6)
         lots = max(q, kept)
         if not (held < 0 and other + lots <= -held):
-            reasons |= (G0 if reducing else 0) | (0 if context.equity_ok else G12) | (G6B if context.drifted else 0)
+            reasons |= (G0 if reducing else 0) | (0 if gross_ok else G12) | (G6B if context.drifted else 0)
+        if not lot_value or amount > room:
+            reasons |= G13
         if not enabled:
             reasons |= G3
         if (ticks == 0 and not spans) or not p.px_min_ticks <= ticks <= p.px_max_ticks:
@@ -144,9 +155,9 @@ def gate(p, s, candidate, book_ok, context):
         return reasons
 
     return (side(p.bid_en, candidate.bid_ticks, candidate.bid_takes, s.position, s.open_bid,
-                 s.live_bid_lots if s.live_bid else 0, p.max_long_lots, context.held_bid),
+                 s.live_bid_lots if s.live_bid else 0, p.max_long_lots, context.held_bid, room_bid),
             side(p.ask_en, candidate.ask_ticks, candidate.ask_takes, -s.position, s.open_ask,
-                 s.live_ask_lots if s.live_ask else 0, p.max_short_lots, context.held_ask))
+                 s.live_ask_lots if s.live_ask else 0, p.max_short_lots, context.held_ask, room_ask))
 
 
 def window(p, reference):

@@ -26,6 +26,7 @@ from hdl.control.integrity import weigh_cycles
 from hdl.control.registers import ACTIVE, ARM_MAGIC, DISARMED, HALT_CAUSES, HALTED, REDUCING
 from hdl.gate import account, answers, drift, duplicates
 from hdl.gate.holds import LIMITS, VOIDING
+from hdl.gate.load import CHANGE_CYCLES
 from hdl.layout import net, sbe
 from hdl.order.responses import Kind
 from sim.golden import feed, session
@@ -37,6 +38,7 @@ from sim.golden.drift import Drift
 from sim.golden.emission import Emission
 from sim.golden.gate import Context, Reference
 from sim.golden.life import QuoteLife
+from sim.golden.load import Load, rooms
 from sim.golden.port import OrderPort
 from sim.golden.quote import DROPPED, HELD, MASS_CANCEL, PULLED, REPLACE, SENT, Params, State, evaluate, wrap
 from sim.golden.timing import Timing
@@ -123,13 +125,15 @@ class _Strobes:
     accept = applied = arm = blind = cancelled = clear_halt = cleared = commit = disarm = enabled = entry = None
     everything = foreign = frame_end = gap = hash_ok = heartbeat = identified = kill = leave = lost = poisoned = None
     pos_commit = post = publish = publish_entry = reduce = ref_commit = ref_cycles = release = repeated = None
-    aged = equity_checked = limit = reset = revisit = started = stopped = torn = triggered = untrusted = weighed = None
+    aged = equity_checked = limit = load_written = reset = revisit = started = stopped = torn = triggered = None
+    untrusted = weighed = None
 
 
 #: From the byte after the one that settles the line of a packet (its destination port's last) to its payload.
 _PORT_TO_PAYLOAD = net.UDP.size - net.UDP["dst_port"].end
 #: Registers of 64 bits that are written in halves, and all others that hold a value.
 _PAIRS = {r.name[:-3] for r in map_.REGISTERS if r.name.endswith("_hi") and r.name[:-3] + "_lo" in map_.BY_NAME}
+_LIMITS_OF_LOAD = {"gross_most", "leverage_most", "open_most"}
 _BY_ADDRESS = {r.address: r for r in map_.REGISTERS}
 
 
@@ -270,6 +274,7 @@ class GoldenModel:
         self._sent = []             # (cycle, instrument, prices and lots) of the last quotes, for G15
         self._to_hold = self._to_release = None     # instruments, until their turn has come
         self._emission, self._account = Emission(), Account()
+        self._load, self._load_right = Load(instruments), -1    # the last cycle in which its limits are not right
         self._equity_ticks = _Ticker()
         self._last_tick = -1        # of a ticker that has been restarted since
         self._session_tokens, self._symbol_tokens = _Bucket(), [_Bucket() for _ in range(instruments)]
@@ -339,6 +344,11 @@ class GoldenModel:
     def session_up(self):
         """The fabric owns an established session."""
         return self._port.up
+
+    @property
+    def totals(self):
+        """(open bids, open asks, all positions and open quotes) of all instruments, in 1/256 of the unit of money."""
+        return self._load.totals(self.cycle)
 
     @property
     def rows(self):
@@ -541,6 +551,8 @@ class GoldenModel:
             self._said = True
         if name == "heartbeat":
             self._at(cycle + self.timing.heartbeat, self._beat, data)
+        if name == "equity":
+            s.load_written = True
         return lambda: self._hold_value(cycle, name, data)
 
     def _command(self, cycle, s, name, data):
@@ -596,6 +608,8 @@ class GoldenModel:
             s.ref_cycles = True
         if self._changed.intersection(VOIDING):
             s.limit = True
+        if _LIMITS_OF_LOAD & self._changed:
+            s.load_written = True
 
         def take():
             for name in changed:
@@ -872,7 +886,13 @@ class GoldenModel:
         elif self._to_release is not None:
             s.post = self._to_release, 15, False, False
 
-        if self._account.changes or s.limit:
+        if s.load_written:
+            self._load_right = c + CHANGE_CYCLES
+            for later in range(c + 1, c + CHANGE_CYCLES + 1):
+                self._wake(later)
+        if c <= self._load_right:
+            disturbed = True
+        if self._account.changes or s.limit or c == self._load_right:
             s.everything = disturbed = True
 
         # ============================================================== the clock edge
@@ -903,7 +923,8 @@ class GoldenModel:
             if rw["ref_value"]:
                 self._at(c + drift.BAND_AT, self._judge_drift, s.ref_commit, rw["ref_value"], self._drift.number(c))
             self._references[s.ref_commit] = Reference(
-                rw["ref_value"], rw["ref_local"], wrap(rw["ref_basis"], map_.TICK_BITS))
+                rw["ref_value"], rw["ref_local"], wrap(rw["ref_basis"], map_.TICK_BITS), rw["ref_lot_value"])
+            self._load.tell(c, s.ref_commit, rw["ref_lot_value"])
         self._reference_ages.edge(reference_tick, referred)
         if reference_tick:
             self._wake(self._reference_ticks.next_from(c + 1))
@@ -991,15 +1012,20 @@ class GoldenModel:
         # -------------------------------------------------------------- host actions
         learn = (self._told is not None and self._settling is None and not self._begins and s.pos_commit is None
                  and not s.enabled)
+        counted = False
         if settle_now and not self._learns:
-            self._settle(self._settling)
+            counted = self._settle(self._settling)
         elif self._told is not None and (settle_now or self._begins):
             if settle_now:
-                self._told.of(self.states[self._settling])
+                st = self.states[self._settling]
+                counted = self._told.of(st) and st.pos_valid
                 self._look_live()
             self._told = None
             self._answers.settled(c)
         if settle_now:
+            st = self.states[self._settling]
+            if counted:
+                self._load.settle(c, self._settling, st.position, st.settled_bid, st.settled_ask)
             self._settling = None
         if fetch:
             self._settle_at = self._busy_to = c + timing.settle
@@ -1037,12 +1063,14 @@ class GoldenModel:
             emits, _, bid, _, ask = self._last_quote
             self._repeats.quoted(emits, [n for n, lots in enumerate((bid, ask)) if lots])
             self._look_live()
+            self._load.left(c, emits, self.states[emits].sent_bid, self.states[emits].sent_ask)
             self._remember(c)
             self._wake_ends(self._life.begin(c, emits, [side for side, some in zip(
                 self._last_replaced, (bid, ask), strict=True) if side is not None and some]))
         if s.enabled:   # a new session: nothing was sent on it, nothing is known of it
             self.states = [State(pos_next=rw["init_peer_seq"] & _U32) for _ in self.states]
             self._live, self._in_flight = 0, (-1, -1)
+            self._load.restart(c)
             self._clear = c + 1 + self.instruments
             self._wake(self._clear)
         if void:
@@ -1125,7 +1153,9 @@ class GoldenModel:
             self._symbol(i, c), self._references[i] if is_referred else None,
             sum(other.live_bid + other.live_ask for n, other in enumerate(self.states) if n != i), rw["live_most"],
             *self._holding(i), self._account.fresh, self.limits_hash is not None, self._held_by[25][0] >> i & 1,
-            *self._life.young_sides(i))
+            *self._life.young_sides(i),
+            rooms(self._load.totals(c - timing.rooms), rw["gross_most"], rw["open_most"], rw["leverage_most"],
+                  wrap(rw["equity"], 32)))
         d = evaluate(p, st, *flight.bests, flight.fresh, context)
         is_new = d.outcome == SENT
         deferred = (d.emits and not can_send) or self._fouled
@@ -1299,22 +1329,15 @@ class GoldenModel:
                 return takes, True, None
             self._at(cycle + takes + 1, self._learn_fill, i, event.side, lots)
             return takes + answers.LEARN_CYCLES, False, Learned(
-                i, True, event.at_once, event.side, 0, lots, event.id & _U32, event.next)
+                i, True, event.side, lots, 0, 0, event.id & _U32, event.next)
         if event.kind == Kind.ACK:
-            sides = []
-            for quantity in event.stands:
-                takes += answers.READ_CYCLES if sides else 0
-                lots, cycles = (0, 0) if quantity is None else lots_of(
-                    *quantity, rows[i].lot_mult, rows[i].lot_exp, least=0)
-                takes += cycles
-                if lots is None:
-                    return takes, True, None
-                sides.append(lots)
-            learned = Learned(i, False, False, 0, *sides, event.id & _U32, event.next)
+            stands, less = (sum((status in those) << n for n, status in enumerate(event.status))
+                            for those in (answers.WHOLE + answers.REDUCED, answers.WHOLE))
+            learned = Learned(i, False, 0, 0, stands, 3 - less, event.id & _U32, event.next)
         count = 2 if event.kind == Kind.REJECT and i is not None else event.refused if event.kind == Kind.ACK else 0
         if count:
-            self._at(cycle + takes + 1, self._learn_refusals, i, count)
-            takes += answers.LEARN_CYCLES
+            self._at(cycle + 1, self._learn_refusals, i, count)
+            takes = answers.LEARN_CYCLES
         return takes, False, learned
 
     def _learn_fill(self, cycle, s, i, side, lots):
@@ -1426,10 +1449,11 @@ class GoldenModel:
         return armed, stopped, cleared
 
     def _settle(self, instrument):
-        """The host's word on a position takes effect."""
+        """The host's word on a position takes effect. Whether it counts."""
         st = self.states[instrument]
         word, position, *settled, quote_id, next_ = self._settle_words
-        if (next_ - st.pos_next) & _U32 < 1 << 31:
+        counts = (next_ - st.pos_next) & _U32 < 1 << 31
+        if counts:
             st.position = position - ((position & 0x8000_0000) << 1)
             st.settled_bid, st.settled_ask = settled
             st.pos_valid, st.pos_next, st.pos_told = True, next_, True
@@ -1439,6 +1463,7 @@ class GoldenModel:
             st.live_bid = st.live_bid and not word >> 8 & 1
             st.live_ask = st.live_ask and not word >> 9 & 1
         self._look_live()
+        return counts
 
     def _filled(self, cycle, s):
         return lambda: self._fill(cycle)

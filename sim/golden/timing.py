@@ -31,6 +31,7 @@ class Timing:
         position takes effect.
     decision : from that start to the cycle in which its frame may start. On a trigger byte: none, it starts in the
         cycle in which the byte is seen.
+    rooms : from the cycle of which G12 and G13 take the sums over all instruments to that decision.
     weigh_background, weigh_direct : from a decision to the cycle in which the scheduler learns that it has to be
     repeated. leave : from there to the cycle in which its record stands and its content counts as live.
     foreign : from the cycle in which a SecurityID is seen to the one in which it proves to be another.
@@ -55,6 +56,7 @@ class Timing:
     load: int = scheduler.LOAD_CYCLES
     settle: int = scheduler.SETTLE_CYCLES
     decision: int = scheduler.DECISION_CYCLES
+    rooms: int = scheduler.DECISION_CYCLES - scheduler.LOAD_CYCLES + 1
     weigh_background: int = scheduler.WEIGH_BACKGROUND
     weigh_direct: int = scheduler.WEIGH_DIRECT
     leave: int = scheduler.LEAVE_CYCLES

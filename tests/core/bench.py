@@ -113,7 +113,8 @@ class CoreBench:
                             ("fills_most", 1), ("repeats_most", 1), ("refusals_cycles", 1), ("refusals_most", 1),
                             ("drift_cycles", 1),
                             ("loss_most", 1), ("drawdown_most", 1),
-                            ("equity_cycles", 0xFFFFFFFF), ("equity", 0), *LOCAL.items(), *PEER.items()):
+                            ("equity_cycles", 0xFFFFFFFF), ("equity", 10**9), ("gross_most", 0xFFFFFFFF),
+                            ("leverage_most", 255), ("open_most", 0xFFFFFFFF), *LOCAL.items(), *PEER.items()):
             if name not in without:
                 self.write(name, value)
         for n, instrument in enumerate(instruments[:16]):
@@ -133,7 +134,7 @@ class CoreBench:
             self.row(n, **{name: value for name, value in (values | overrides).items() if name not in without})
             # With the widest bands: every price from 16 to 1,999,984 ticks.
             if "references" not in without:
-                self.send(link.encode_write(BY_NAME["ref_value"].address, [1_000_000, 1_000_000, 0, n]))
+                self.send(link.encode_write(BY_NAME["ref_value"].address, [1_000_000, 1_000_000, 0, 256, n]))
         if "commit" not in without:
             self.write("commit", 1)
         return self.settle()

@@ -15,7 +15,9 @@ an untracked order             a fill of something that the books do not have   
 a lagging position             the order path runs ahead of what is known of fills          G11, which counts whatever
                                                                                             has left as exposure
 a fat finger                   a quantity a thousand times too large                        the host; behind it G5, G9,
-                                                                                            G10
+                                                                                            G10; behind those G12, G13
+too much of everything         each instrument within its limits, all together beyond       G12, G13
+                               what the account carries
 FTX's token, 8 November 2022   bars of a quarter of an hour of -12 %, -25 % and -48 %       G6, G6c
 =============================  ===========================================================  ==========================
 
@@ -198,7 +200,7 @@ def test_nobody_renews_the_reference(play):
     for n in range(40):
         stage.feed_alone(IT, n - 1, n + 1)
     assert stage.open_orders == []
-    assert stage.reasons(IT) == {"G6", "G6c"}
+    assert stage.reasons(IT) == {"G6", "G6c", "G12", "G13"}    # nor does anybody know what a lot is worth
     assert "reference_ms 1 (it may end at half of that)" in stage.why(IT)
     old = stage.board.cycle
     assert stage.orders(old) == []
@@ -458,12 +460,16 @@ HUGE = (1 << registers.LOT_BITS) - 1
 
 
 @pytest.mark.parametrize(("words", "gates"), [
-    ({}, {"G5", "G9", "G10", "G11"}),
-    ({"q_hard_lots": HUGE}, {"G9", "G10", "G11"}),
-    ({"q_hard_lots": HUGE, "max_lots": HUGE}, {"G10", "G11"}),
-    ({"q_hard_lots": HUGE, "max_lots": HUGE, "max_long_lots": HUGE, "max_short_lots": HUGE}, {"G10"}),
+    ({}, {"G5", "G9", "G10", "G11", "G12", "G13"}),
+    ({"q_hard_lots": HUGE}, {"G9", "G10", "G11", "G12", "G13"}),
+    ({"q_hard_lots": HUGE, "max_lots": HUGE}, {"G10", "G11", "G12", "G13"}),
+    ({"q_hard_lots": HUGE, "max_lots": HUGE, "max_long_lots": HUGE, "max_short_lots": HUGE}, {"G10", "G12", "G13"}),
     ({"q_hard_lots": HUGE, "max_lots": HUGE, "max_long_lots": HUGE, "max_short_lots": HUGE,
-      "px_notional_ticks": registers.TICK_LIMIT - 1}, {"G10"})])
+      "px_notional_ticks": registers.TICK_LIMIT - 1}, {"G10", "G12", "G13"}),
+    # Every limit of the instrument is gone: those of the whole card are left.
+    ({"q_hard_lots": HUGE, "max_lots": HUGE, "max_long_lots": HUGE, "max_short_lots": HUGE,
+      "px_notional_ticks": registers.TICK_LIMIT - 1, "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 0xFFFF},
+     {"G12", "G13"})])
 def test_fat_finger_in_the_registers(play, words, gates):
     """The same past the host, straight into the registers: 5,000 lots instead of 5. However many of the other limits
     are gone with it, one is left that says no, and what stood is taken away."""
@@ -485,7 +491,43 @@ def test_fat_finger_in_the_registers(play, words, gates):
     assert {o.instrument_id for o in stage.open_orders} == {stage.config.instruments[OTHER].instrument_id}
     assert stage.reasons(IT, forced) == gates
     counters = stage.counters()
-    assert {g for g in ("G5", "G9", "G10", "G11") if counters[f"drop_{g.lower()}"]} == gates
+    assert {g for g in ("G5", "G9", "G10", "G11", "G12", "G13") if counters[f"drop_{g.lower()}"]} == gates
+    stage.finish()
+
+
+# ---------------------------------------------------------------------- too much of everything
+
+@pytest.mark.parametrize(("limit", "gate", "told"), [
+    ({"max_gross": 120_000}, "G12", "positions and open quotes of all instruments 37500 + 2 x 5 lots = 124300 > "
+                                    "max_gross 120000"),
+    ({"max_leverage": 0.125, "equity": 960_000}, "G12", "positions and open quotes of all instruments 37500 + 2 x 5 "
+                                                        "lots = 124300 > max_leverage 0.125 x equity 960000 = 120000"),
+    ({"max_open_notional": 60_000}, "G13", "bid: open bids of all instruments 18750 + 5 lots = 62150 > "
+                                           "max_open_notional 60000"),
+], ids=["gross", "leverage", "open"])
+def test_too_much_of_everything(play, limit, gate, told):
+    """Each instrument is far within its own limits, and so is each quote; together they are more than the account
+    carries. What came first stays, what comes on top does not leave; once there is room it does."""
+    small, big = (2, 3, 7), 5       # 0.5 a side at 14,860, 11,250 and 11,390, and at 86,800
+    stage = play(**limit)
+    for n in small:
+        stage.feed_alone(n, *GOOD)
+    assert len(stage.open_orders) == 6
+    for move in range(3):
+        stage.feed_alone(big, move - 1, move + 1)
+    assert stage.quotes(big) == []
+    assert stage.reasons(big) == {gate}
+    assert told in stage.why(big)
+    assert len(stage.open_orders) == 6
+    assert stage.counters()[f"drop_{gate.lower()}"] == 3
+
+    for n in small:
+        stage.feed_alone(n, *CROSSED)       # taken away, and the exchange says so
+    stage.run(8)
+    assert stage.open_orders == []
+    stage.feed_alone(big, *GOOD)
+    [(bid, ask), *_] = stage.quotes(big)
+    assert bid < ask
     stage.finish()
 
 

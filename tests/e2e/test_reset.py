@@ -55,10 +55,13 @@ CARD = {
     "deadman_cycles": Alone(("deadman_cycles",), ("G0", "G1", "G22")),
     "session_burst": Alone(("session_burst",), ("G14",)),
     "symbol_burst": Alone(("symbol_burst",), ("G14",)),
-    "ref_cycles": Alone(("ref_cycles",), ("G6", "G6c")),
+    "ref_cycles": Alone(("ref_cycles",), ("G6", "G6c", "G12", "G13")),
     "loss_most": Alone(("loss_most",), ("G12",)),
     "drawdown_most": Alone(("drawdown_most",), ("G12",)),
     "equity_cycles": Alone(("equity_cycles",), ("G12",)),
+    "gross_most": Alone(("gross_most",), ("G12",)),
+    "leverage_most": Alone(("leverage_most",), ("G12",)),
+    "open_most": Alone(("open_most",), ("G13",)),
     "live_most": Alone(("live_most",), ("G13",)),
     "duplicate_most": Alone(("duplicate_most",), ("G15",)),
     "duplicate_cycles": Alone(("duplicate_cycles",), ("G15",)),
@@ -73,7 +76,7 @@ UNSAID = {
     "heartbeat": Alone(("heartbeat",), ("G0", "G1", "G22")),
     "session_enable": Alone(("session_enable",), ("G0", "S0")),
     "positions": Alone(("positions",), ("G11",)),
-    "references": Alone(("references",), ("G6", "G6c")),
+    "references": Alone(("references",), ("G6", "G6c", "G12", "G13")),
     "equity": Alone(("equity",), ("G12",)),
 }
 ALONE = ROW | CARD | UNSAID
@@ -88,7 +91,8 @@ MANNERS = {"life_cycles"}
 #: Everything of the map that a gate has as its limit.
 ROW_LIMITS = {p.name for p in PARAMS if re.match(r"G\d", p.doc) or "0 blocks" in p.doc} | {"bands"}
 CARD_LIMITS = {r.name for r in REGISTERS if r.access == "rw" and r.section in ("state", "quoting")
-               and re.match(r"G\d", r.doc) and r.name not in ("ref_value", "ref_local", "ref_basis", "equity_start")}
+               and re.match(r"G\d", r.doc) and r.name not in ("ref_value", "ref_local", "ref_basis", "ref_lot_value",
+                                                            "equity_start")}
 
 
 def played(bench, frames, max_idle_ns=4000):

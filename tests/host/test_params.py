@@ -82,7 +82,8 @@ def test_token_intervals_never_exceed_the_rate(rate):
                        symbol_burst=1, reference_ms=10, max_live_sides=2, duplicate_most=3, duplicate_ms=1,
                        fills_ms=1, fills_lots=1, fills_net_lots=1, fills_most=1, freeze_ms=0, repeats_most=1,
                        refusals_ms=1, refusals_most=1, drift_ms=1, life_ms=0,
-                       equity=0, max_loss=1, max_drawdown=1, equity_ms=10)
+                       equity=0, max_loss=1, max_drawdown=1, equity_ms=10,
+                       max_gross=1, max_leverage=1, max_open_notional=1)
     interval = params.risk_words(risk)["session_interval"]
     assert Fraction(params.CLOCK_HZ, interval) <= Fraction(rate) < Fraction(params.CLOCK_HZ, max(1, interval - 1)) or \
         interval == 1
@@ -126,3 +127,41 @@ def test_notional_bound_that_no_register_holds_is_the_widest(tree):
     tree["instruments"][0].update(max_notional=10 ** 12)
     v = config.build(tree).instruments[0]
     assert params.values(v, -7)["px_notional_ticks"] == WIDEST
+
+
+@pytest.mark.parametrize(("ticks", "unit", "word"), [
+    (151_480, 1, 193_895),          # 7574 x 0.1 x 256 is 193,894.4
+    (151_480, 100, 1_939), (1, 1, 2), (0, 1, 0), (-151_480, 1, 193_895),
+    (151_480, Fraction(3787, 84_000_000), 0)])      # more than 32 bits: it blocks
+def test_what_a_lot_is_worth_is_rounded_up(first_light, ticks, unit, word):
+    assert params.lot_value(first_light.instruments[0], ticks, unit) == word
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"max_leverage": 16}, "risk.max_leverage = 16: 256 sixteenths of equity do not fit the register's 8 bits; at most "
+                           "255 sixteenths of equity = 15.9375"),
+    ({"max_leverage": Decimal("0.06")}, "risk.max_leverage = 0.06: must be at least 0.0625; less would block every "
+                                        "quote"),
+    ({"max_gross": 5_000_000_000}, "risk.max_gross = 5000000000: 5000000000 units of money do not fit the register's "
+                                   "32 bits"),
+    ({"max_gross": 7_573}, "risk.max_gross = 7573: would block every quote of IDX01_USDC-PERPETUAL; at least twice "
+                           "reference_price x quote_quantity = 7574"),
+    ({"max_open_notional": 3_786}, "risk.max_open_notional = 3786: would block every quote of IDX01_USDC-PERPETUAL; at "
+                                   "least reference_price x quote_quantity = 3787"),
+    ({"max_open_notional": Decimal("0.5")}, "risk.max_open_notional = 0.5: must be at least money_unit (1); less would "
+                                            "block every quote"),
+    ({"money_unit": Decimal("0.0005"), "equity": 1000, "max_gross": 2_000_000, "max_open_notional": 2_000_000},
+     "risk.money_unit = 0.0005: is too small: a lot of IDX06_USDC-PERPETUAL may be worth 10416; must be at least "
+     "0.00062084198"),
+])
+def test_limits_in_money_that_the_card_cannot_hold(tree, changes, message):
+    tree["risk"] |= changes
+    with pytest.raises(config.ConfigError) as refused:
+        config.build(tree)
+    assert message in str(refused.value)
+
+
+def test_limits_in_money(tree):
+    tree["risk"] |= {"max_gross": Decimal("2500001.9"), "max_leverage": Decimal("2.99"), "money_unit": 2}
+    words = params.risk_words(config.build(tree).risk)
+    assert (words["gross_most"], words["leverage_most"], words["open_most"]) == (1_250_000, 47, 750_000)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hdl.gate.answers import REDUCED, WHOLE
 from hdl.layout import sbe
 from host.positions import BUY, SELL, PositionError, Positions
 from sim.golden.answers import Learned
@@ -79,26 +80,26 @@ class LearningFabric(Fabric):
 
     def __init__(self, count_kept):
         super().__init__(count_kept)
-        self.state = State(pos_next=1, pos_valid=True)
+        self.state, self.events = State(pos_next=1, pos_valid=True), deque()
 
     def hear(self, number, name, values):
-        """The exchange's message of this number is read."""
-        learned = []
+        """The exchange's message of this number is read; what it says is learned one by one."""
         if name == "MassQuoteResponse":
             for entry in values["quotes"]:
-                stands = [entry[f"{side}Qty.mantissa"] for side in ("bid", "ask")]
-                learned.append(Learned(1, False, False, 0, *stands, values["quoteId"], number + 1))
+                status = [entry[f"{side}Status"] for side in ("bid", "ask")]
+                whole = [its in WHOLE for its in status]
+                stands = [its in WHOLE + REDUCED for its in status]
+                self.events.append(Learned(1, False, 0, 0, stands[0] | stands[1] << 1,
+                                           3 - (whole[0] | whole[1] << 1), values["quoteId"], number + 1))
             for side, group in enumerate(("bidFills", "askFills")):
-                learned += [Learned(1, True, True, side, 0, f["fillQty.mantissa"], values["quoteId"], number + 1)
-                            for f in values[group]]
+                self.events += [Learned(1, True, side, f["fillQty.mantissa"], 0, 0, values["quoteId"], number + 1)
+                                for f in values[group]]
         elif name == "OrderFilled":
-            learned += [Learned(1, True, False, f["side"] == SELL, 0, f["fillQty.mantissa"], f["clientOrderId"],
-                                number + 1) for f in values["fills"]]
-        for each in learned:
-            self.learn(each)
+            self.events += [Learned(1, True, f["side"] == SELL, f["fillQty.mantissa"], 0, 0, f["clientOrderId"],
+                                    number + 1) for f in values["fills"]]
 
-    def learn(self, learned):
-        st = self.state
+    def learn(self):
+        learned, st = self.events.popleft(), self.state
         st.last_quote_id, st.position = self.last_id, self.position
         (st.sent_bid, st.sent_ask), (st.settled_bid, st.settled_ask) = self.sent, self.settled
         for name, live in zip(("bid", "ask"), self.live, strict=True):
@@ -234,11 +235,14 @@ class World:
     def unheard(self):
         """Something that the exchange has said did not come to the host, or to a fabric that listens."""
         self._listen()
-        return self.answered < len(self.said) or (hasattr(self.fabric, "hear") and self.heard < len(self.said))
+        return self.answered < len(self.said) or (
+            hasattr(self.fabric, "hear") and (self.heard < len(self.said) or bool(self.fabric.events)))
 
     def hear(self):
         self._listen()
-        if self.heard < len(self.said):
+        if self.fabric.events:
+            self.fabric.learn()
+        elif self.heard < len(self.said):
             self.heard += 1
             self.fabric.hear(self.heard, *self.said[self.heard - 1])
 
@@ -350,6 +354,8 @@ def test_whoever_hears_of_a_fill_first(order):
     world.exchange.trade(0, 2)
     for step in order:
         perform(world, (step,))
+        if step == "hear":
+            perform(world, (step,))     # it is read, and then learned
     assert (world.fabric.position, world.fabric.open(0), world.fabric.open(1)) == (2, 3, 5)
     assert world.fabric.live == [None, (105, Q)]
 
@@ -362,7 +368,7 @@ def test_a_fabric_that_learns_needs_no_host():
         world.fabric.quote([100 + n, 105 + n])
         world.frame()
         world.exchange.trade(n % 2, 2)
-        while world.unheard and world.heard < len(world.said):
+        while world.heard < len(world.said) or world.exchange.out or world.fabric.events:
             world.hear()
         assert world.fabric.position == world.exchange.position
         for side in (0, 1):

@@ -52,7 +52,8 @@ def test_external_references_are_those_that_were_told(loaded):
     [words] = r.updates(2 * 10 ** 12)
     ticks = int(Fraction(i.reference_price) / Fraction(i.tick))
     assert words == {"ref_value": ticks, "ref_local": ticks - 1, "ref_basis": -3 & (1 << regmap.TICK_BITS) - 1,
-                     "ref_commit": 0}
+                     "ref_lot_value": params.lot_value(i, ticks, 1), "ref_commit": 0}
+    assert (r.lot_value(0), r.lot_value(1)) == (words["ref_lot_value"], 0)
     for key, prices in (("price", (0,)), ("price", (10 ** 9,)), ("local", (i.reference_price, -1)),
                         ("basis", (i.reference_price, None, 10 ** 9))):
         with pytest.raises(params.ParameterError, match=rf"{key} = .* must be"):

@@ -183,3 +183,34 @@ def test_the_whole_text(blocked):
   bid: blocked, live 5 lots at 7573.5 (151470 ticks), open 5 lots
   ask: blocked, nothing live, open 0 lots
   G9 max quantity: quantity 5 lots > max_quantity 4 lots"""
+
+
+def test_what_everything_is_worth(blocked):
+    """Gross and leverage of G12, open notional of G13: in money, with the values compared."""
+    lot = {"lot_value": 757 * 256, "equity": 1_000_000}     # 5 lots a side
+    found = explain(blocked(12, gross=2_492_431 * 256, **lot))
+    assert said(found, "G12") == ["positions and open quotes of all instruments 2492431 + 2 x 5 lots = 2500001 > "
+                                  "max_gross 2500000"]
+    found = explain(blocked(12, gross=2_492_430 * 256, **lot))
+    assert said(found, "G12") == ["equity was not told within equity_ms 2000 ms (250000000 cycles), so that only what "
+                                  "reduces a position goes"]
+    assert "register gross the card's sum" in text(found)
+    found = explain(blocked(12, gross=0, **lot | {"equity": 2_523}))
+    assert said(found, "G12") == ["positions and open quotes of all instruments 0 + 2 x 5 lots = 7570 > max_leverage "
+                                  "3 x equity 2523 = 7569"]
+    assert said(explain(blocked(12, **lot | {"equity": -1})), "G12") == [
+        "positions and open quotes of all instruments 0 + 2 x 5 lots = 7570 > max_leverage 3 x equity -1 = 0"]
+    assert said(explain(blocked(12, equity=5_000_000)), "G12") == [
+        "a lot of IDX01_USDC-PERPETUAL is worth 0: the card was not told what it is worth, which blocks"]
+    for name in ("gross_most", "leverage_most"):
+        risk = dict(blocked(12).risk_words, **{name: 0})
+        lines = said(explain(blocked(12, risk_words=risk, **lot)), "G12")
+        assert any(f"{name} = 0: 0 blocks" in line for line in lines)
+
+    found = explain(blocked(13, open_bids=1_496_216 * 256, open_asks=1_496_215 * 256, **lot))
+    assert said(found, "G13") == ["bid: open bids of all instruments 1496216 + 5 lots = 1500001 > max_open_notional "
+                                  "1500000"]
+    found = explain(blocked(13, flags=KNOWN | BID_OK, open_bids=1 << 60, open_asks=1_490_000 * 256,
+                            live=(0, 0, 151_478, 20), **lot))       # what is live may be repeated
+    assert said(found, "G13") == ["ask: open asks of all instruments 1490000 + 20 lots = 1505140 > max_open_notional "
+                                  "1500000"]

@@ -121,6 +121,8 @@ SUBJECTS = (
     Subject("hdl/gate/references.py", lambda module: [module.References(1), module.References(3)], (
         Tested("tests/hdl/gate/test_references.py", "bands"),
         Tested("tests/hdl/gate/test_references.py", "not bands and not converts"))),
+    Subject("hdl/gate/load.py", lambda module: [module.Load(1), module.Load(3)], (
+        *_random_first("tests/hdl/gate/test_load.py"),)),
     Subject("hdl/gate/account.py", lambda module: [module.Account()], (
         Tested("tests/hdl/gate/test_account.py", "not converts"),)),
     Subject("hdl/gate/duplicates.py", lambda module: [module.Duplicates()], (

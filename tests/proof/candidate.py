@@ -9,7 +9,7 @@ from hdl.gate.holds import HOLDING
 from tests.proof.obligation import Proof, before, stands
 
 #: Gates that are spoken of here, by what fails them: the limits (whatever the price), the price, the moment.
-_OF_LIMITS = (3, 5, 6, 9, 10, 11, 13, *HOLDING, 26)
+_OF_LIMITS = (3, 5, 6, 9, 10, 11, 12, 13, *HOLDING, 26)
 _OF_PRICE, _OF_MOMENT = (4, 5, 6, 7, 10, 26), (0, 1, 12, 22, 24)
 
 
@@ -92,6 +92,6 @@ PROOFS = (
         "told are those that fail, no more and no fewer; nothing is new without a token.",
         Gate, _candidate, depth=2, cover_depth=4,
         assumes="What a verdict is made of stands as long as it is used. The limits' verdict (proved above) is about "
-                "G3, G5, G6, G6b, G9, G10, G11, G13, G15, G17, G18 and G20 only. That a price takes (G7) or the feed "
-                "is far (G6c) is an input."),
+                "G3, G5, G6, G6b, G9, G10, G11, G12, G13, G15, G17, G18 and G20 only. That a price takes (G7) or the "
+                "feed is far (G6c) is an input."),
 )

@@ -48,11 +48,16 @@ def _static(m, limits, _):
                         ("position_known", limits.position_known), ("known", limits.known.as_value())):
         stands(m, value, name, (step > 0) & (step <= 6))
     for name, since in (("reference_ok", 3), ("held", 2), ("live_sides", 2), ("live_most", 2), ("off", 2),
-                        ("collar_low", 2), ("collar_high", 2), ("bid_young", 0), ("ask_young", 0)):
+                        ("valued", 3), ("rooms", 0), ("collar_low", 2), ("collar_high", 2), ("bid_young", 0),
+                        ("ask_young", 0)):
         value = getattr(limits, name)
-        stands(m, value.as_value() if name == "held" else value, name, (step > since) & (step <= 6))
+        stands(m, value.as_value() if name in ("held", "rooms") else value, name, (step > since) & (step <= 6))
     own = limits.bid_live + limits.ask_live
     m.d.comb += Assume(limits.live_sides >= own)
+    # G12, G13: sums and comparisons are proved for lots that are worth 1; that the product is one is tested.
+    m.d.comb += Assume(limits.lot_value == 1)
+    leaving = greatest(p.quote_lots, *(Mux(getattr(limits, f"{side}_live"), getattr(limits.live, f"{side}_lots"), 0)
+                                       for side in ("bid", "ask")))
     bound = before(m, limits.bound_notional, "bound")       # in cycle 6 that of cycle 5
     done = Signal()
     m.d.comb += done.eq((step == 6) & (limits.at == 1 << 6))
@@ -98,7 +103,9 @@ def _static(m, limits, _):
                                               + p.max_notional_lo),
             11: ~limits.position_known | (worst > most),
             6: ~limits.reference_ok, 26: ~limits.reference_ok,
-            13: limits.live_sides - own + p.bid_en + p.ask_en > limits.live_most,
+            12: (~limits.valued | (2 * leaving > limits.rooms.gross)) & ~((held < 0) & (worst <= 0)),
+            13: (limits.live_sides - own + p.bid_en + p.ask_en > limits.live_most) | ~limits.valued
+            | (leaving > getattr(limits.rooms, name)),
             **{gate: getattr(limits.held, name)[n] | limits.off[n] for n, gate in enumerate(HOLDING)},
             25: (getattr(limits.held, name)[drift] & ~side.reduces) | limits.off[drift] | (p.drift_band == 0),
         }
@@ -122,9 +129,9 @@ def _static(m, limits, _):
 PROOFS = (
     Proof(
         "limits_as_defined", "Limits are what they are defined to be; worst-case exposure stays below the cap",
-        "G3, G5, G6, G6b, G8, G9, G10, G11, G13, G15, G16, G17, G18, G20",
-        "The verdict on G3, G5 (quantity), G9, G10, G11, G13, G15 and on a reference that lacks (G6) is that of their "
-        "definitions in plain integers; worst-case "
+        "G3, G5, G6, G6b, G8, G9, G10, G11, G12, G13, G15, G16, G17, G18, G20",
+        "The verdict on G3, G5 (quantity), G9, G10, G11, G12 (but for equity's age), G13, G15 and on a reference that "
+        "lacks (G6) is that of their definitions in plain integers; worst-case "
         "exposure, everything that was sent and is not settled, what is live or its replacement and the position, "
         "never passes the cap on a side that is allowed; the window of prices is that of G5's band, G6's collar and "
         "G10's bound; a side is kept only nearer to its own target, on the other one's side, than both half spreads "
@@ -132,5 +139,6 @@ PROOFS = (
         Limits, _static, depth=9, cover_depth=9,
         assumes="Parameters stand from the cycle of their turn on, positions and live quotes from the beginning of an "
                 "evaluation on, references, holds and loads from when they are read, as the benches keep them. The "
-                "product price times quantity is right in cycle 5. No instrument has more live sides than there are."),
+                "product price times quantity is right in cycle 5. A lot is worth 1 (G12, G13). No "
+                "instrument has more live sides than there are."),
 )

@@ -19,10 +19,13 @@ __all__ = ["Lanes"]
 I32 = -(1 << 31), (1 << 31) - 1
 TICKS = -TICK_LIMIT, TICK_LIMIT - 1
 LOTS = (1 << 24) - 1
+#: The most that limits of money can leave.
+ROOM = 0xFFFF_FFFF << 8
 SIDES = ("bid", 1), ("ask", -1)
 CAPS = "max_long_lots", "max_short_lots"
 #: What the host writes, and rarely.
-OF_THE_HOST = (*ROW, "stale_cycles", "reference_known", "reference_value", "reference_local", "reference_basis")
+OF_THE_HOST = (*ROW, "stale_cycles", "reference_known", "reference_value", "reference_local", "reference_basis",
+               "reference_lot_value")
 PRICES = "best_bid", "second_bid", "best_ask", "second_ask", "entry_px"
 
 
@@ -192,6 +195,12 @@ class Lanes:
         c["reference_local"] = self._reference(mid, pull)
         c["reference_basis"] = np.where(
             self._wild, basis, any_(0, 0, 1, -1, np.clip(mid - c["reference_local"], -5, 5)))
+        c["reference_lot_value"] = value = pick(any_(1, 256, 100_000, U32), 0, p=.01)
+        lots = np.maximum(q, np.maximum(np.where(c["bid_live"], c["live_bid_lots"], 0),
+                                        np.where(c["ask_live"], c["live_ask_lots"], 0)))
+        for name, need in (("gross", 2 * lots * value), ("bid", lots * value), ("ask", lots * value)):
+            room = pick(ROOM, need, need - 1, need + 1, 0, -1, p=.05)
+            c[f"room_{name}"] = np.clip(room, -1 << 49, ROOM)
 
     def _reference(self, px, band):
         """A reference of which a price is as far as the band allows, or a tick more; mostly just near it."""

@@ -25,7 +25,8 @@ CASE = np.dtype([(name, np.int64) for name in (
     "position", "position_known", "sent_bid", "sent_ask", "settled_bid", "settled_ask", "bid_live", "ask_live",
     "live_bid_px", "live_ask_px", "live_bid_lots", "live_ask_lots", "live_elsewhere", "live_most",
     "held_bid", "held_ask", "off", "bid_young", "ask_young", "reference_known", "reference_value", "reference_local",
-    "reference_basis", "state", "kill_pin", "heartbeat_ok", "limits_ok", "session_up", "equity_ok",
+    "reference_basis", "reference_lot_value", "room_gross", "room_bid", "room_ask",
+    "state", "kill_pin", "heartbeat_ok", "limits_ok", "session_up", "equity_ok",
     "session_tokens", "session_burst", "symbol_tokens")])
 
 U32 = 0xFFFF_FFFF
@@ -101,11 +102,12 @@ def g11_position(c, b, s):
 
 
 def g12_equity(c, b, s):
-    return (c.equity_ok != 0) | _reduces(s)
+    """Equity is known, and both sides at once fit into what everything leaves."""
+    return ((c.equity_ok != 0) & b.valued & (2 * b.amount <= c.room_gross)) | _reduces(s)
 
 
 def g13_open_load(c, b, s):
-    return c.live_elsewhere + c.bid_en + c.ask_en <= c.live_most
+    return (c.live_elsewhere + c.bid_en + c.ask_en <= c.live_most) & b.valued & (b.amount <= s.room)
 
 
 def g14_rate(c):
@@ -172,14 +174,18 @@ def views(c, hypothesis=SAME):
         room=(best_ask - best_bid) * c.ref_scale // (1 << 16), collar=collar, pull=pull,
         max_notional=c.max_notional_hi * (1 << 32) + c.max_notional_lo,
         reference_ok=((c.reference_known != 0) & (c.reference_value != 0) & (c.reference_local != 0) & (collar != 0)
-                      & (pull != 0)))
+                      & (pull != 0)),
+        # The most that either side may say, at the value of a lot.
+        valued=(c.reference_known != 0) & (c.reference_lot_value != 0),
+        amount=np.maximum(c.quote_lots, np.maximum(np.where(c.bid_live, c.live_bid_lots, 0),
+                                                   np.where(c.ask_live, c.live_ask_lots, 0))) * c.reference_lot_value)
 
     def side(name, sign, px, cap):
         live, live_lots = getattr(c, f"{name}_live"), getattr(c, f"live_{name}_lots")
         return SimpleNamespace(
             px=px, sign=sign, enabled=getattr(c, f"{name}_en"), live=live, live_px=getattr(c, f"live_{name}_px"),
             live_lots=live_lots, held=sign * c.position, lean=-sign * skew, cap=cap,
-            held_by=getattr(c, f"held_{name}"), young=getattr(c, f"{name}_young"),
+            held_by=getattr(c, f"held_{name}"), young=getattr(c, f"{name}_young"), room=getattr(c, f"room_{name}"),
             open=(getattr(c, f"sent_{name}") - getattr(c, f"settled_{name}")) & U32,
             most=np.maximum(c.quote_lots, np.where(live, live_lots, 0)))
 

@@ -29,6 +29,10 @@ def broken(cases, seen):
                                               & (seen["bid_ticks"] >= seen["ask_ticks"])),
         "no more sides are live than live_most": leaves & (seen["bid_quantity"] + seen["ask_quantity"] > 0) & (
             c.live_elsewhere + (seen["bid_quantity"] > 0) + (seen["ask_quantity"] > 0) > c.live_most),
+        # One that reduces the position may leave whatever the limits.
+        "what leaves fits into what positions and open quotes leave of the limits": leaves & (
+            (seen["bid_quantity"] + seen["ask_quantity"]) * c.reference_lot_value > c.room_gross) & (
+            (seen["bid_quantity"] > 0) & (c.position >= 0) | (seen["ask_quantity"] > 0) & (c.position <= 0)),
     }
     for side, sign, cap, best in (("bid", 1, c.max_long_lots, c.best_ask), ("ask", -1, c.max_short_lots, c.best_bid)):
         px, lots = seen[f"{side}_ticks"], seen[f"{side}_quantity"]
@@ -53,6 +57,8 @@ def broken(cases, seen):
             f"{side}: while the reference drifts, nothing that could turn the position": quoted & (
                 (getattr(c, f"held_{side}") >> HOLDING.index(25) & 1) != 0) & (worst > 0),
             f"{side}: without equity, nothing that could turn the position": quoted & (c.equity_ok == 0) & (worst > 0),
+            f"{side}: what leaves fits into what open bids and asks leave of theirs": quoted & (
+                lots * c.reference_lot_value > getattr(c, f"room_{side}")),
             f"{side}: enabled, and its position known": quoted & (
                 (c.sym_en == 0) | (getattr(c, f"{side}_en") == 0) | (c.position_known == 0)),
         }

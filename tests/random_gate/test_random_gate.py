@@ -26,7 +26,7 @@ SEED = 21
 CASES = 20_480
 
 #: Gates that compare with a limit; the others ask whether something is there.
-AT_A_LIMIT = {"G0", "G4", "G5", "G6", "G6c", "G7", "G9", "G10", "G11", "G13", "G14"}
+AT_A_LIMIT = {"G0", "G4", "G5", "G6", "G6c", "G7", "G9", "G10", "G11", "G12", "G13", "G14"}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,9 @@ def _golden(case):
             for side in ("bid", "ask")}, drifted=bool(case["held_bid"] >> HOLDING.index(25) & 1),
         young_bid=bool(case["bid_young"]), young_ask=bool(case["ask_young"]),
         equity_ok=bool(case["equity_ok"]),
-        reference=golden_gate.Reference(*(case[f"reference_{what}"] for what in ("value", "local", "basis")))
+        rooms=tuple(case[f"room_{name}"] for name in ("gross", "bid", "ask")),
+        reference=golden_gate.Reference(*(case[f"reference_{what}"] for what in (
+            "value", "local", "basis", "lot_value")))
         if case["reference_known"] else None)
     state = golden.State(
         position=case["position"], pos_valid=bool(case["position_known"]), last_quote_id=0,
@@ -177,7 +179,8 @@ QUOTED = {
     "max_long_lots": 5, "max_short_lots": 5, "stale_cycles": 1, "fresh": 1, "bid_known": 1, "best_bid": 99,
     "ask_known": 1, "best_ask": 101, "position_known": 1, "live_most": 2, "reference_known": 1, "reference_value": 100,
     "reference_local": 100, "bands": 0xFFFF << 16 | 656, "drift_band": 1, "state": ACTIVE,
-    "heartbeat_ok": 1, "limits_ok": 1, "equity_ok": 1, "session_up": 1,
+    "heartbeat_ok": 1, "limits_ok": 1, "equity_ok": 1, "session_up": 1, "reference_lot_value": 256,
+    "room_gross": 2_560, "room_bid": 1_280, "room_ask": 1_280,
     "session_tokens": 1, "symbol_tokens": 1}
 
 
@@ -204,6 +207,9 @@ def test_a_quote_that_is_right_breaks_no_promise():
     ({"kill_pin": 1}, "a quote is replaced only while trading, with a heartbeat and limits, and not killed"),
     ({"session_up": 0}, "a frame leaves only in a session"),
     ({"live_most": 1}, "no more sides are live than live_most"),
+    ({"room_gross": 2_559}, "what leaves fits into what positions and open quotes leave of the limits"),
+    ({"room_bid": 1_279}, "bid: what leaves fits into what open bids and asks leave of theirs"),
+    ({"room_ask": 1_279}, "ask: what leaves fits into what open bids and asks leave of theirs"),
     ({"live_elsewhere": 1}, "no more sides are live than live_most"),
     ({"px_min_ticks": 100}, "bid: within the hard band, and never at zero unless that spans it"),
     ({"px_max_ticks": 100}, "ask: within the hard band, and never at zero unless that spans it"),

@@ -16,7 +16,7 @@ SEED = 19
 WIDE = {"fills_cycles": 1 << 30, "fills_lots": (1 << 24) - 1, "fills_delta": (1 << 24) - 1, "fills_most": 255,
         "freeze_cycles": 0, "repeats_most": 255, "refusals_cycles": 1 << 30, "refusals_most": 255}
 INSTRUMENTS, SENT = 5, 1000
-UPDATED, FILLED = (SCHEMA.enums["QuoteStatus"][name] for name in ("UPDATED", "FILLED"))
+STATUS = SCHEMA.enums["QuoteStatus"]
 
 
 def row_of(n, mult=1000, exponent=-3):
@@ -79,14 +79,10 @@ class Bench:
     async def event(self, event):
         """Until it is done with: the cycles that took, from the one in which it was taken up on."""
         reasons = [0x05 if n < event.refused else NO_REASON for n in range(2)]
-        if event.kind == Kind.ACK and event.stands[0]:      # one register for both
-            event = event._replace(mantissa=event.stands[0][0], exponent=event.stands[0][1])
         self.ctx.set(self.dut.i.payload, {
             **{name: getattr(event, name) for name in ("kind", "id", "instrument_id", "side", "mantissa", "exponent")},
-            "bid_reason": reasons[0], "ask_reason": reasons[1], "at_once": event.at_once, "next": event.next,
-            **{f"{side}_{name}": value for side, quantity in zip(("bid", "ask"), event.stands, strict=True)
-               for name, value in (zip(("mantissa", "exponent", "status"), (*quantity, UPDATED), strict=True)
-                                   if quantity else ((("status", FILLED),)))}})
+            "bid_reason": reasons[0], "ask_reason": reasons[1], "next": event.next,
+            "bid_status": event.status[0], "ask_status": event.status[1]})
         self.ctx.set(self.dut.i.valid, 1)
         began, waited = self.cycle, self.waited
         await self.until_taken()
@@ -207,7 +203,7 @@ def test_quantities():
             assert took == READ_CYCLES + cycles + (LEARN_CYCLES + 1 if lots else 0)
             seen["whole" if lots else "not"] += 1
             if lots:
-                assert b.learned[-1].ask_lots == lots
+                assert b.learned[-1].lots == lots
     simulate(test)
     print(seen)
     assert min(seen.values()) > 15
@@ -345,29 +341,19 @@ def test_random_against_the_model():
         for _ in range(600):
             event = Event(rng.choice(list(Kind)), quote_id(rng.choice((0, 1, 4, 4, 5, 200)), rng.choice(
                 (0, 1, SENT - 1, SENT, 1 << 55))), rng.choice((3, 3, 3, 1 << 31)) << 32 | rng.choice((77, 78, 81)),
-                rng.randrange(2), 1000 * rng.randrange(1, 4), -3, rng.randrange(3), rng.random() < .5,
-                rng.getrandbits(32))
-            amounts = [None if rng.random() < .3 else (1000 * rng.randrange(4) + (rng.random() < .1), -3)
-                       for _ in range(2)]
-            if event.kind == Kind.ACK:      # the bid shares its place with a fill's quantity
-                event = event._replace(stands=tuple(amounts))
+                rng.randrange(2), 1000 * rng.randrange(1, 4), -3, rng.randrange(3), rng.getrandbits(32),
+                rng.choices([*STATUS.values(), 9, 0x80], k=2))
             index, wrong = judged(event, SENT, lambda i: 3 << 32 | 77 + i if i < INSTRUMENTS else None)
             cycles, told = READ_CYCLES, None
             if event.kind == Kind.FILL and not wrong:
                 lots, more = lots_of(event.mantissa, -3, 1000, -3)
                 cycles += more
-                told = Learned(index, True, event.at_once, event.side, 0, lots, event.id & 0xFFFF_FFFF, event.next)
-            if event.kind == Kind.ACK and not wrong:
-                stands = []
-                for n, quantity in enumerate(event.stands):
-                    lots, more = lots_of(*quantity, 1000, -3, least=0) if quantity else (0, 0)
-                    cycles += more + (READ_CYCLES if n else 0)
-                    wrong = lots is None
-                    if wrong:
-                        break
-                    stands.append(lots)
-                else:
-                    told = Learned(index, False, event.at_once, event.side, *stands, event.id & 0xFFFF_FFFF, event.next)
+                told = {"fill": 1, "side": event.side, "lots": lots}
+            elif event.kind == Kind.ACK and not wrong:
+                whole = [STATUS["UNMODIFIED"], STATUS["UPDATED"], STATUS["FILLED"], STATUS["SPEED_BUMPED"]]
+                told = {"fill": 0, "less": sum((its not in whole) << n for n, its in enumerate(event.status)),
+                        "stands": sum((its in (*whole, STATUS["QTY_REDUCED"])) << n
+                                      for n, its in enumerate(event.status))}
             count, tells = len(b.wrongs), len(b.learned)
             took = await b.event(event)
             await b.step(rng.randrange(1, 4))
@@ -375,9 +361,10 @@ def test_random_against_the_model():
             weighed = not wrong and (event.kind == Kind.FILL or (event.kind == Kind.ACK and event.refused > 0)
                                      or (event.kind == Kind.REJECT and index is not None))
             assert took == cycles + (LEARN_CYCLES if weighed else 0) + (told is not None), event
-            if told is not None and told.fill:
-                told = told._replace(bid_lots=b.learned[-1].bid_lots)   # which says nothing
-            assert b.learned[tells:] == ([] if told is None else [told]), event
+            assert len(b.learned) == tells + (told is not None), event
+            if told is not None:
+                told |= {"instrument": index, "quote_id": event.id & 0xFFFF_FFFF, "next": event.next}
+                assert {name: getattr(b.learned[-1], name) for name in told} == told, event
             seen[event.kind, wrong] = seen.get((event.kind, wrong), 0) + 1
     simulate(test, rng, settles=.3)
     for kind in (Kind.ACK, Kind.FILL, Kind.CANCELLED, Kind.PLACED):

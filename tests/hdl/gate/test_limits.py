@@ -19,6 +19,8 @@ GREATEST_CAP = (1 << PARAM_BY_NAME["max_long_lots"].width) - 1
 WIDEST = (1 << PARAM_BY_NAME["px_notional_ticks"].width) - 1
 ALLOWS = Context(state=ACTIVE, deadman_ok=True, killed=False, session_up=True, session_tokens=9, session_burst=9,
                  symbol_tokens=9, limits_ok=True)
+#: The most that limits can leave, in 1/256 of the unit of money.
+ROOM = 0xFFFF_FFFF << 8
 
 
 async def evaluate(ctx, dut, row, state, rng, **more):
@@ -31,7 +33,8 @@ async def evaluate(ctx, dut, row, state, rng, **more):
                        "bid_lots": state.live_bid_lots, "ask_lots": state.live_ask_lots,
                        "sent_bid": state.sent_bid, "sent_ask": state.sent_ask})
     ctx.set(dut.known, {"lots": state.position, "settled_bid": state.settled_bid, "settled_ask": state.settled_ask})
-    for name, value in ({"collar_low": TICKS[0], "collar_high": TICKS[1], "reference_ok": 1, "live_most": 1023} | more
+    for name, value in ({"collar_low": TICKS[0], "collar_high": TICKS[1], "reference_ok": 1, "live_most": 1023,
+                         "valued": 1, "lot_value": 1, "rooms": {"gross": ROOM, "bid": ROOM, "ask": ROOM}} | more
                         ).items():
         ctx.set(getattr(dut, name), value)
     for t in range(6):
@@ -303,6 +306,7 @@ class Evaluated:
         row["drift_band"], self.young = rarely(1, 0, .03), [rng.random() < .3 for _ in range(2)]
         self.off, *self.holds = (
             rarely(0, 1 << rng.randrange(len(HOLDING)), .15) for _ in range(3))
+        self.lot_value, self.valued = rng.choice((1, 0xFFFF_FFFF, rng.getrandbits(32))), rng.random() < .97
         self.elsewhere = rng.choice((0, 1, 30, 1000))
         self.live_most = rarely(1023, self.elsewhere + rng.randrange(4), .2)
         self.held = rng.choice((0, 1, -1, -MOST_LOTS, (1 << 31) - 1, -1 << 31, rng.randrange(-1 << 31, 1 << 31)))
@@ -318,6 +322,9 @@ class Evaluated:
                 self.held -= sign * (side["worst"] - rng.choice((0, 0, 1, -1)))
                 self.held = max(-1 << 31, min((1 << 31) - 1, self.held))
             self.sides[name] = side, sign, cap
+        self.amount = max(side["largest"] for side, _, _ in self.sides.values()) * self.lot_value
+        self.rooms = {name: min(ROOM, rng.choice((ROOM, ROOM, ROOM, need, need, need - 1, need - 1, -1)))
+                      for name, need in (("gross", 2 * self.amount), ("bid", self.amount), ("ask", self.amount))}
         for side, sign, cap in self.sides.values():
             side["worst"] = sign * self.held + side["open"] + side["largest"]
             row[cap] = max(0, min(GREATEST_CAP, rng.choice((side["worst"] - 1, side["worst"], GREATEST_CAP))))
@@ -346,13 +353,16 @@ class Evaluated:
         """What stands from cycle 6 on, until the next one."""
         row, (low, high), quantity, out = self.row, self.window(), self.row["quote_lots"], {}
         for name, (side, sign, cap) in self.sides.items():
+            reduces = sign * self.held < 0 and side["worst"] <= 0
             fails = {
                 3: not (row["sym_en"] and row[f"{name}_en"]),
                 5: not row["q_min_lots"] <= quantity <= row["q_hard_lots"] or not quantity
                 or not row["half_spread_sub"],
                 9: quantity > row["max_lots"], 10: not row["px_notional_ticks"] or self.bound_notional > self.most,
                 11: not self.known or side["worst"] > row[cap], 6: not self.referred, 26: not self.referred,
-                13: self.elsewhere + row["bid_en"] + row["ask_en"] > self.live_most,
+                12: (not self.valued or 2 * self.amount > self.rooms["gross"]) and not reduces,
+                13: (self.elsewhere + row["bid_en"] + row["ask_en"] > self.live_most or not self.valued
+                     or self.amount > self.rooms[name]),
                 **{gate: (self.holds[sign < 0] | self.off) >> n & 1 for n, gate in enumerate(HOLDING)}}
             reduces, drift = sign * self.held < 0 and side["worst"] <= 0, HOLDING.index(25)
             fails[25] = (self.holds[sign < 0] >> drift & 1 and not reduces) or self.off >> drift & 1 or not row[
@@ -395,6 +405,9 @@ def test_against_the_definitions():
             ctx.set(dut.collar_low, collar[0])
             ctx.set(dut.collar_high, collar[1])
             ctx.set(dut.reference_ok, case.referred if t >= 3 else rng.randrange(2))
+            ctx.set(dut.valued, case.valued if t >= 3 else rng.randrange(2))
+            ctx.set(dut.lot_value, case.lot_value if t >= 3 else rng.getrandbits(32))
+            ctx.set(dut.rooms, case.rooms)
             own = sum(side["live"] for side, _, _ in case.sides.values())
             ctx.set(dut.live_sides, case.elsewhere + own)
             for name, value in (("live_most", case.live_most), ("off", case.off),
@@ -445,3 +458,41 @@ def test_against_the_definitions():
             assert seen[f"{name}.fixed", fixed] > 0, (name, fixed)
         for what in ("reduces", "resize"):
             assert min(seen[f"{name}.{what}", False], seen[f"{name}.{what}", True]) > 40
+
+
+def test_what_may_leave_has_to_fit_into_what_is_left():
+    """G12 and G13: the most of what is quoted and what is live on either side, times the value of a lot, to the last
+    bit of both; a side that reduces passes G12 only."""
+    rng = random.Random(SEED + 7)
+    seen = dict.fromkeys((12, 13, "passed", "reduces", "live is more"), 0)
+
+    def corner(bits):
+        return rng.choice((1, 2, 5, (1 << bits) - 1, 1 << rng.randrange(bits), rng.getrandbits(bits)))
+
+    async def test(ctx, dut):
+        for _ in range(4000):
+            state = State(live_bid=rng.random() < .6, live_ask=rng.random() < .6, live_bid_lots=corner(24),
+                          live_ask_lots=corner(24), position=rng.choice((0, 1, -1, 1 << 30, -1 << 30)), pos_valid=True)
+            q, value, valued = corner(24), corner(32), rng.random() < .95
+            kept = [getattr(state, f"live_{side}_lots") if getattr(state, f"live_{side}") else 0
+                    for side in ("bid", "ask")]
+            amount = max(q, *kept) * value
+            rooms = [max(-1 << 49, min(ROOM, rng.choice((
+                ROOM, need, need, need - 1, need + 1, 0, -1, need - (1 << rng.randrange(48)), -1 << 49))))
+                for need in (2 * amount, amount, amount)]
+            await evaluate(ctx, dut, {"quote_lots": q, "px_notional_ticks": WIDEST}, state, rng, lot_value=value,
+                           valued=valued, rooms=dict(zip(("gross", "bid", "ask"), rooms, strict=True)))
+            for sign, limits, mine, room in ((1, dut.bid, kept[0], rooms[1]), (-1, dut.ask, kept[1], rooms[2])):
+                held, fixed = sign * state.position, ctx.get(limits.fixed)
+                reduces = held < 0 and held + max(q, mine) <= 0
+                assert ctx.get(limits.reduces) == reduces
+                want = not reduces and (not valued or 2 * amount > rooms[0]), not valued or amount > room
+                assert (bool(fixed >> 12 & 1), bool(fixed >> 13 & 1)) == want, (state, q, value, rooms)
+                seen[12] += want[0]
+                seen[13] += want[1]
+                seen["passed"] += not any(want)
+                seen["reduces"] += reduces and 2 * amount > rooms[0]
+            seen["live is more"] += max(kept) > q
+    simulate(test)
+    print(seen)
+    assert min(seen.values()) > 200

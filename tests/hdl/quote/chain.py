@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from amaranth import Cat, Module, Shape, signed
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from hdl.control.params import PARAM_ROW, TURNS, Ticks
@@ -12,6 +12,7 @@ from hdl.gate.gate import Gate
 from hdl.gate.holds import HOLDING
 from hdl.gate.hypotheses import Hypotheses
 from hdl.gate.limits import REASONS, Limits
+from hdl.gate.load import Rooms
 from hdl.gate.references import REFERENCE_BITS, References
 from hdl.gate.window import Window
 from hdl.quote.engine import HYPOTHESES, SAME, Candidate, QuoteEngine
@@ -44,6 +45,7 @@ class Chain(wiring.Component):
             hypotheses.mid_high.eq(references.mid_high), references.at.eq(self.at),
             references.bands.eq(self.params.bands), limits.collar_low.eq(references.low),
             limits.collar_high.eq(references.high), limits.reference_ok.eq(references.ok),
+            limits.lot_value.eq(references.lot_value), limits.valued.eq(references.valued),
             gate.collar_low.eq(references.low), gate.collar_high.eq(references.high), gate.far.eq(hypotheses.far),
             gate.bid_takes.eq(hypotheses.bid_takes), gate.ask_takes.eq(hypotheses.ask_takes),
             gate.bid.eq(engine.bid), gate.ask.eq(engine.ask), gate.book_ok.eq(hypotheses.book_ok[SAME]),
@@ -80,12 +82,17 @@ _DECIDED, _LEFT = 8, 9
 ROW = tuple(name for turn in TURNS for name in turn
             if not name.startswith(("feed_", "lot_", "tick_", "instrument_")) and name != "stale_cycles")
 
+#: What is left of limits in money, by name.
+ROOMS = {name: field.shape for name, field in data.Layout.cast(Rooms)}
+
 #: Whatever stands on an input before and after its cycles changes nothing.
 INPUTS = {
     **{name: Pin(Shape(PARAM_BY_NAME[name].width, PARAM_BY_NAME[name].signed), turn, _LEFT)
        for turn, names in enumerate(TURNS) for name in names if name in ROW},
     **_pins(1, -5, -1, "address"), **_pins(1, -4, -4, "commit"),
     **_pins(REFERENCE_BITS, -5, -4, "reference_value", "reference_local"), **_pins(Ticks, -5, -4, "reference_basis"),
+    **_pins(32, -5, -4, "reference_lot_value"),
+    **{f"room_{name}": Pin(Shape.cast(shape), 0, 5) for name, shape in ROOMS.items()},
     **_pins(Ticks, 0, 0, "best_ask"), **_pins(Ticks, 1, 1, "best_bid", "second_ask"),
     **_pins(Ticks, 2, 2, "second_bid"), **_pins(Ticks, 3, 7, "entry_px"),
     **_pins(signed(32), 0, 6, "position"), **_pins(1, 0, 5, "position_known"),
@@ -148,6 +155,8 @@ class PinnedChain(wiring.Component):
         m.d.comb += [
             references.cycles.eq(-1), references.reference.value.eq(self.reference_value),
             references.reference.local.eq(self.reference_local), references.reference.basis.eq(self.reference_basis),
+            references.reference.lot_value.eq(self.reference_lot_value),
+            *(getattr(limits.rooms, name).eq(getattr(self, f"room_{name}")) for name in ROOMS),
             limits.known.lots.eq(self.position), limits.live.bid_px.eq(self.live_bid_px),
             limits.live.ask_px.eq(self.live_ask_px), limits.live.bid_lots.eq(self.live_bid_lots),
             limits.live.ask_lots.eq(self.live_ask_lots), limits.held.bid.eq(self.held_bid),

@@ -20,6 +20,8 @@ from tests.hdl.quote.chain import Chain, PinnedChain
 from tests.hdl.simulation import simulated
 
 SEED = 11
+#: The most that limits can leave, in 1/256 of the unit of money.
+ROOM = 0xFFFF_FFFF << 8
 I32 = -(1 << 31), (1 << 31) - 1
 TICKS = -TICK_LIMIT, TICK_LIMIT - 1
 U32 = 0xFFFF_FFFF
@@ -75,7 +77,8 @@ async def refer(ctx, dut, reference):
     await ctx.tick()
     ctx.set(r.commit, reference is not None)
     if reference is not None:
-        ctx.set(r.reference, {"value": reference.value, "local": reference.local, "basis": reference.basis})
+        ctx.set(r.reference, {"value": reference.value, "local": reference.local, "basis": reference.basis,
+                              "lot_value": reference.lot_value})
     await ctx.tick()
     ctx.set(r.commit, 0)
     await ctx.tick().repeat(2)
@@ -104,6 +107,7 @@ async def evaluation(ctx, dut, case, rng):
     ctx.set(dut.hypotheses.reducing, case.context.state == REDUCING or not case.context.equity_ok)
     context, own = case.context, state.live_bid + state.live_ask
     for name, value in (("live_sides", context.live_elsewhere + own), ("live_most", context.live_most),
+                        ("rooms", dict(zip(("gross", "bid", "ask"), context.rooms, strict=True))),
                         ("off", 0), ("held", {side: sum(
                             ((context.drifted if gate == 25 else getattr(context, f"held_{side}") >> gate) & 1) << n
                             for n, gate in enumerate(HOLDING)) for side in ("bid", "ask")}),
@@ -233,12 +237,21 @@ def random_case(rng, *, calm=False):
     offsets = (0, 0, 1, -1, 2, -2, -3, 4, -4)
     state.live_bid_ticks = pick(golden.wrap(target.bid_ticks + rng.choice(offsets), TICK_BITS), 0, *TICKS)
     state.live_ask_ticks = pick(golden.wrap(target.ask_ticks + rng.choice(offsets), TICK_BITS), 0, *TICKS)
+    lot_value = pick(rng.choice((1, 256, rng.getrandbits(32))), 0, p=.02)
+    amount = max(q, state.live_bid_lots * state.live_bid, state.live_ask_lots * state.live_ask) * lot_value
+
+    def room(amount):
+        """Mostly enough, else around it, nothing, or less."""
+        room = pick(ROOM, amount, amount - 1, amount + 1, 0, -1, rng.randrange(-1 << 49, ROOM), p=.02)
+        return min(ROOM, room)
     context = Context(state=pick(rng.choice((1, 1, 1, 2)), 0, 3), deadman_ok=pick(True, False),
                       limits_ok=pick(True, False), session_up=pick(True, False),
                       session_tokens=rng.choice((90, 90, 90, 26, 25, 0)), session_burst=100,
                       symbol_tokens=pick(5, 0, 1),
                       reference=pick(Reference(_near(rng, around, share[0]), _near(rng, around, share[1], 0),
-                                               rng.choice((0, 0, 0, 1, -1, 5, rng.choice(TICKS)))), None, p=.03),
+                                               rng.choice((0, 0, 0, 1, -1, 5, rng.choice(TICKS))), lot_value),
+                                     None, p=.03),
+                      rooms=(room(2 * amount), room(amount), room(amount)),
                       live_elsewhere=rng.choice((0, 3, 20)), live_most=pick(1023, 5, 4, 22, 21, 0),
                       **{f"held_{side}": pick(0, *(1 << gate for gate in HOLDING if gate != 25), p=.02)
                          for side in ("bid", "ask")}, drifted=pick(False, True), young_bid=pick(False, True),
@@ -333,7 +346,7 @@ def test_against_pure_functions():
     simulate(test)
     print(outcomes, f"{reasons_seen:b}", repeated)
     assert set(outcomes) == {golden.HELD, golden.SENT, golden.PULLED, golden.DROPPED}
-    assert min(outcomes.values()) > 100
+    assert min(outcomes.values()) > 50
     assert reasons_seen == sum(1 << g for g in (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, *HOLDING, 22, 24, 26))
     assert actions == {golden.NONE, golden.KEEP, golden.REPLACE, golden.PULL}
     assert repeated

@@ -115,11 +115,12 @@ class CoSim:
         self.write("pos_next", self.peer_number & 0xFFFF_FFFF)
         self.write("pos_commit", instrument | clear << 8)
 
-    def reference(self, instrument, value, local, basis=0):
+    def reference(self, instrument, value, local, basis=0, lot_value=1):
         """Write the references of an instrument."""
         self.write("ref_value", value)
         self.write("ref_local", local)
         self.write("ref_basis", basis)
+        self.write("ref_lot_value", lot_value)
         self.write("ref_commit", instrument)
 
     def kill(self, level):
@@ -151,7 +152,8 @@ class CoSim:
         settings = {"session_interval": 5_000, "session_burst": 200, "symbol_interval": 20_000, "symbol_burst": 40,
                     "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "quote_id": 1 << 33 | 7, "live_most": 1023,
                     "duplicate_most": 8, "duplicate_cycles": 1_000, "ref_cycles": 0xFFFF_FFFF,
-                    "loss_most": 1_000, "drawdown_most": 1_000, "equity_cycles": 0xFFFF_FFFF, "equity": 0,
+                    "loss_most": 1_000, "drawdown_most": 1_000, "equity_cycles": 0xFFFF_FFFF, "equity": 300,
+                    "gross_most": 0xFFFF_FFFF, "leverage_most": 255, "open_most": 0xFFFF_FFFF,
                     "fills_cycles": 1_000_000, "fills_lots": 1_000, "fills_delta": 1_000, "fills_most": 255,
                     "freeze_cycles": 20_000, "repeats_most": 200, "refusals_cycles": 1_000_000, "refusals_most": 200,
                     "drift_cycles": 100_000, "life_cycles": 2_000,

@@ -151,6 +151,49 @@ def test_equity(seed):
     assert HALTED | 1 << 8 + HALT_CAUSES["loss"] in states
 
 
+def worth(sim, rng, new):
+    """What everything is worth, and may be, moves about, right where it matters."""
+    if new:
+        sim.peer()
+    what, i = rng.random(), rng.randrange(16)
+    for i in rng.sample(range(16), 4):
+        st = sim.model.states[i]
+        sim.position(i, rng.choice((0, rng.randrange(-30, 30))), st.sent_bid - rng.choice((0, 0, rng.randrange(12))),
+                     st.sent_ask - rng.choice((0, 0, rng.randrange(12))))
+    if what < 0.1:
+        st = sim.model.states[i]
+        sim.position(i, 0, st.sent_bid + rng.randrange(2), st.sent_ask)     # more is settled than was sent
+    elif what < 0.4:
+        security = CHOSEN[i][0]
+        sim.reference(i, MIDS[security], MIDS[security], lot_value=rng.choice((256, 256, 300, 2_000, 0)))
+    elif what < 0.6:
+        new_limits(sim, rng, {"gross_most": (0, 400, 1_000, 0xFFFF_FFFF), "open_most": (0, 200, 400, 0xFFFF_FFFF),
+                              "leverage_most": (0, 4, 16, 255, 255)})
+    else:
+        sim.write("equity", rng.choice((3_000, 2_000, 1_000, 17, -50)))
+
+
+@pytest.mark.parametrize("seed", [101, 102, 103, 104])
+def test_what_everything_is_worth(seed):
+    """G12, G13 in money: positions, open quotes, lots' values, equity and limits at their edges."""
+    sim = ready(seed)
+    for i, (security, _) in enumerate(CHOSEN):
+        sim.reference(i, MIDS[security], MIDS[security], lot_value=256)
+    for name, value in (("gross_most", 1_000), ("open_most", 400), ("loss_most", 10_000), ("drawdown_most", 10_000)):
+        sim.write(name, value)
+    sim.write("commit", 1)
+    sim.run(400_000)
+    replay(sim, seed, 700, each=worth, max_idle_ns=8_000)
+    finish(sim)
+    sums = sim.model.totals
+    for name, total in zip(("open_bids", "open_asks", "gross"), sums, strict=True):
+        assert sim.read(name) == (total >> 8 if total < 1 << 40 else 0xFFFF_FFFF), name
+    print({name: sim.model.counters[name] for name in ("drop_g12", "drop_g13", "quotes_sent", "decisions_deferred")})
+    for gate in ("g12", "g13"):
+        assert sim.model.counters[f"drop_{gate}"] > 20, gate
+    assert sim.model.counters["quotes_sent"] > 20
+
+
 _STATUS, _REASON = (STARBASE.enums[name] for name in ("QuoteStatus", "OrderRejectReason"))
 _BUY, _SELL = (STARBASE.enums["Side"][name] for name in ("BUY", "SELL"))
 
@@ -232,7 +275,7 @@ def test_answers(seed):
     assert sim.model.counters["quotes_sent"]
 
 
-@pytest.mark.parametrize("seed", [94, 95, 96, 97])
+@pytest.mark.parametrize("seed", [95, 96, 97, 98])
 def test_answers_that_cannot_be(seed):
     """They halt, every time, and a new session begins anew."""
     sim, halts = ready(seed), 0
@@ -328,7 +371,9 @@ def disturb(sim, rng, new):
     elif what < 0.2:
         sim.host_packet(SESSION_TX, rng.randbytes(rng.randrange(32, 120)))
     elif what < 0.35:
-        sim.position(rng.randrange(16), rng.randrange(-50, 50), rng.randrange(20), rng.randrange(20),
+        i = rng.randrange(16)
+        st = sim.model.states[i]    # no more is settled than was sent: that would block the whole card (G13)
+        sim.position(i, rng.randrange(-50, 50), st.sent_bid - rng.randrange(20), st.sent_ask - rng.randrange(20),
                      rng.randrange(200), rng.randrange(4))
     elif what < 0.4 and sim.board.cycle >= sim.closed_until:
         sim.params(rng.randrange(16), quote_lots=rng.randrange(8), half_spread_sub=rng.randrange(3) * 300)

@@ -30,7 +30,8 @@ SETTINGS = {"session_burst": 60_000, "session_interval": 100, "symbol_burst": 25
             "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8, "duplicate_cycles": 1,
             "fills_cycles": 1, "fills_lots": 1, "fills_delta": 1, "fills_most": 1, "repeats_most": 1,
             "refusals_cycles": 1, "refusals_most": 1, "drift_cycles": 1,
-            "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 0}
+            "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 1 << 30,
+            "gross_most": 0xFFFF_FFFF, "leverage_most": 255, "open_most": 0xFFFF_FFFF}
 
 
 class Driver:
@@ -84,6 +85,7 @@ class Driver:
         self.write("commit", 1)
         for i, instrument in enumerate(instruments):
             for name, value in (("ref_value", instrument.mid_ticks), ("ref_local", instrument.mid_ticks),
+                                ("ref_lot_value", 1),
                                 ("ref_commit", i)):
                 self.write(name, value)
         if connect:

@@ -16,7 +16,9 @@ OPEN = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_spr
         "toward_ticks": 2, "away_ticks": 4, "px_min_ticks": 1, "px_max_ticks": 1 << 20, "q_min_lots": 1,
         "q_hard_lots": 50, "max_lots": 40, "max_notional_lo": 10_000_000, "px_notional_ticks": 2_000_000,
         "max_long_lots": 20, "max_short_lots": 20, "stale_cycles": 1000, "bands": 0xFFFF_FFFF, "drift_band": 0xFFFF}
-NEAR = Reference(10_000, 10_000)
+NEAR = Reference(10_000, 10_000, lot_value=256)
+#: What leaves room for two sides of 5 lots, and for one.
+BOTH, ONE = 2 * 5 * 256, 5 * 256
 
 
 def params(**changes):
@@ -31,8 +33,12 @@ def live(**changes):
 def context(**changes):
     return Context(**({"state": ACTIVE, "deadman_ok": True, "killed": False, "session_up": True, "session_tokens": 10,
                        "session_burst": 12, "symbol_tokens": 1, "reference": NEAR, "live_most": 9, "held_bid": 0,
-                       "held_ask": 0, "equity_ok": True, "limits_ok": True}
+                       "held_ask": 0, "equity_ok": True, "limits_ok": True, "rooms": (1 << 40, 1 << 40, 1 << 40)}
                       | changes))
+
+
+def refer(*values):
+    return Reference(*values, **({} if len(values) > 3 else {"lot_value": 256}))
 
 
 def decide(p=None, s=None, c=None, bid=BID, ask=ASK, fresh=True):
@@ -163,7 +169,7 @@ def test_without_a_session_nothing_is_emitted():
 def test_everything_blocks_after_reset():
     d = evaluate(Params(), State(), (False, 0, 0), (False, 0, 0), False, Context())
     assert d.reasons == (g.G0 | g.G1 | g.G2 | g.G3 | g.G4 | g.G5 | g.G6 | g.G6C | g.G7 | g.G10 | g.G11 | g.G12
-                         | g.G15 | g.G22 | g.G6B | g.S0)
+                         | g.G13 | g.G15 | g.G22 | g.G6B | g.S0)
     assert d.outcome == DROPPED
 
 
@@ -189,14 +195,19 @@ def test_every_limit_of_zero_blocks(name):
     (g.G10, {"p": params(px_notional_ticks=10_002)}), (g.G10, {"p": params(px_notional_ticks=0)}),
     (g.G11, {"s": State()}), (g.G11, {"p": params(max_long_lots=4)}),
     (g.G11, {"s": State(pos_valid=True, position=-16)}), (g.G11, {"s": State(pos_valid=True, sent_bid=16)}),
-    (g.G6 | g.G6C, {"c": context(reference=None)}), (g.G6 | g.G6C, {"c": context(reference=Reference(0, 10_000))}),
-    (g.G6 | g.G6C, {"c": context(reference=Reference(10_000, 0))}), (g.G6 | g.G6C, {"p": params(bands=0xFFFF)}),
+    (g.G6 | g.G6C | g.G12 | g.G13, {"c": context(reference=None)}),
+    (g.G6 | g.G6C, {"c": context(reference=refer(0, 10_000))}),
+    (g.G6 | g.G6C, {"c": context(reference=refer(10_000, 0))}), (g.G6 | g.G6C, {"p": params(bands=0xFFFF)}),
     (g.G6 | g.G6C, {"p": params(bands=0xFFFF_0000)}),
-    (g.G6, {"c": context(reference=Reference(10_200, 10_000)), "p": params(bands=0xFFFF_0000 | 655)}),
-    (g.G6C, {"c": context(reference=Reference(10_000, 10_000, 10_005))}),
+    (g.G6, {"c": context(reference=refer(10_200, 10_000)), "p": params(bands=0xFFFF_0000 | 655)}),
+    (g.G6C, {"c": context(reference=refer(10_000, 10_000, 10_005))}),
     (g.G7, {"p": params(skew_q8=256 * 256, skew_max_sub=1 << 20), "s": State(pos_valid=True, position=3)}),
     (g.G7, {"p": params(skew_q8=256 * 256, skew_max_sub=1 << 20), "s": State(pos_valid=True, position=-3)}),
     (g.G12, {"c": context(equity_ok=False)}),
+    (g.G12, {"c": context(rooms=(BOTH - 1, ONE, ONE))}), (g.G13, {"c": context(rooms=(BOTH, ONE - 1, ONE))}),
+    (g.G13, {"c": context(rooms=(BOTH, ONE, ONE - 1))}),
+    (g.G12, {"c": context(rooms=(BOTH, BOTH, BOTH)), "s": live(live_ask_lots=6)}),
+    (g.G12 | g.G13, {"c": context(reference=Reference(10_000, 10_000))}),
     (g.G13, {"c": context(live_most=1)}), (g.G13, {"c": context(live_elsewhere=8)}),
     *((gate, {"c": context(held_bid=gate, held_ask=gate)}) for gate in (g.G15, g.G17, g.G18, g.G20)),
     (g.G6B, {"c": context(drifted=True)}), (g.G6B, {"c": context(held_bid=g.G6B, held_ask=g.G6B)}),
@@ -243,6 +254,12 @@ def test_a_young_side_does_not_move_towards_the_market(side, sign):
     assert action(nearer, **{f"{side}_en": 0}) == ("pull", g.G3, PULLED)
     assert action(nearer, context(**{f"young_{side}": True}, session_tokens=0)) == ("keep", g.G16, HELD)
     assert action(nearer, context(**{f"young_{side}": True}, killed=True))[:2] == ("pull", g.G22)
+def test_what_fits_exactly_passes_and_what_reduces_may_be_too_much():
+    assert decide(c=context(rooms=(BOTH, ONE, ONE))).reasons == 0
+    d = decide(c=context(rooms=(-1, ONE, ONE)), s=State(pos_valid=True, position=-5))
+    assert (d.reasons, d.bid_ok, d.ask_ok) == (g.G12, True, False)
+    d = decide(c=context(rooms=(BOTH, -1, ONE)), s=State(pos_valid=True, position=-5))
+    assert (d.reasons, d.bid_ok, d.ask_ok) == (g.G13, False, True)
 
 
 def test_a_negative_price_has_a_notional_too():
@@ -256,11 +273,11 @@ def test_bands_at_their_ends():
     """655 of 65,536 are a bit less than 1 %, and the distance is rounded down. The quote is 9,999 to 10,003."""
     one = params(bands=655 << 16 | 655)
     for value, passes in ((9_904, False), (9_905, True), (10_099, True), (10_100, False)):
-        assert (decide(one, c=context(reference=Reference(value, 10_001))).reasons == 0) == passes, value
+        assert (decide(one, c=context(reference=refer(value, 10_001))).reasons == 0) == passes, value
     for local, basis, passes in ((10_001, 0, True), (10_001, 99, True), (10_001, 100, False), (10_001, -98, True),
                                  (10_001, -99, False), (5_001, 5_000, True), (5_001, 5_049, True),
                                  (5_001, 5_050, False)):
-        d = decide(one, c=context(reference=Reference(10_000, local, basis)))
+        d = decide(one, c=context(reference=refer(10_000, local, basis)))
         assert (d.reasons == 0) == passes, (local, basis)
 
 
