@@ -7,6 +7,7 @@ from hdl.control.params import TURNS
 from hdl.control.registers import PARAM_BY_NAME
 from hdl.gate.holds import HOLDING
 from hdl.gate.limits import Limits
+from hdl.gate.load import OVER_BITS
 from tests.proof.obligation import Proof, before, stands
 
 _IDLE = 15
@@ -55,7 +56,8 @@ def _static(m, limits, _):
     own = limits.bid_live + limits.ask_live
     m.d.comb += Assume(limits.live_sides >= own)
     # G12, G13: sums and comparisons are proved for lots that are worth 1; that the product is one is tested.
-    m.d.comb += Assume(limits.lot_value == 1)
+    m.d.comb += [Assume(limits.lot_value == 1),
+                 *(Assume(getattr(limits.rooms, name) < 1 << OVER_BITS) for name in ("gross", "bid", "ask"))]
     leaving = greatest(p.quote_lots, *(Mux(getattr(limits, f"{side}_live"), getattr(limits.live, f"{side}_lots"), 0)
                                        for side in ("bid", "ask")))
     bound = before(m, limits.bound_notional, "bound")       # in cycle 6 that of cycle 5
@@ -131,14 +133,13 @@ PROOFS = (
         "limits_as_defined", "Limits are what they are defined to be; worst-case exposure stays below the cap",
         "G3, G5, G6, G6b, G8, G9, G10, G11, G12, G13, G15, G16, G17, G18, G20",
         "The verdict on G3, G5 (quantity), G9, G10, G11, G12 (but for equity's age), G13, G15 and on a reference that "
-        "lacks (G6) is that of their definitions in plain integers; worst-case "
-        "exposure, everything that was sent and is not settled, what is live or its replacement and the position, "
-        "never passes the cap on a side that is allowed; the window of prices is that of G5's band, G6's collar and "
+        "lacks (G6) is that of their definitions in plain integers; worst-case exposure, everything that was sent and "
+        "is not settled, what is live or its replacement and the position, never passes the cap on a side that is allowed; the window of prices is that of G5's band, G6's collar and "
         "G10's bound; a side is kept only nearer to its own target, on the other one's side, than both half spreads "
         "(G8).",
         Limits, _static, depth=9, cover_depth=9,
         assumes="Parameters stand from the cycle of their turn on, positions and live quotes from the beginning of an "
                 "evaluation on, references, holds and loads from when they are read, as the benches keep them. The "
-                "product price times quantity is right in cycle 5. A lot is worth 1 (G12, G13). No "
-                "instrument has more live sides than there are."),
+                "product price times quantity is right in cycle 5. A lot is worth 1, and no room has more than 40 bits "
+                "(G12, G13). No instrument has more live sides than there are."),
 )
