@@ -109,10 +109,11 @@ class Answers(wiring.Component):
         m.submodules.refusals = refusals = RefusalStorm(n)
 
         state, step, at = Signal(_State), Signal(range(64)), self.index
+        divides = Signal()      # in that state: what is subtracted waits for nothing else
         m.d.sync += step.eq(step + 1)
 
         def goes(where):
-            m.d.sync += [state.eq(where), step.eq(0)]
+            m.d.sync += [state.eq(where), step.eq(0), divides.eq(where == _State.DIVIDE)]
 
         def done():
             m.d.comb += self.i.ready.eq(1)
@@ -154,8 +155,8 @@ class Answers(wiring.Component):
         mantissa, lot = Signal(signed(MANTISSA_BITS + 1)), Signal(32)
         lots = Signal(LOT_BITS)
         past, carry, last_bit = Signal(3), Signal(), Signal()       # bits that have gone by
-        enters, subtracts = Signal(2), Signal()                     # at the upper end
-        less_lot = (mantissa - Mux(subtracts, lot, 0))[:len(mantissa)]
+        enters = Signal(2)                                          # at the upper end
+        less_lot = (mantissa - Mux(divides & mantissa[0], lot, 0))[:len(mantissa)]
         shifted = Cat(less_lot[1:-1], enters)
         times_ten, tenth = past[0] + past[2] + carry, mantissa[1] & ~last_bit
         down = decades[-1]
@@ -236,7 +237,6 @@ class Answers(wiring.Component):
                 with m.Else():
                     goes(_State.DIVIDE)
             with m.Case(_State.DIVIDE):
-                m.d.comb += subtracts.eq(mantissa[0])
                 with m.If(step < LOT_BITS):
                     m.d.sync += [mantissa.eq(shifted), lots.eq(Cat(lots[1:], mantissa[0]))]
                 with m.Elif(fits & (mantissa == 0) & (lots != 0)):

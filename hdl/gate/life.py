@@ -63,10 +63,11 @@ class QuoteLife(wiring.Component):
         now, lives = Signal(_TIME_BITS), Signal()
         m.d.sync += [looked_at.eq(follows(looked_at)), found.eq(follows(found)), of_found.eq(of_found.rotate_left(1)),
                      now.eq(now + 1), lives.eq(self.cycles != 0)]
-        # A stamp that was fetched before it was written anew says nothing.
-        latest = Signal(width)
-        with m.If(self.emit):
-            m.d.sync += latest.eq(instrument)
+        # A stamp that was fetched before it was written anew says nothing: whether it is of the instrument that is
+        # found is told a cycle ahead.
+        latest, newest, is_latest = Signal(width), Signal(width), Signal(init=LOOK_CYCLES % n == 0)
+        m.d.comb += newest.eq(Mux(self.emit, instrument, latest))
+        m.d.sync += [latest.eq(newest), is_latest.eq(newest == follows(found))]
 
         ended, disturbs = [], []
         for side in ("bid", "ask"):
@@ -76,16 +77,18 @@ class QuoteLife(wiring.Component):
             write, read = stamps.write_port(), stamps.read_port(domain="comb")
             fetched = Signal(_TIME_BITS, name=f"{side}_fetched", reset_less=True)
             stamp, age = (Signal(_TIME_BITS, name=f"{side}_{name}") for name in ("stamp", "age"))
-            is_old, recent, ends = Signal(name=f"{side}_old"), Signal(LOOK_CYCLES, name=f"{side}_recent"), Signal(
-                n, name=f"{side}_ends")
+            recent, upcoming = (Signal(LOOK_CYCLES, name=f"{side}_{name}") for name in ("recent", "upcoming"))
+            is_old, is_recent, ends = (Signal(name=f"{side}_old"), Signal(name=f"{side}_is_recent"),
+                                       Signal(n, name=f"{side}_ends"))
             m.d.comb += [
                 begins.eq(self.emit & getattr(self, side)), read.addr.eq(looked_at),
                 write.addr.eq(instrument), write.data.eq(now), write.en.eq(begins),
-                ends.eq(Mux(is_old & ~(recent.any() & (latest == found)), young & of_found, 0)),
+                ends.eq(Mux(is_old & ~(is_recent & is_latest), young & of_found, 0)),
+                upcoming.eq((recent << 1) | begins),
             ]
             m.d.sync += [
                 fetched.eq(read.data), stamp.eq(fetched), age.eq(now - stamp), is_old.eq(~less(age, self.cycles)),
-                recent.eq((recent << 1) | begins),
+                recent.eq(upcoming), is_recent.eq(upcoming.any()),
                 young.eq((young & ~ends) | Mux(begins & lives, self.of_instrument, 0)),
             ]
             asked = told_of(m, young, address, f"{side}_asked")

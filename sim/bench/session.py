@@ -159,7 +159,7 @@ class Session:
                             "init_app_seq": 2, "init_peer_seq": 1, "session_enable": 1, "heartbeat": 1}.items():
             self.write(name, value)
         for n in range(self.golden.instruments):    # the hand-over has made positions unknown
-            self.lock.link_write(link.encode_write(BY_NAME["pos_value"].address, [0, 0, 0, 0, 0, n]))
+            self.lock.link_write(link.encode_write(BY_NAME["pos_value"].address, [0, 0, 0, 0, 1, n]))
         self.write("arm", ARM_MAGIC)
         self.settle()
         if self.golden.state != registers.ACTIVE:

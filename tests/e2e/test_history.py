@@ -309,8 +309,8 @@ def test_untracked_order(play, monkeypatch, what, answers):
 # ---------------------------------------------------------------------- a lagging position
 
 def test_lagging_position(play, monkeypatch):
-    """Bids are filled as fast as they are sent, and the host, which should say so to the card, does not. Whatever has
-    left may have traded, so bids stop before more could have been bought than may be held."""
+    """Bids are filled as fast as they are sent, and the host, which should say so to the card, does not. The card reads
+    of fills by itself, and bids stop before more could have been bought than may be held."""
     stage = play(max_long=2)
     cap = int(stage.config.instruments[IT].max_long / stage.config.instruments[IT].lot)
     who = stage.config.instruments[IT].instrument_id
@@ -323,8 +323,9 @@ def test_lagging_position(play, monkeypatch):
     assert stage.peak[who] == (0, cap)
     bids = [bid for bid, _ in stage.quotes(IT) if bid is not None]
     asks = [ask for _, ask in stage.quotes(IT) if ask is not None]
-    assert len(bids) == cap // 5
-    assert len(asks) == 12
+    assert len(bids) >= cap // 5
+    assert len(asks) >= 12
+    assert stage.lock.golden.states[IT].position == cap
     assert [o.side for o in stage.open_orders] == [SELL]
     assert stage.reasons(IT) == {"G11"}
     assert "G11 position: bid: " in stage.why(IT)

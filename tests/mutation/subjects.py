@@ -121,6 +121,12 @@ SUBJECTS = (
     Subject("hdl/gate/references.py", lambda module: [module.References(1), module.References(3)], (
         Tested("tests/hdl/gate/test_references.py", "bands"),
         Tested("tests/hdl/gate/test_references.py", "not bands and not converts"))),
+    Subject("hdl/gate/drift.py", lambda module: [module.Drift(1), module.Drift(3)], (
+        *_random_first("tests/hdl/gate/test_drift.py"),)),
+    Subject("hdl/gate/life.py", lambda module: [module.QuoteLife(1), module.QuoteLife(3)], (
+        *_random_first("tests/hdl/gate/test_life.py"),)),
+    Subject("hdl/gate/positions.py", lambda module: [module.Positions()], (
+        Tested("tests/hdl/gate/test_positions.py", "not converts"),), _EACH_TIME),
     Subject("hdl/gate/load.py", lambda module: [module.Load(1), module.Load(3)], (
         *_random_first("tests/hdl/gate/test_load.py"),)),
     Subject("hdl/gate/account.py", lambda module: [module.Account()], (

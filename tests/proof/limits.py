@@ -134,7 +134,8 @@ PROOFS = (
         "G3, G5, G6, G6b, G8, G9, G10, G11, G12, G13, G15, G16, G17, G18, G20",
         "The verdict on G3, G5 (quantity), G9, G10, G11, G12 (but for equity's age), G13, G15 and on a reference that "
         "lacks (G6) is that of their definitions in plain integers; worst-case exposure, everything that was sent and "
-        "is not settled, what is live or its replacement and the position, never passes the cap on a side that is allowed; the window of prices is that of G5's band, G6's collar and "
+        "is not settled, what is live or its replacement and the position, never passes the cap on a side "
+        "that is allowed; the window of prices is that of G5's band, G6's collar and "
         "G10's bound; a side is kept only nearer to its own target, on the other one's side, than both half spreads "
         "(G8).",
         Limits, _static, depth=9, cover_depth=9,

@@ -10,7 +10,7 @@ from amaranth.back import verilog
 from hdl.control.bank import READ_LATENCY, WEIGHED
 from hdl.control.integrity import Integrity, weigh_cycles
 from hdl.control.params import TURNS
-from hdl.control.registers import ARM_MAGIC, BY_NAME, LIMITS, MAP_HASH, PARAMS, param_address
+from hdl.control.registers import ARM_MAGIC, BY_NAME, LIMITS, MAP_HASH, PARAM_BY_NAME, PARAMS, param_address
 from host.integrity import Image, crc
 from tests.hdl.control.test_bank import begin_write, read, simulate, write
 
@@ -201,7 +201,7 @@ def test_closed_while_it_is_weighed():
             assert await write(ctx, dut, host.rng.choice(tries), host.rng.getrandbits(32))
             assert not await write(ctx, dut, BY_NAME["scratch"].address, cycles)
             address = host.rng.choice((BY_NAME["scratch"].address, param_address(1, "bands")))
-            want = cycles if address < 0x8000 else host.image.rows[1][1][PARAMS[-1].word]
+            want = cycles if address < 0x8000 else host.image.rows[1][1][PARAM_BY_NAME["bands"].word]
             assert await read(ctx, dut, address) == want
             await ctx.tick().repeat(wait := host.rng.randrange(1, 4))
             cycles += 8 + READ_LATENCY + 1 + wait
