@@ -161,6 +161,7 @@ class Daemon:
         self._handed_over = self._counting = self._stopping = False
         self.fenced, self._epoch_read, self._epoch_asked_ns = False, None, 0
         self._deadman_ns, self._unheard = int(config.risk.deadman_ms * MILLISECOND), False
+        self._unheard_told_ns = -SECOND
         self.submit("start", self._start())
 
     # -- one step -----------------------------------------------------------------------------------------------
@@ -238,7 +239,8 @@ class Daemon:
             if not unheard:
                 self._heartbeat = (self._heartbeat + 1) & 0xFFFF_FFFF
                 self.registers.write("heartbeat", self._heartbeat)
-            elif not self._unheard:
+            elif not self._unheard and now >= self._unheard_told_ns + SECOND:
+                self._unheard_told_ns = now
                 self.log.error("unheard", why=f"the card has not answered for "
                                f"{(now - self._epoch_asked_ns) / MILLISECOND:g} ms: no heartbeat until it does")
                 self._journal("unheard")

@@ -21,7 +21,7 @@ from host.control import Client, ControlError
 from .bench import Bench
 from .conftest import FIRST_LIGHT
 
-DEADMAN_MS, HEARTBEAT_MS = 2, 1  # of the board's time and of the wall's: the board is slower, so it is beaten often
+DEADMAN_MS, HEARTBEAT_MS = 10, 1  # of the board's time and of the wall's: the board is slower, so it is beaten often
 
 
 def free_port():
