@@ -26,7 +26,7 @@ def crc(limits, rows, size):
     rows those that are missing are 0)."""
     words = [regmap.MAP_HASH, *(limits.get(r.name, 0) & (1 << r.width) - 1 for r in regmap.LIMITS)]
     for row in rows:
-        words += [word & mask for word, mask in zip(row, _MASKS, strict=False)]
+        words += [word & mask for word, mask in zip(row, _MASKS, strict=True)]
     words += [0] * (len(regmap.PARAMS) * (size - len(rows)))
     return zlib.crc32(b"".join(word.to_bytes(4, "little") for word in words))
 
@@ -52,7 +52,7 @@ class Image:
     def __init__(self, size):
         self.size = size
         self.limits, self.bank, self.hash = {}, 0, 0
-        self.rows = [[[0] * regmap.ROW_WORDS for _ in range(size)] for _ in range(2)]
+        self.rows = [[[0] * len(regmap.PARAMS) for _ in range(size)] for _ in range(2)]
         self._decoder = link.Decoder(known=[m.id for m in link.SCHEMA.messages.values() if m.id < link.FROM_FABRIC])
         self._names = {r.address: r.name for r in regmap.LIMITS}
 
@@ -70,7 +70,7 @@ class Image:
             self.limits[self._names[address]] = word
         elif address >= regmap.PARAM_BASE:
             row, at = divmod(address - regmap.PARAM_BASE, regmap.ROW_WORDS)
-            if row < self.size:
+            if row < self.size and at < len(regmap.PARAMS):
                 self.rows[1 - self.bank][row][at] = word
 
     @property

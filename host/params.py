@@ -11,8 +11,8 @@ from hdl.control import registers as regmap
 
 CLOCK_HZ = 125_000_000  #: cycles a second of the fabric
 SUB = 256  #: subticks in a tick
-LOT_VALUE_SCALE = 256  #: of the unit of money, in what a lot is worth
-LEVERAGE_SCALE = 16  #: of equity, in the greatest leverage
+LOT_VALUE_SCALE = 1 << regmap.MONEY_FRACTION_BITS  #: of the unit of money, in what a lot is worth
+LEVERAGE_SCALE = 1 << regmap.LEVERAGE_BITS  #: of equity, in the greatest leverage
 
 
 class ParameterError(ValueError):

@@ -40,6 +40,8 @@ GLOBAL_BASE, COUNTER_BASE, SECURITY_ID_BASE, HISTOGRAM_BASE, PARAM_BASE = 0x0000
 INSTRUMENT_BITS = 8
 #: Fraction bits of a band around a reference: a band of 1 % is ``floor(0.01 * 2^16)``.
 BAND_BITS = 16
+#: Fraction bits of the unit of money in what a lot is worth, and of the leverage.
+MONEY_FRACTION_BITS, LEVERAGE_BITS = 8, 4
 
 #: Values of ``STATE``.
 DISARMED, ACTIVE, REDUCING, HALTED = range(4)

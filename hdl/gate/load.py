@@ -5,15 +5,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hdl.control.registers import LEVERAGE_BITS, MONEY_FRACTION_BITS
 from hdl.gate.exposure import Position
 from hdl.memory import BLOCK, told_of
 
 __all__ = ["CHANGE_CYCLES", "FRACTION_BITS", "LEVERAGE_BITS", "OVER_BITS", "RUN_CYCLES", "Load", "Rooms"]
 
 #: Bits of what a lot is worth, of these a fraction of the host's unit of money.
-VALUE_BITS, FRACTION_BITS = 32, 8
-#: Fraction bits of the leverage.
-LEVERAGE_BITS = 4
+VALUE_BITS, FRACTION_BITS = 32, MONEY_FRACTION_BITS
 #: An amount of so many bits and more is more than any limit: limits are 32 bits of whole units.
 OVER_BITS = 32 + FRACTION_BITS
 #: Of what 256 instruments make together.
