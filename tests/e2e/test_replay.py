@@ -154,7 +154,8 @@ def expected_evaluations(path, ports, version, securities):
 
 def check_bests(run, path, ports, version):
     """Every direct decision of the card saw the best bid and offer of the independent book, and none is missing but
-    those that had to wait for the order port, which leave no record."""
+    those that had to wait for the order port, which leave no record and are few. The card counts them together with
+    evaluations of before the first packet that a limit being written had disturbed."""
     ticks = listing.feed_ticks(run.config)
     expected = expected_evaluations(path, ports, version, set(ticks))
     got = []
@@ -171,7 +172,8 @@ def check_bests(run, path, ports, version):
             assert missing <= run.counters["decisions_deferred"], (
                 f"decision {n}: (sequence, SecurityID, bid, offer) of the card {have}, of the independent book {want}")
     missing += len(list(wanted))
-    assert missing <= run.counters["decisions_deferred"] <= 1 + len(expected) / 100
+    print(f"{missing} of {len(expected)} missing, {run.counters['decisions_deferred']} deferred")
+    assert missing <= min(run.counters["decisions_deferred"], len(expected) / 100)
     assert run.counters["decisions_held"] + run.counters["decisions_dropped"] <= len(got) == len(expected) - missing
     return expected
 
