@@ -11,7 +11,7 @@ from hdl.gate.rows import Rows
 
 __all__ = ["ANSWER_CYCLES", "VISIT_CYCLES", "FillBurst", "RefusalStorm"]
 
-_FETCH_CYCLES = 4   # the row of the instrument, and the time since its hold, held against the freeze
+_FETCH_CYCLES = 5   # the row of the instrument, the time since its hold, held against the freeze, and what follows
 #: Cycles from a visit to its answer.
 VISIT_CYCLES = 1 + _FETCH_CYCLES + 1
 #: Cycles from an event to its answer.
@@ -96,7 +96,8 @@ class Burst(wiring.Component):
         too_much = Signal()
         m.d.comb += too_much.eq(self._too_much(m, window))
 
-        held, thawed = rows.row["held"], Signal()
+        held, thawed, ends = rows.row["held"], Signal(), Signal()
+        m.d.sync += ends.eq(held & ~is_event & (self.lets_go | thawed))
         if self.freezes:
             now, frozen_for, freezes = Signal(_TIME_BITS), Signal(_TIME_BITS), Signal()
             m.d.sync += [now.eq(now + 1), frozen_for.eq(now - rows.row["since"]), freezes.eq(self.freeze_cycles != 0),
@@ -117,7 +118,7 @@ class Burst(wiring.Component):
                 with m.If(comes | self.visit):
                     m.d.sync += [is_event.eq(comes), self.changes.eq(0), count.eq(0), state.eq(_State.FETCH)]
             with m.Case(_State.FETCH):
-                # Behind the row come the time since and its comparison.
+                # Behind the row come the time since, its comparison, and whether the hold ends.
                 m.d.sync += count.eq(count + 1)
                 with m.If(count == _FETCH_CYCLES - 1):
                     m.d.sync += state.eq(_State.DECIDE)
@@ -126,7 +127,7 @@ class Burst(wiring.Component):
                     m.d.comb += window.add.eq(1)
                     m.d.sync += state.eq(_State.SUM)
                 with m.Else():
-                    with m.If(held & ~is_event & (self.lets_go | thawed)):
+                    with m.If(ends):
                         m.d.comb += window.forget.eq(1)
                         becomes(0)
                     answer()
