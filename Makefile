@@ -57,7 +57,7 @@ sim: setup  ## only the tests that simulate the gateware (components, virtual bo
 formal: setup  ## prove what docs/proofs.md says of the gate: out/proofs.json (ARGS="dead_man" for one)
 	@$(BIN)/python -m tests.proof $(ARGS)
 
-mutate: setup  ## put single faults into the gate: what catches each? out/mutation.json (ARGS="hdl/gate/window.py" for one file)
+mutate: setup  ## put 1000 single faults into the gate: what catches each? out/mutation.json (ARGS=--all: every one, for hours)
 	@$(BIN)/python -m tests.mutation $(ARGS)
 
 random: setup  ## a million random cases through the gate, against its definitions: out/random.json (ARGS="--cases N --seed S")

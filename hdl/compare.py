@@ -2,7 +2,7 @@
 
 from amaranth import Cat, Value
 
-__all__ = ["less"]
+__all__ = ["less", "sums_to"]
 
 
 def less(a, b):
@@ -21,3 +21,13 @@ def less(a, b):
         return Cat(whole[:-1], ~whole[-1]) if signed else whole
 
     return shifted(a) < shifted(b)
+
+
+def sums_to(a, b, total):
+    """``a + b == total``, all of them unsigned and of one width, modulo that width's range, without a carry chain.
+
+    The sum is right if each bit of it has the carry that the bits of ``total`` ask for, and the bits below each give
+    it: a bit gives one if both of its own are set, or if either is and the bit of ``total`` is not.
+    """
+    asked, given = a ^ b ^ total, (a & b) | ((a | b) & ~total)
+    return asked == (given << 1)[:len(asked)]

@@ -4,7 +4,7 @@ from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.control.registers import BY_NAME, INSTRUMENT_BITS, PARAM_BY_NAME, ROW_WORD_BITS
+from hdl.control.registers import BY_NAME, INSTRUMENT_BITS, MASS_CANCEL_INSTRUMENT, PARAM_BY_NAME, ROW_WORD_BITS
 from hdl.gate.bursts import ANSWER_CYCLES as BURST_CYCLES
 from hdl.gate.bursts import VISIT_CYCLES as BURST_VISIT_CYCLES
 from hdl.gate.bursts import FillBurst, RefusalStorm
@@ -12,9 +12,10 @@ from hdl.gate.holds import HOLDING, Post
 from hdl.gate.positions import Learned
 from hdl.gate.repeats import ANSWER_CYCLES as REPEATS_CYCLES
 from hdl.gate.repeats import RepeatedExecution
+from hdl.memory import BlockMemory
 from hdl.order.responses import NO_REASON, SCHEMA, Event, Kind
 
-__all__ = ["ANSWER_LIMITS", "LEARN_CYCLES", "READ_CYCLES", "VISIT_CYCLES", "VISIT_PERIOD", "Answers"]
+__all__ = ["ANSWER_LIMITS", "KEEP_CYCLES", "LEARN_CYCLES", "READ_CYCLES", "VISIT_CYCLES", "VISIT_PERIOD", "Answers"]
 
 #: Cycles from one look at an instrument, whether its freeze has ended or the host lets it go, to that at the next one.
 VISIT_PERIOD = 256
@@ -23,6 +24,10 @@ _WORDS = ("instrument_id_lo", "instrument_id_hi", "lot_mult", "lot_exp")
 _WORD_CYCLES = 4
 #: Cycles in which they come, behind the one that takes an event up; in the last one it is judged.
 READ_CYCLES = _WORD_CYCLES * len(_WORDS) + 3
+#: What is kept of the last acknowledgement of each instrument, to know the orders again that leave the book: words of
+#: 32 bits, and cycles in which they are written.
+_KEPT = ("bid_order_lo", "bid_order_hi", "ask_order_lo", "ask_order_hi", "quote_id")
+KEEP_CYCLES = len(_KEPT)
 #: Cycles in which a fill or a refusal is weighed, and a visit, the strobe and the post included.
 LEARN_CYCLES = max(BURST_CYCLES, REPEATS_CYCLES) + 1
 VISIT_CYCLES = max(BURST_VISIT_CYCLES, REPEATS_CYCLES) + 1
@@ -43,13 +48,14 @@ MOST_DECADES = 15
 
 class _State(enum.Enum):
     IDLE = 0
-    READ = 1        #: words of the instrument's row come, and the event is judged
-    SCALE = 2       #: a bit a cycle: ten times the mantissa, or a tenth of it
-    STRIP = 3       #: mantissa and lot are halved until the lot is odd
-    DIVIDE = 4      #: a bit of the quotient a cycle, the lowest first
-    LEARN = 5       #: the gates weigh a fill or a refusal
-    VISIT = 6       #: ... or have a look at an instrument
-    SETTLE = 7      #: what was learned waits for the position's turn
+    READ = 1        #: words of the instrument's row come, what is kept of it comes, and the event is judged
+    KEEP = 2        #: words of an acknowledgement are kept
+    SCALE = 3       #: a bit a cycle: ten times the mantissa, or a tenth of it
+    STRIP = 4       #: mantissa and lot are halved until the lot is odd
+    DIVIDE = 5      #: a bit of the quotient a cycle, the lowest first
+    LEARN = 6       #: the gates weigh a fill or a refusal
+    VISIT = 7       #: ... or have a look at an instrument
+    SETTLE = 8      #: what was learned waits for the position's turn
 
 
 class Answers(wiring.Component):
@@ -61,6 +67,10 @@ class Answers(wiring.Component):
     whatever becomes of an order of an id that was never sent; a message of ours that the gateway could not read.
 
     **Refusals** are the sides that an acknowledgement refuses, and both sides of a quote that is refused as a whole.
+
+    **What positions learn of**: each fill, acknowledgement and refusal of a whole quote; an order that leaves the book,
+    if it is one that the last acknowledgement of its instrument told of; and the answer to a mass cancel of the
+    fabric's, of one instrument after the other.
 
     Parameters
     ----------
@@ -81,14 +91,15 @@ class Answers(wiring.Component):
     tick : in(1) strobe, every :data:`VISIT_PERIOD` cycles: an instrument is visited, one after the other, unless an
         event is under way, when it has to wait for its next turn.
     post : out(Post) of :mod:`hdl.gate.holds`, taken when ``post_ready`` : in(1). Three at most for an event or a visit.
-    learn : out(1) a fill, or an acknowledgement, of ``index`` is ``learned`` : out(Learned), until ``settled`` :
-        in(1) comes, in the same cycle at the soonest. wrong : out(1) strobe: as above.
+    learn : out(1) what is said of ``index`` is ``learned`` : out(Learned), until ``settled`` : in(1) comes, in the same
+        cycle at the soonest. wrong : out(1) strobe: as above.
     clearing : out(1) after reset, a cycle an instrument: nothing is taken up.
 
     **Latency**: with an event up in cycle *a* (no tick, nothing under way), :data:`READ_CYCLES` later it is judged, and
     ``wrong`` strobes in the cycle after that, or it is done with. A fill is converted first: 56 cycles for each decade
-    that its exponent is away from the lot's, one for each zero at the lot's lower end, 24, and two. What is weighed
-    takes :data:`LEARN_CYCLES` more, and is posted from then on. What is learned is told after that.
+    that its exponent is away from the lot's, one for each zero at the lot's lower end, 24, and two. What an
+    acknowledgement leaves to be kept takes :data:`KEEP_CYCLES`. What is weighed takes :data:`LEARN_CYCLES` more, and is
+    posted from then on. What is learned is told after that.
     """
 
     def __init__(self, instruments):
@@ -129,6 +140,19 @@ class Answers(wiring.Component):
         m.d.sync += released.eq((released & ~Mux(visit, of_visited, 0))
                                 | Mux(self.release, 1 << self.release_instrument, 0))
 
+        # The orders of the last acknowledgement, a word a cycle.
+        word_bits, width = (KEEP_CYCLES - 1).bit_length(), max(1, (n - 1).bit_length())
+        m.submodules.kept = kept = BlockMemory(32, 1 << word_bits + width)
+        fetched, order_word = Signal(32, reset_less=True), Signal(32)
+        acked, differs = Signal(32), Signal(2)      # the quote that was acknowledged; its orders are others than that
+        m.d.sync += [fetched.eq(kept.read_data), order_word.eq(fetched)]
+        m.d.comb += [
+            kept.read_addr.eq(Cat(step[:word_bits], at[:width])), kept.write_addr.eq(kept.read_addr),
+            kept.write_en.eq(state == _State.KEEP),
+            kept.write_data.eq(Array((event.bid_order_id[:32], event.bid_order_id[32:], event.ask_order_id[:32],
+                                      event.ask_order_id[32:], event.id[:32]))[step[:word_bits]]),
+        ]
+
         # Of an event: its id was sent, its instrument exists, and is the one of its row.
         number, index = event.id[INSTRUMENT_BITS:], event.id[:INSTRUMENT_BITS]
         sent, exists, same, decades = Signal(), Signal(), Signal(), Signal(signed(9))
@@ -138,17 +162,21 @@ class Answers(wiring.Component):
         refused = Signal(2)
         m.d.sync += refused.eq(Cat(event.bid_reason != NO_REASON, event.ask_reason != NO_REASON))
         count = Mux(is_kind[Kind.REJECT], 2, refused[0] + refused[1])
-        has_row = is_kind[Kind.ACK] | is_kind[Kind.FILL]
-        has_id = has_row | is_kind[Kind.CANCELLED] | is_kind[Kind.PLACED]
+        is_ack, is_reject, is_cancelled, is_mass = (
+            is_kind[kind] for kind in (Kind.ACK, Kind.REJECT, Kind.CANCELLED, Kind.MASS_CANCELLED))
+        has_row = is_ack | is_kind[Kind.FILL]
+        has_id = has_row | is_cancelled | is_kind[Kind.PLACED]
         # Of both sides of an acknowledgement.
         whole, reduced = Signal(2), Signal(2)
         m.d.sync += [flags.eq(Cat(Cat(status == its for its in those).any()
                                   for status in (event.bid_status, event.ask_status)))
                      for flags, those in ((whole, WHOLE), (reduced, REDUCED))]
-        bad, weighs = Signal(), Signal()
+        bad, weighs, sweeps, goes_off = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             bad.eq((has_id & ~sent) | (has_row & ~(exists & same)) | is_kind[Kind.SESSION_REJECT]),
-            weighs.eq((is_kind[Kind.ACK] & refused.any()) | (is_kind[Kind.REJECT] & sent & exists)),
+            weighs.eq((is_ack & refused.any()) | (is_reject & sent & exists)),
+            sweeps.eq(is_mass & sent & (index == MASS_CANCEL_INSTRUMENT)),
+            goes_off.eq(is_cancelled & exists & same & ~differs.all()),
         ]
 
         # A quantity in lots. The mantissa goes by the lowest bit first, whatever is done to it.
@@ -195,6 +223,15 @@ class Answers(wiring.Component):
                     m.d.sync += [decades.eq(event.exponent - self.data[:8].as_signed()),
                                  mantissa.eq(event.mantissa[:MANTISSA_BITS]),
                                  fits.eq((event.mantissa >> MANTISSA_BITS) == 0)]
+                # A word of what is kept stands two cycles after it was asked for.
+                with m.If(step == 0):
+                    m.d.sync += differs.eq(0)
+                for n_word in range(KEEP_CYCLES - 1):
+                    half = event.order_id[32 * (n_word & 1):][:32]
+                    with m.If((step == n_word + 2) & (order_word != half)):
+                        m.d.sync += differs[n_word >> 1].eq(1)
+                with m.If(step == KEEP_CYCLES - 1 + 2):
+                    m.d.sync += acked.eq(order_word)
                 with m.If(step == READ_CYCLES - 1):
                     m.d.sync += [past.eq(0), carry.eq(0)]
                     with m.If(bad):
@@ -206,12 +243,23 @@ class Answers(wiring.Component):
                             goes(_State.STRIP)
                         with m.Else():
                             goes(_State.SCALE)
+                    with m.Elif(is_ack):
+                        goes(_State.KEEP)
                     with m.Elif(weighs):
                         weigh()
-                    with m.Elif(is_kind[Kind.ACK]):
+                    with m.Elif(goes_off):
+                        goes(_State.SETTLE)
+                    with m.Elif(sweeps):
+                        m.d.sync += at.eq(0)
                         goes(_State.SETTLE)
                     with m.Else():
                         done()
+            with m.Case(_State.KEEP):
+                with m.If(step == KEEP_CYCLES - 1):
+                    with m.If(weighs):
+                        weigh()
+                    with m.Else():
+                        goes(_State.SETTLE)
             with m.Case(_State.SCALE):
                 # Ten times: twice and eight times. A tenth: a half, less four times what has come of it so far.
                 m.d.comb += enters.eq(Mux(down, quotient, times_ten[0]))
@@ -245,12 +293,11 @@ class Answers(wiring.Component):
                     wrong()
             with m.Case(_State.LEARN):
                 with m.If(step == LEARN_CYCLES - 1):
-                    with m.If(is_kind[Kind.REJECT]):
-                        done()
-                    with m.Else():
-                        goes(_State.SETTLE)
+                    goes(_State.SETTLE)
             with m.Case(_State.SETTLE):
-                with m.If(self.settled):
+                with m.If(self.settled & is_mass & (at != n - 1)):
+                    m.d.sync += at.eq(at + 1)
+                with m.Elif(self.settled):
                     done()
             with m.Case(_State.VISIT):
                 with m.If(step == VISIT_CYCLES - 1):
@@ -260,8 +307,11 @@ class Answers(wiring.Component):
         learned = self.learned
         m.d.comb += [
             self.learn.eq(state == _State.SETTLE), learned.fill.eq(is_fill), learned.side.eq(event.side),
-            learned.lots.eq(lots), learned.stands.eq(whole | reduced), learned.less.eq(~whole),
-            learned.quote_id.eq(event.id[:32]), learned.next.eq(event.next),
+            learned.lots.eq(lots), learned.earlier.eq(is_mass), learned.refused.eq(is_reject.replicate(2)),
+            learned.answered.eq(Mux(is_cancelled, ~differs, (is_ack | is_mass).replicate(2))),
+            learned.stands.eq(Mux(is_ack, whole | reduced, 0)),
+            learned.less.eq(Mux(is_cancelled, ~differs, Mux(is_ack, ~whole, 0))),
+            learned.quote_id.eq(Mux(is_cancelled, acked, event.id[:32])), learned.next.eq(event.next),
         ]
 
         # The gates. What they find out is posted one by one, while the next event may be read already.

@@ -75,7 +75,7 @@ class Exposure(wiring.Component):
         cleared one a cycle, while ``clearing`` : out(1) is high; nothing may be settled in that time, and nothing can
         be emitted, as unknown positions block. ``next`` of a position is what ``first_message`` : in(32) is then.
     live : out(:class:`LiveQuote`), bid_live, ask_live : out(1) what is live. Before the first quote of a session only
-        what was sent says anything: nothing was.
+        what was sent says anything: nothing was, by no quote: its id is 0.
     known : out(:class:`Position`), position_known : out(1) what the host has said.
     live_bids, live_asks : out(instruments) one bit each. ``live_sides`` : out(10) how many there are, two cycles later.
 
@@ -109,8 +109,8 @@ class Exposure(wiring.Component):
         width = max(1, (n - 1).bit_length())
         address, instrument = self.address[:width], self.instrument[:width]
 
-        # A memory keeps its content through a reset: what was sent and settled before it is forgotten row by row. What
-        # else a quote's row says means nothing while its side is not live.
+        # A memory keeps its content through a reset: what was sent and settled before it, and with which quote, is
+        # forgotten row by row. What else a quote's row says means nothing while its side is not live.
         sweep = Signal(range(n))
         sweeping = Signal(init=1)
         with m.If(self.restart):
@@ -150,7 +150,8 @@ class Exposure(wiring.Component):
         self.kept |= {"quotes": quotes, "positions": positions}
         m.d.comb += [
             after.bid_px.eq(self.bid_px), after.ask_px.eq(self.ask_px),
-            after.bid_lots.eq(self.bid_lots), after.ask_lots.eq(self.ask_lots), after.quote_id.eq(self.quote_id),
+            after.bid_lots.eq(self.bid_lots), after.ask_lots.eq(self.ask_lots),
+            after.quote_id.eq(Mux(sweeping, 0, self.quote_id)),
             # A side that is repeated counts again: the venue fills it up if part of it has traded meanwhile.
             after.sent_bid.eq(Mux(sweeping, 0, sent_bid + self.bid_lots)),
             after.sent_ask.eq(Mux(sweeping, 0, sent_ask + self.ask_lots)),

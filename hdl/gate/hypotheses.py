@@ -107,7 +107,7 @@ class Hypotheses(wiring.Component):
             far = ~fits | less(whole, self.mid_low) | ~less(whole, self.mid_high)
             find(n, "far", far)
             for side, (_, _, _, (low, high, up, down)) in found.items():
-                find(n, f"{side}_inside", fits & ~less(near, low) & less(near, high))
+                find(n, f"{side}_inside", ~less(near, low) & less(near, high))  # what does not fit is far
                 find(n, f"{side}_moved", ~less(near, up) | less(near, down))
                 find(n, f"{side}_takes", takes & risky[side])
 

@@ -4,6 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.compare import sums_to
 from hdl.control.registers import LOT_BITS
 from hdl.gate.exposure import LiveQuote, Position
 
@@ -13,15 +14,20 @@ __all__ = ["Learned", "Positions"]
 class Learned(data.Struct):
     """What the exchange says of an instrument.
 
-    ``fill``: ``lots`` of ours traded, ``side``: 1 sold, 0 bought. Else a quote was acknowledged: ``stands`` has a bit
-    for the bid and one for the ask: something of that side is in the book, or about to be, or has traded at once;
-    ``less``, likewise: less of it than was asked for, for another reason than that it has traded. ``quote_id``: low
-    32 bits of the quote that it is of. ``next``: as in :class:`hdl.order.responses.Event`.
+    ``fill``: ``lots`` of ours traded, ``side``: 1 sold, 0 bought. Else it is of the quote ``quote_id``, low 32 bits, or
+    if ``earlier`` of every quote before that. Of the bid and the ask one bit each: ``refused``: what was sent with it
+    is gone, what was sent before stands as it stood; ``answered``: what was sent before it is gone, and so is what was
+    sent with it, unless it ``stands``: something of it is in the book, or about to be, or has traded at once; ``less``:
+    less of it than was asked for, for another reason than that it has traded. ``next``: as in
+    :class:`hdl.order.responses.Event`.
     """
 
     fill: 1
     side: 1
     lots: LOT_BITS
+    earlier: 1
+    refused: 2
+    answered: 2
     stands: 2
     less: 2
     quote_id: 32
@@ -40,11 +46,15 @@ class Positions(wiring.Component):
     and counts as that until the newest is acknowledged, or the host says more. So what counts as open, with what is
     held, is never too little, not even between two events of one message.
 
+    **A refusal** of the newest quote as a whole settles what was sent with it. **An order that is gone**, of the newest
+    quote, settles all that was sent of its side. **A mass cancel** that is answered settles all that was sent before
+    it, unless something has been sent since, whose acknowledgement does.
+
     **Each message counts once**, whoever learns of it first. A position knows up to which message it goes
     (:class:`hdl.gate.exposure.Position`): what comes behind that counts; the host's word counts if it goes as far.
 
     A side of the newest quote that has traded, or of which less stands than was asked for, is cleared, so that it is
-    quoted anew.
+    quoted anew; so is one that was refused when nothing of it is open any more.
 
     Members
     -------
@@ -67,24 +77,32 @@ class Positions(wiring.Component):
         learned, known, word, out = self.learned, self.known, self.word, self.position
         # What it says is ahead of the position, or of the very message that the position has come to.
         next_, further, same = Signal(32), Signal(signed(32)), Signal()
-        ahead = Signal()
+        ahead, before, since = Signal(), Signal(), Signal(signed(32))
         m.d.comb += [next_.eq(Mux(self.by_host, word.next, learned.next)), further.eq(next_ - known.next)]
-        m.d.sync += [same.eq(next_ == known.next), ahead.eq(~further[-1] & further.any())]
+        m.d.comb += since.eq(self.live.quote_id - learned.quote_id)
+        m.d.sync += [same.eq(next_ == known.next), ahead.eq(~further[-1] & further.any()), before.eq(since[-1])]
 
-        # One sum each: a fill adds what has traded, an acknowledgement takes what stands from what was sent.
+        # One sum each: a fill adds what has traded and a refusal what was refused, an acknowledgement takes what stands
+        # from what was sent.
         traded, sold = learned.lots, learned.side
         lots, counts_again, change = Signal.like(known.lots), Signal(), Signal(signed(LOT_BITS + 1))
         m.d.comb += change.eq(Mux(learned.fill, Cat(traded ^ sold.replicate(LOT_BITS), sold), 0).as_signed())
         m.d.sync += [lots.eq(known.lots + change + (learned.fill & sold)), counts_again.eq(~known.told)]
         settled = {}
         for n, (side, of_side) in enumerate((("bid", ~sold), ("ask", sold))):
-            stands = Mux(learned.stands[n], getattr(self.live, f"{side}_lots"), 0)
+            answered, refused, less = learned.answered[n], learned.refused[n], learned.less[n]
+            sent, lots_live, was = (getattr(self.live, f"sent_{side}"), getattr(self.live, f"{side}_lots"),
+                                    getattr(known, f"settled_{side}"))
+            stands = Mux(learned.stands[n], lots_live, 0)
             base, added, its = (Signal(32, name=f"{side}_{what}") for what in ("base", "added", "settled"))
             m.d.comb += [
-                base.eq(Mux(learned.fill, getattr(known, f"settled_{side}"), getattr(self.live, f"sent_{side}"))),
-                added.eq(Mux(learned.fill, Mux(of_side, traded, 0), Cat(~stands, Const(~0, 32 - LOT_BITS))))]
-            m.d.sync += [its.eq(base + added + ~learned.fill),
-                         getattr(self, f"clear_{side}").eq(Mux(learned.fill, of_side, learned.less[n]))]
+                base.eq(Mux(answered, sent, was)),
+                added.eq(Mux(answered, Cat(~stands, Const(~0, 32 - LOT_BITS)),
+                             Mux(learned.fill, Mux(of_side, traded, 0), Mux(refused, lots_live, 0))))]
+            gone, spent = Signal(name=f"{side}_gone"), Signal(name=f"{side}_spent")     # spent: if it counts
+            m.d.sync += [its.eq(base + added + answered), gone.eq(Mux(learned.fill, of_side, less)),
+                         spent.eq(refused & sums_to(was, Cat(lots_live, Const(0, 32 - LOT_BITS)), sent))]
+            m.d.comb += getattr(self, f"clear_{side}").eq(gone | (spent & self.counts))
             settled[side] = its
 
         m.d.comb += [
@@ -92,6 +110,7 @@ class Positions(wiring.Component):
             *(getattr(out, f"settled_{side}").eq(Mux(self.by_host, getattr(word, f"settled_{side}"), its))
               for side, its in settled.items()),
             self.counts.eq(Mux(self.by_host, ahead | same,
-                               (ahead | (same & counts_again)) & (learned.fill | self.meant))),
+                               (ahead | (same & counts_again))
+                               & (learned.fill | Mux(learned.earlier, before, self.meant)))),
         ]
         return m

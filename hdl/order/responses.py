@@ -47,7 +47,8 @@ class Event(data.Struct):
     ``id``: quoteId of ACK, of a FILL at once and of the REJECT of a quote; clientOrderId of other FILLs, of CANCELLED
     and PLACED; correlationId of MASS_CANCELLED and of the REJECT of a mass cancel; mmpGroupId of MMP_TRIGGERED and
     MMP_UNFROZEN; refSequenceNumber of SESSION_REJECT.
-    ``instrument_id``: of ACK, FILL, CANCELLED, PLACED. ``order_id``: of CANCELLED, PLACED and FILLs out of the book.
+    ``instrument_id``: of ACK, FILL, CANCELLED, PLACED. ``order_id``: of CANCELLED, PLACED and FILLs out of the book;
+    of an ACK ``bid_order_id``, ``ask_order_id``.
     ``side``: 1 sold or to be sold, 0 bought or to be bought; of FILL, PLACED.
     ``price``: exponent -9; of FILL, PLACED.
     ``mantissa``, ``exponent``: quantity, that of the FILL or that of the order that is PLACED.
@@ -64,6 +65,8 @@ class Event(data.Struct):
     id: 64
     instrument_id: 64
     order_id: 64
+    bid_order_id: 64
+    ask_order_id: 64
     side: 1
     price: signed(64)
     mantissa: signed(64)
@@ -83,7 +86,8 @@ class Event(data.Struct):
 
 
 #: Members that no kind has both of: they are one register.
-_SHARED = {"bid_mantissa": "mantissa", "bid_exponent": "exponent", "status": "bid_status", "bid_reason": "reason"}
+_SHARED = {"bid_mantissa": "mantissa", "bid_exponent": "exponent", "status": "bid_status", "bid_reason": "reason",
+           "bid_order_id": "order_id", "ask_order_id": "price"}
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ READ = {
         "quotes": _Read(Kind.ACK, {
             "instrument_id": "instrumentId",
             **{f"{side}_{ours}": f"{side}{theirs}" for side in ("bid", "ask") for ours, theirs in (
-                ("mantissa", "Qty.mantissa"), ("exponent", "Qty.exponent"), ("status", "Status"),
-                ("reason", "RejectReason"))}}),
+                ("order_id", "OrderId"), ("mantissa", "Qty.mantissa"), ("exponent", "Qty.exponent"),
+                ("status", "Status"), ("reason", "RejectReason"))}}),
         "bidFills": _Read(Kind.FILL, _AT_ONCE, side=0),
         "askFills": _Read(Kind.FILL, _AT_ONCE, side=1)}),
     "MassQuoteReject": _Read(Kind.REJECT, {"id": "quoteId", "reason": "reason"}),

@@ -4,7 +4,7 @@ G18 and G20 make of it."""
 from collections import deque
 from typing import NamedTuple
 
-from hdl.control.registers import INSTRUMENT_BITS
+from hdl.control.registers import INSTRUMENT_BITS, MASS_CANCEL_INSTRUMENT
 from hdl.gate import answers
 from hdl.gate.rolling import PARTS, UNIT_CYCLES
 from hdl.layout import sbe
@@ -158,8 +158,8 @@ def lots_of(mantissa, exponent, lot_mult, lot_exp):
 # ---------------------------------------------------------------------- messages, and when they are read
 
 class Event(NamedTuple):
-    """As :class:`hdl.order.responses.Event`, what counts of it; of an ACK how many sides are ``refused``, and the
-    status of each."""
+    """As :class:`hdl.order.responses.Event`, what counts of it; of an ACK how many sides are ``refused``, and of each
+    its status and its order. ``orders`` of another kind is the order that it is about, and nothing."""
 
     kind: Kind
     id: int = 0
@@ -170,37 +170,52 @@ class Event(NamedTuple):
     refused: int = 0
     next: int = 0
     status: tuple = (0, 0)
+    orders: tuple = (0, 0)
 
 
 class Learned(NamedTuple):
     """What positions are told, as :class:`hdl.gate.positions.Learned` has it, and of which instrument."""
 
     instrument: int
-    fill: bool
-    side: int
-    lots: int
-    stands: int
-    less: int
-    quote_id: int
-    next: int
+    fill: bool = False
+    side: int = 0
+    lots: int = 0
+    earlier: bool = False
+    refused: int = 0
+    answered: int = 0
+    stands: int = 0
+    less: int = 0
+    quote_id: int = 0
+    next: int = 0
 
     def of(self, st):
         """A position (:class:`~sim.golden.quote.State`) learns it. Whether it counts."""
         newest = st.last_quote_id == self.quote_id
+        before = (st.last_quote_id - self.quote_id) & 1 << 31 != 0
         ahead = (self.next - st.pos_next) & 0xFFFF_FFFF
-        counts = (0 < ahead < 1 << 31 or (ahead == 0 and not st.pos_told)) and bool(self.fill or newest)
+        counts = (0 < ahead < 1 << 31 or (ahead == 0 and not st.pos_told)) and bool(
+            self.fill or (before if self.earlier else newest))
         if counts:
             st.pos_next, st.pos_told = self.next, False
             if self.fill and st.pos_valid:      # one that is unknown counts as 0
                 st.position += -self.lots if self.side else self.lots
                 st.position = (st.position + (1 << 31)) % (1 << 32) - (1 << 31)
         for n, name in enumerate(("bid", "ask")):
-            if counts and self.fill and n == self.side:
-                setattr(st, f"settled_{name}", getattr(st, f"settled_{name}") + self.lots & 0xFFFF_FFFF)
-            elif counts and not self.fill:
-                stands = getattr(st, f"live_{name}_lots") if self.stands >> n & 1 else 0
-                setattr(st, f"settled_{name}", getattr(st, f"sent_{name}") - stands & 0xFFFF_FFFF)
-            if newest and (n == self.side if self.fill else self.less >> n & 1):
+            answered, refused, stands, clears = (
+                bool(bits >> n & 1) for bits in (self.answered, self.refused, self.stands, self.less))
+            settled, sent, lots = (getattr(st, f"{what}_{name}{more}") for what, more in (
+                ("settled", ""), ("sent", ""), ("live", "_lots")))
+            if self.fill:
+                clears = n == self.side
+                settled += self.lots if clears else 0
+            elif answered:
+                settled = sent - (lots if stands else 0)
+            elif refused:
+                settled += lots
+                clears |= counts and not settled - sent & 0xFFFF_FFFF   # nothing is left
+            if counts:
+                setattr(st, f"settled_{name}", settled & 0xFFFF_FFFF)
+            if newest and clears:
                 setattr(st, f"live_{name}", False)
         return counts
 
@@ -240,9 +255,9 @@ class Answers:
 
     ``at(cycle, what, *arguments)`` puts something down for a cycle; ``what(cycle, strobes, *arguments)`` is called
     then. ``judge(cycle, event)`` is asked in the cycle in which an event is judged and says (cycles that it takes
-    from there, whether it is wrong then, what positions learn of it, or ``None``). ``learn(cycle, strobes, learned)``
-    is called when that is to be told; :meth:`settled` says that it was. ``halt(cycle, strobes)`` : the exchange cannot
-    be trusted.
+    from there, whether it is wrong then, a list of what positions learn of it). ``learn(cycle, strobes, learned)`` is
+    called when one of that is to be told; :meth:`settled` says that it was. ``halt(cycle, strobes)`` : the exchange
+    cannot be trusted.
 
     Attributes
     ----------
@@ -436,8 +451,8 @@ class Answers:
         done = judged + takes
         if wrong:
             self._at(done + 2, self._halt)
-        if learned is not None:
-            self._at(done + 1, self._learn, learned)
+        for each in learned:
+            self._at(done + 1, self._learn, each)
             yield _SETTLES
             done = self._told
         self._visits += self._ticks(self._free, begun - 1)
@@ -459,14 +474,16 @@ def _event_of(name, part, block, root, expected):
     side = part.side if part.side is not None else int(_SELL.get(values.get("side"), 0))
     refused = sum(values.get(f"{which}_reason", NO_REASON) & 0xFF != NO_REASON for which in ("bid", "ask"))
     status = tuple(values.get(f"{which}_status", 0) for which in ("bid", "ask"))
+    orders = (values.get("bid_order_id", values.get("order_id", 0)), values.get("ask_order_id", 0))
     return Event(part.kind, values.get("id", 0) & (1 << 64) - 1, values.get("instrument_id", 0), side,
                  values.get("mantissa", 0), values.get("exponent", 0), refused, expected & 0xFFFF_FFFF,
-                 status)
+                 status, orders)
 
 
 def judged(event, sent, instrument_id):
     """(instrument or ``None``, whether it is wrong) of an event. ``sent``: ids below it, without their instrument,
-    were sent; ``instrument_id`` : a function of the instrument's number, ``None`` if there is none."""
+    were sent; ``instrument_id`` : a function of the instrument's number, ``None`` if there is none. The instrument of
+    what answers a mass cancel of the fabric's is :data:`hdl.control.registers.MASS_CANCEL_INSTRUMENT`."""
     index = event.id & (1 << INSTRUMENT_BITS) - 1
     known = event.id >> INSTRUMENT_BITS < sent
     its = instrument_id(index)
@@ -474,7 +491,9 @@ def judged(event, sent, instrument_id):
     if event.kind in (Kind.ACK, Kind.FILL):
         return index, not (known and of_row)
     if event.kind in (Kind.CANCELLED, Kind.PLACED):
-        return None, not known
+        return (index if event.kind == Kind.CANCELLED and of_row else None), not known
+    if event.kind == Kind.MASS_CANCELLED:
+        return (index if known and index == MASS_CANCEL_INSTRUMENT else None), False
     if event.kind == Kind.REJECT:
         return (index if known and its is not None else None), False
     return None, event.kind == Kind.SESSION_REJECT

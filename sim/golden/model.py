@@ -265,6 +265,7 @@ class GoldenModel:
         self._held_by = {gate: [0, 0] for gate in LIMITS}
         self._answers = Answers(self._at, self._judge_answer, self._tell, self._distrust)
         self._told = None           # what positions learn of the exchange's answer, until it is their turn
+        self._orders = {}           # by instrument: the orders of its last acknowledgement, and its quote
         self._learns = False        # what is settled is that
         self._begins = False        # a session: what the exchange has said before says nothing to positions
         self._fills, self._repeats, self._refusals = FillBurst(), RepeatedExecution(), RefusalStorm()
@@ -1312,8 +1313,8 @@ class GoldenModel:
         s.untrusted = True
 
     def _judge_answer(self, cycle, event):
-        """(cycles that it takes, whether it is wrong, what positions learn of it); what else becomes of it is put
-        down."""
+        """(cycles that it takes, whether it is wrong, a list of what positions learn of it); what else becomes of it is
+        put down."""
         rows = self._rows[self._bank]
 
         def instrument_id(i):
@@ -1321,23 +1322,34 @@ class GoldenModel:
 
         i, wrong = judged(event, self._quote_number, instrument_id)
         if wrong:
-            return 0, True, None
-        takes, learned = 0, None
+            return 0, True, []
+        takes, learned, count = 0, [], 0
+        says = {"quote_id": event.id & _U32, "next": event.next}
         if event.kind == Kind.FILL:
             lots, takes = lots_of(event.mantissa, event.exponent, rows[i].lot_mult, rows[i].lot_exp)
             if lots is None:
-                return takes, True, None
+                return takes, True, []
             self._at(cycle + takes + 1, self._learn_fill, i, event.side, lots)
-            return takes + answers.LEARN_CYCLES, False, Learned(
-                i, True, event.side, lots, 0, 0, event.id & _U32, event.next)
+            return takes + answers.LEARN_CYCLES, False, [Learned(i, True, event.side, lots, **says)]
         if event.kind == Kind.ACK:
             stands, less = (sum((status in those) << n for n, status in enumerate(event.status))
                             for those in (answers.WHOLE + answers.REDUCED, answers.WHOLE))
-            learned = Learned(i, False, 0, 0, stands, 3 - less, event.id & _U32, event.next)
-        count = 2 if event.kind == Kind.REJECT and i is not None else event.refused if event.kind == Kind.ACK else 0
+            learned.append(Learned(i, answered=3, stands=stands, less=3 - less, **says))
+            self._orders[i] = event.orders, event.id & _U32
+            takes, count = answers.KEEP_CYCLES, event.refused
+        elif event.kind == Kind.REJECT and i is not None:
+            learned.append(Learned(i, refused=3, **says))
+            count = 2
+        elif event.kind == Kind.CANCELLED and i is not None:
+            orders, quote_id = self._orders.get(i, ((0, 0), 0))
+            gone = sum((order == event.orders[0]) << n for n, order in enumerate(orders))
+            if gone:
+                learned.append(Learned(i, answered=gone, less=gone, quote_id=quote_id, next=event.next))
+        elif event.kind == Kind.MASS_CANCELLED and i is not None:
+            learned += [Learned(k, earlier=True, answered=3, **says) for k in range(self.instruments)]
         if count:
-            self._at(cycle + 1, self._learn_refusals, i, count)
-            takes = answers.LEARN_CYCLES
+            self._at(cycle + takes + 1, self._learn_refusals, i, count)
+            takes += answers.LEARN_CYCLES
         return takes, False, learned
 
     def _learn_fill(self, cycle, s, i, side, lots):

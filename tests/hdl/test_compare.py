@@ -11,7 +11,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
-from hdl.compare import less
+from hdl.compare import less, sums_to
 
 SEED = time.time_ns() & 0xFFFFFFFF
 
@@ -61,3 +61,30 @@ def test_of_constants():
     top = Signal(signed(8))
     assert len(less(top, 5)) == 1
     assert len(less(-3, top)) == 1
+
+
+class Sums(wiring.Component):
+    """``a + b == total``."""
+
+    def __init__(self, width):
+        super().__init__({"a": In(width), "b": In(width), "total": In(width), "o": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.o.eq(sums_to(self.a, self.b, self.total))
+        return m
+
+
+def test_sums_to():
+    """Every case of three bits."""
+    dut = Sums(3)
+
+    async def testbench(ctx):
+        for a, b, total in itertools.product(range(8), repeat=3):
+            for name, value in (("a", a), ("b", b), ("total", total)):
+                ctx.set(getattr(dut, name), value)
+            assert ctx.get(dut.o) == ((a + b) % 8 == total), (a, b, total)
+
+    sim = Simulator(dut)
+    sim.add_testbench(testbench)
+    sim.run()

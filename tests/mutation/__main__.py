@@ -1,4 +1,4 @@
-"""``python -m tests.mutation``: every fault in the gate, or some; writes ``out/mutation.json``."""
+"""``python -m tests.mutation``: faults in the gate, drawn at random, or every one; writes ``out/mutation.json``."""
 
 import json
 import os
@@ -25,6 +25,8 @@ RESULTS = ROOT / "out" / "mutation.json"
 ARGUMENTS = Path(__file__).with_name("survivors.toml")
 #: Share of the mutants that must be caught, those left out that are equivalent by argument.
 WANTED = .99
+#: Faults that are drawn when nothing is said. All that there are take hours.
+DRAWN = 1000
 #: A check that takes so many times as long as with the source as it is, and so many seconds, hangs.
 PATIENCE, LEAST_SECONDS = 8, 20
 
@@ -68,14 +70,16 @@ def of(mutant):
     return mutant.file, mutant.operator, mutant.before, mutant.after
 
 
-def summary(judged, seconds, *, whole):
+def summary(judged, seconds, *, of_all, seed):
     """What ``out/mutation.json`` says.
 
     Parameters
     ----------
     judged : list of (Mutant, outcome)
-    whole : bool
-        Whether these are all the mutants that there are.
+    of_all : int
+        Faults that there are, of which these were chosen.
+    seed : int or None
+        With which they were drawn, if they were.
     """
     counted = [(mutant, found) for mutant, found in judged if found["status"] in ("caught", "survived")]
     statuses = Counter(found["status"] for _, found in judged)
@@ -94,7 +98,7 @@ def summary(judged, seconds, *, whole):
         return {name: tally([pair for pair in counted if of_mutant(pair[0]) == name]) for name in names}
 
     return {
-        **tally(counted), "whole": whole,
+        **tally(counted), "whole": len(judged) == of_all, "of_all": of_all, "seed": seed,
         "equivalent": statuses["equivalent"], "not_elaborated": statuses["not elaborated"],
         "survivors": [vars(mutant) | {"argument": why.get(of(mutant), "")}
                       for mutant, found in counted if found["status"] == "survived"],
@@ -164,10 +168,11 @@ def run(chosen, jobs, console):
 
 
 def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default=False,
-                                           help="Files to mutate, or ids of mutants; without one, all there are."),
+                                           help="Files to mutate, or ids of mutants; without one, the whole gate."),
          limit: int = typer.Option(None, help="Only the first so many mutants."),
-         sample: int = typer.Option(None, help="Only so many, drawn at random."),
+         sample: int = typer.Option(None, help=f"So many, drawn at random; {DRAWN} if nothing else is said."),
          seed: int = typer.Option(1, help="For the draw."),
+         everything: bool = typer.Option(False, "--all", help="Every fault that there is, which takes hours."),
          again: bool = typer.Option(False, "--again", help="The last run stands but for what is named or survived."),
          jobs: int = typer.Option(os.cpu_count() or 1, help="So many at a time."),
          results: Path = typer.Option(RESULTS, help="Where to write what was found, as JSON.")):
@@ -177,13 +182,16 @@ def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default
     sources = {subject: Source(subject.file, (ROOT / subject.file).read_text()) for subject in SUBJECTS}
     pairs = [(subject, mutant) for subject, source in sources.items() for mutant in source.mutants
              if mutant.operator not in subject.left_out]
-    everything, stands, seconds = len(pairs), {}, 0.
+    about_nothing = set(arguments()) - {of(mutant) for _, mutant in pairs}
+    of_all, stands, seconds, drawn_with = len(pairs), {}, 0., None
     if again:
         last = json.loads(results.read_text())
-        if set(last["outcomes"]) != {mutant.id for _, mutant in pairs}:
+        if not set(last["outcomes"]) <= {mutant.id for _, mutant in pairs}:
             console.print(f"[red]{results} is about other mutants[/red] than there are now: run without --again first")
             raise typer.Exit(2)
+        pairs = [(subject, mutant) for subject, mutant in pairs if mutant.id in last["outcomes"]]
         stands, seconds = {mutant.id: (mutant, last["outcomes"][mutant.id]) for _, mutant in pairs}, last["seconds"]
+        drawn_with = last["seed"]
     if again and not names:
         pairs = [(subject, mutant) for subject, mutant in pairs if stands[mutant.id][1]["status"] == "survived"]
     if names:
@@ -193,7 +201,10 @@ def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default
                           f"are {', '.join(subject.file for subject in SUBJECTS)}")
             raise typer.Exit(2)
         pairs = [(subject, mutant) for subject, mutant in pairs if {subject.file, mutant.id} & set(names)]
+    if sample is None and not (names or again or everything or limit):
+        sample = DRAWN
     if sample is not None:
+        drawn_with = seed
         drawn = set(random.Random(seed).sample(range(len(pairs)), min(sample, len(pairs))))
         pairs = [pair for n, pair in enumerate(pairs) if n in drawn]
     pairs = pairs[:limit]
@@ -201,7 +212,7 @@ def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default
     for subject, mutant in pairs:
         chosen.setdefault(subject, []).append(mutant)
     judged = stands | {mutant.id: (mutant, found) for mutant, found in run(chosen, jobs, console)}
-    found = summary(list(judged.values()), seconds + time.monotonic() - began, whole=len(judged) == everything)
+    found = summary(list(judged.values()), seconds + time.monotonic() - began, of_all=of_all, seed=drawn_with)
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(found, indent=1) + "\n")
     for survivor in found["survivors"]:
@@ -209,10 +220,10 @@ def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default
             console.print(f"{survivor['file']}:{survivor['line']} [yellow]{survivor['id']}[/yellow] not caught, and "
                           f"nothing says why:\n  {escape(survivor['before'])}\n  {escape(survivor['after'])}",
                           highlight=False)
-    if found["whole"] and (about_nothing := set(arguments()) - {of(mutant) for mutant, _ in judged.values()}):
+    if about_nothing:
         console.print(f"{ARGUMENTS} speaks of what is not there: {sorted(about_nothing)}", highlight=False)
     console.print(f"{found['caught']} of {found['mutants']} caught ({found['share']:.1%} but for "
-                  f"{found['argued']} that are argued to be equivalent); "
+                  f"{found['argued']} that are argued to be equivalent), of {of_all} faults that there are; "
                   f"{found['equivalent']} change nothing, {found['not_elaborated']} are no gateware; "
                   f"{found['seconds']:.0f} s; {results}")
     raise typer.Exit(found["share"] < WANTED)

@@ -3,7 +3,7 @@
 import json
 
 from boards.document import fill
-from tests.mutation.__main__ import ARGUMENTS, LEAST_SECONDS, PATIENCE, RESULTS, WANTED
+from tests.mutation.__main__ import ARGUMENTS, DRAWN, LEAST_SECONDS, PATIENCE, RESULTS, WANTED
 from tests.mutation.faults import OPERATORS, Source
 from tests.mutation.subjects import ROOT, SUBJECTS, Proved
 
@@ -26,10 +26,11 @@ definitions has to notice.
   caught it; a proof that does has found nothing out. All checks must pass on the gate as it is before anything else.
 - A mutant that passes all of them is held against the original once more, by Yosys: if both do the same in every
   cycle for every input, it is none. Else it has survived, and is told of below, with the reason why it does no harm.
-- `make mutate` fails if less than {wanted} of the mutants are caught, those left out that are equivalent by an argument
-  given below. `make mutate ARGS="hdl/gate/window.py"` is about
-  one file, `ARGS="--sample 100 --seed 7"` about so many at random, `ARGS=window-choice-1a2b3c4d` about one mutant;
-  `ARGS=--again` judges what has survived once more, and the rest of the last run stands.
+- `make mutate` draws {drawn} of the faults and fails if less than {wanted} of the mutants among them are caught, those
+  left out that are equivalent by an argument given below. `make mutate ARGS=--all` tries every one, which takes hours,
+  `ARGS="--sample 100 --seed 7"` so many of another draw, `ARGS="hdl/gate/window.py"` those of one file,
+  `ARGS=window-choice-1a2b3c4d` one mutant; `ARGS=--again` judges what has survived once more, and the rest of the last
+  run stands.
 
 | operator | what it does |
 |---|---|
@@ -78,16 +79,18 @@ def checks():
 
 def text(found):
     """The page."""
-    head = HEAD.format(patience=PATIENCE, least=LEAST_SECONDS, wanted=f"{WANTED:.0%}", checks=checks(),
+    head = HEAD.format(patience=PATIENCE, least=LEAST_SECONDS, wanted=f"{WANTED:.0%}", checks=checks(), drawn=DRAWN,
                        operators="\n".join(f"| {name} | {what} |" for name, what in OPERATORS.items()))
     sources = {subject: Source(subject.file, (ROOT / subject.file).read_text()) for subject in SUBJECTS}
     now = {mutant.id for subject, source in sources.items() for mutant in source.mutants
            if mutant.operator not in subject.left_out}
-    earlier = [] if set(found["outcomes"]) == now else [
-        "**Of an earlier state of the gate**: there are other mutants now than those that were judged. The whole of it "
-        "has yet to be run.", ""]
+    earlier = [] if set(found["outcomes"]) <= now else [
+        "**Of an earlier state of the gate**: there are other mutants now than those that were judged.", ""]
+    drawn = [] if found["whole"] else [
+        f"{len(found['outcomes'])} of the {found['of_all']} faults that there are were drawn, with seed "
+        f"{found['seed']}.", ""]
     lines = [
-        "## What was found", "", *earlier,
+        "## What was found", "", *earlier, *drawn,
         f"{found['caught']} of {found['mutants']} mutants caught, in {found['seconds'] / 60:.0f} minutes; of the "
         f"others, {found['argued']} are equivalent by argument: nobody could tell them from the gate. But for those "
         f"it is {found['share']:.1%}. {found['equivalent']} more faults do nothing, as Amaranth or Yosys can tell, and "
@@ -112,7 +115,7 @@ def main():
     if not RESULTS.exists():
         raise SystemExit(f"{RESULTS} is missing: run make mutate first")
     found = json.loads(RESULTS.read_text())
-    if not found["whole"]:
+    if not found["whole"] and (found["seed"] is None or len(found["outcomes"]) < DRAWN):
         raise SystemExit(f"{RESULTS} is about some of the mutants: run make mutate, without ARGS")
     if without := [survivor["id"] for survivor in found["survivors"] if not survivor["argument"]]:
         raise SystemExit(f"{ARGUMENTS} says nothing of {', '.join(without)}")

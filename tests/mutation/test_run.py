@@ -98,13 +98,19 @@ def test_again_is_about_the_same_mutants(app, tmp_path):
     outcomes = {mutant.id: caught("one") for subject in SUBJECTS
                 for mutant in Source(subject.file, (ROOT / subject.file).read_text()).mutants
                 if mutant.operator not in subject.left_out}
-    results.write_text(json.dumps({"outcomes": outcomes, "seconds": 1}))
+    results.write_text(json.dumps({"outcomes": outcomes, "seconds": 1, "seed": None}))
     ran = CliRunner().invoke(app, ["--again", "--results", str(results)])
     assert ran.exit_code == 0, ran.output
     assert f"{len(outcomes)} of {len(outcomes)} caught" in ran.output.replace("\n", " "), "nothing had survived"
     assert json.loads(results.read_text())["whole"]
-    del outcomes[CAUGHT.id]
-    results.write_text(json.dumps({"outcomes": outcomes, "seconds": 1}))
+    del outcomes[CAUGHT.id]     # a draw
+    results.write_text(json.dumps({"outcomes": outcomes, "seconds": 1, "seed": 5}))
+    ran = CliRunner().invoke(app, ["--again", "--results", str(results)])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(results.read_text())
+    assert (len(found["outcomes"]), found["whole"], found["seed"]) == (len(outcomes), False, 5)
+    outcomes["window-choice-none"] = caught("one")
+    results.write_text(json.dumps({"outcomes": outcomes, "seconds": 1, "seed": 5}))
     ran = CliRunner().invoke(app, ["--again", "--results", str(results)])
     assert ran.exit_code == 2
     assert "other mutants" in ran.output
@@ -127,7 +133,8 @@ def test_summary():
     judged = [(mutant("a"), caught("one")), (mutant("b"), caught("two")), (mutant("c", "width"), caught("one")),
               (mutant("d"), other("survived")), (mutant("e"), other("equivalent")),
               (mutant("f"), other("not elaborated"))]
-    found = run.summary(judged, 12.34, whole=True)
+    found = run.summary(judged, 12.34, of_all=6, seed=None)
+    assert found["whole"]
     expected = {"mutants": 4, "caught": 3, "argued": 0, "share": .75, "equivalent": 1, "not_elaborated": 1,
                 "seconds": 12.3}
     assert {name: found[name] for name in expected} == expected
@@ -137,9 +144,10 @@ def test_summary():
 
 
 def test_page():
-    found = run.summary([(mutant("a"), caught("one")), (mutant("d"), other("survived"))], 60, whole=True)
+    found = run.summary([(mutant("a"), caught("one")), (mutant("d"), other("survived"))], 60, of_all=7, seed=3)
     found["survivors"][0]["argument"] = "It only costs a cycle."
     page = document.text(found)
+    assert "2 of the 7 faults that there are were drawn, with seed 3." in page
     assert "1 of 2 mutants caught, in 1 minutes" in page
     assert "**`hdl/gate/window.py`**: It only costs a cycle.\n\n- choice: `before` → `after`" in page
     assert "| `hdl/gate/window.py` | 2 | 1 | 0 | 50.0% |" in document.table(found)

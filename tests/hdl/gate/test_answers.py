@@ -6,7 +6,7 @@ import pytest
 from amaranth.back import verilog
 
 from hdl.control.registers import PARAM_BY_NAME
-from hdl.gate.answers import LEARN_CYCLES, READ_CYCLES, VISIT_CYCLES, Answers
+from hdl.gate.answers import KEEP_CYCLES, LEARN_CYCLES, READ_CYCLES, VISIT_CYCLES, Answers
 from hdl.gate.holds import HOLDING
 from hdl.order.responses import NO_REASON, SCHEMA, Kind
 from sim.golden.answers import Event, Learned, judged, lots_of
@@ -81,7 +81,8 @@ class Bench:
         reasons = [0x05 if n < event.refused else NO_REASON for n in range(2)]
         self.ctx.set(self.dut.i.payload, {
             **{name: getattr(event, name) for name in ("kind", "id", "instrument_id", "side", "mantissa", "exponent")},
-            "bid_reason": reasons[0], "ask_reason": reasons[1], "next": event.next,
+            "bid_reason": reasons[0], "ask_reason": reasons[1], "next": event.next, "order_id": event.orders[0],
+            "bid_order_id": event.orders[0], "ask_order_id": event.orders[1],
             "bid_status": event.status[0], "ask_status": event.status[1]})
         self.ctx.set(self.dut.i.valid, 1)
         began, waited = self.cycle, self.waited
@@ -331,6 +332,11 @@ def test_a_visit_goes_first(late):
     simulate(test, fills_lots=7)
 
 
+def an_order(rng):
+    """Few of them, which differ in one half or the other."""
+    return rng.choice((7, 8)) << 32 | rng.choice((1, 1 << 31))
+
+
 def test_random_against_the_model():
     """What is wrong and what is not, of anything that may be said."""
     rng = random.Random(SEED)
@@ -338,20 +344,35 @@ def test_random_against_the_model():
     seen = {}
 
     async def test(b):
-        for _ in range(600):
-            event = Event(rng.choice(list(Kind)), quote_id(rng.choice((0, 1, 4, 4, 5, 200)), rng.choice(
-                (0, 1, SENT - 1, SENT, 1 << 55))), rng.choice((3, 3, 3, 1 << 31)) << 32 | rng.choice((77, 78, 81)),
+        orders = {}
+        for _ in range(1100):
+            n = rng.choice((0, 1, 4, 4, 4, 5, 200, 255))
+            event = Event(rng.choice([*Kind, Kind.CANCELLED]), quote_id(n, rng.choice((0, 1, SENT - 1, SENT, 1 << 55))),
+                rng.choice((3, 3, 3, 3, 3, 1 << 31)) << 32 | rng.choice((77 + n, 77 + n, 77 + n, 78)),
                 rng.randrange(2), 1000 * rng.randrange(1, 4), -3, rng.randrange(3), rng.getrandbits(32),
-                rng.choices([*STATUS.values(), 9, 0x80], k=2))
+                rng.choices([*STATUS.values(), 9, 0x80], k=2), [an_order(rng) for _ in range(2)])
             index, wrong = judged(event, SENT, lambda i: 3 << 32 | 77 + i if i < INSTRUMENTS else None)
             cycles, told = READ_CYCLES, None
             if event.kind == Kind.FILL and not wrong:
                 lots, more = lots_of(event.mantissa, -3, 1000, -3)
                 cycles += more
-                told = {"fill": 1, "side": event.side, "lots": lots}
+                told = {"fill": 1, "side": event.side, "lots": lots, "answered": 0, "refused": 0, "earlier": 0}
+            elif event.kind == Kind.REJECT and index is not None:
+                told = {"fill": 0, "refused": 3, "answered": 0, "less": 0, "earlier": 0}
+            elif event.kind == Kind.CANCELLED and not wrong and index is not None:
+                gone = [its == event.orders[0] for its in orders.get(index, ((0, 0), 0))[0]]
+                if any(gone):
+                    gone = gone[0] + 2 * gone[1]
+                    told = {"fill": 0, "refused": 0, "answered": gone, "stands": 0, "less": gone, "earlier": 0,
+                            "quote_id": orders[index][1]}
+            elif event.kind == Kind.MASS_CANCELLED and index is not None:
+                told = {"fill": 0, "refused": 0, "answered": 3, "stands": 0, "less": 0, "earlier": 1}
             elif event.kind == Kind.ACK and not wrong:
+                orders[index] = event.orders, event.id & 0xFFFF_FFFF
+                cycles += KEEP_CYCLES
                 whole = [STATUS["UNMODIFIED"], STATUS["UPDATED"], STATUS["FILLED"], STATUS["SPEED_BUMPED"]]
-                told = {"fill": 0, "less": sum((its not in whole) << n for n, its in enumerate(event.status)),
+                told = {"fill": 0, "refused": 0, "answered": 3, "earlier": 0,
+                        "less": sum((its not in whole) << n for n, its in enumerate(event.status)),
                         "stands": sum((its in (*whole, STATUS["QTY_REDUCED"])) << n
                                       for n, its in enumerate(event.status))}
             count, tells = len(b.wrongs), len(b.learned)
@@ -360,12 +381,17 @@ def test_random_against_the_model():
             assert (len(b.wrongs) > count) == wrong, event
             weighed = not wrong and (event.kind == Kind.FILL or (event.kind == Kind.ACK and event.refused > 0)
                                      or (event.kind == Kind.REJECT and index is not None))
-            assert took == cycles + (LEARN_CYCLES if weighed else 0) + (told is not None), event
-            assert len(b.learned) == tells + (told is not None), event
-            if told is not None:
-                told |= {"instrument": index, "quote_id": event.id & 0xFFFF_FFFF, "next": event.next}
-                assert {name: getattr(b.learned[-1], name) for name in told} == told, event
+            of = [] if told is None else range(INSTRUMENTS) if event.kind == Kind.MASS_CANCELLED else [index]
+            assert took == cycles + (LEARN_CYCLES if weighed else 0) + len(of), event
+            assert len(b.learned) == tells + len(of), event
+            for its, instrument in zip(b.learned[tells:], of, strict=True):
+                says = {"quote_id": event.id & 0xFFFF_FFFF, "next": event.next} | told | {"instrument": instrument}
+                assert {name: getattr(its, name) for name in says} == says, event
             seen[event.kind, wrong] = seen.get((event.kind, wrong), 0) + 1
+            if event.kind == Kind.CANCELLED and told is not None:
+                seen[told["answered"]] = seen.get(told["answered"], 0) + 1
     simulate(test, rng, settles=.3)
+    print(seen)
     for kind in (Kind.ACK, Kind.FILL, Kind.CANCELLED, Kind.PLACED):
         assert min(seen[kind, False], seen[kind, True]) >= 2, seen
+    assert min(seen[gone] for gone in (1, 2, 3)) >= 2, seen

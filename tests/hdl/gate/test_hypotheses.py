@@ -16,7 +16,8 @@ from amaranth.hdl import Shape
 from hdl.control.params import Ticks
 from hdl.control.registers import PARAM_BY_NAME
 from hdl.gate.hypotheses import Hypotheses, Offset
-from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, STAYS, QuoteEngine, Reference
+from hdl.gate.references import Whole
+from hdl.quote.engine import HYPOTHESES, REFERENCES, SAME, STAYS, QuoteEngine, Reach, Reference
 from tests.hdl.simulation import simulated
 
 _HYPOTHESES = Hypotheses()
@@ -163,7 +164,7 @@ TICKS, MOVES, REFS, SKEWS = (span(Shape.cast(shape)) for shape in (Ticks, LIMITS
 
 
 WIDTH = Shape.cast(Reference).width
-REACHES, MIDS = (span(Shape.cast(MEMBERS[name].shape)) for name in ("reach_bid", "mid_low"))
+REACHES, MIDS = span(Reach), span(Whole)
 #: The best price that stays under each hypothesis.
 STAYING = {h: STAYS[n] for n, of in enumerate(REFERENCES) for h in of if h is not None}
 

@@ -244,7 +244,7 @@ def test_a_kept_side_is_out_of_reach_of_the_other():
 
     async def test(ctx, dut):
         for _ in range(300):
-            half = rng.choice((1, 127, 128, 129, 255, 256, 257, 1000, rng.getrandbits(24) or 1))
+            half = rng.choice((1, 64, 127, 128, 129, 192, 255, 256, 257, 1000, rng.getrandbits(24) or 1))
             row = {"half_spread_sub": half, "px_notional_ticks": WIDEST,
                    "toward_ticks": rng.choice((0, 1, 5, TICKS[1])), "away_ticks": rng.choice((0, 1, 3, 8, TICKS[1]))}
             px = rng.randrange(*TICKS)
@@ -461,6 +461,11 @@ def test_against_the_definitions():
             assert min(seen[f"{name}.{what}", False], seen[f"{name}.{what}", True]) > 40
 
 
+#: Lots and values of which one bit of what the product is made of decides.
+CORNERS = [(5 << 18, -(-(1 << 34) // 5)), (5 << 21, -(-(1 << 34) // 5)), ((1 << 18) - 1, (1 << 16) - 1),
+           ((1 << 17) + 3, 0xFFFF << 16), ((1 << 23) + 1, (1 << 32) - 1)]
+
+
 def test_what_may_leave_has_to_fit_into_what_is_left():
     """G12 and G13: the most of what is quoted and what is live on either side, times the value of a lot, to the last
     bit of both; a side that reduces passes G12 only."""
@@ -471,15 +476,19 @@ def test_what_may_leave_has_to_fit_into_what_is_left():
         return rng.choice((1, 2, 5, (1 << bits) - 1, 1 << rng.randrange(bits), rng.getrandbits(bits)))
 
     async def test(ctx, dut):
-        for _ in range(4000):
+        for n in range(4000):
             state = State(live_bid=rng.random() < .6, live_ask=rng.random() < .6, live_bid_lots=corner(24),
                           live_ask_lots=corner(24), position=rng.choice((0, 1, -1, 1 << 30, -1 << 30)), pos_valid=True)
             q, value, valued = corner(24), corner(32), rng.random() < .95
+            if n < 4 * len(CORNERS):
+                (q, value), valued = CORNERS[n % len(CORNERS)], True
+                state.live_bid = state.live_ask = False
             kept = [getattr(state, f"live_{side}_lots") if getattr(state, f"live_{side}") else 0
                     for side in ("bid", "ask")]
             amount = max(q, *kept) * value
             rooms = [max(-1 << 49, min(ROOM, rng.choice((
-                ROOM, need, need, need - 1, need + 1, 0, -1, need - (1 << rng.randrange(48)), -1 << 49))))
+                ROOM, ROOM if n < 4 * len(CORNERS) else need, need, need - 1, need + 1, 0, -1,
+                need - (1 << rng.randrange(48)), -1 << 49, rng.randrange(-1 << 49, -1 << 48)))))
                 for need in (2 * amount, amount, amount)]
             await evaluate(ctx, dut, {"quote_lots": q, "px_notional_ticks": WIDEST}, state, rng, lot_value=value,
                            valued=valued, rooms=dict(zip(("gross", "bid", "ask"), rooms, strict=True)))

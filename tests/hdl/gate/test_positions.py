@@ -37,6 +37,27 @@ def wide(rng, bits):
                        rng.getrandbits(bits)))
 
 
+def something(rng, st, next_):
+    """Anything that the exchange may say of a position that is ``st``."""
+    other = st.last_quote_id ^ 1 << rng.randrange(32)
+    says = {"instrument": 3, "quote_id": rng.choice((st.last_quote_id, other)), "next": next_}
+    match rng.randrange(5):
+        case 0:
+            return Learned(fill=True, side=rng.randrange(2), lots=wide(rng, 24), **says)
+        case 1:
+            return Learned(answered=3, stands=rng.randrange(4), less=rng.randrange(4), **says)
+        case 2:
+            if rng.random() < .7:       # nothing is left, or a lot
+                st.settled_bid = st.sent_bid - st.live_bid_lots - (rng.random() < .3) & 0xFFFF_FFFF
+                st.settled_ask = st.sent_ask - st.live_ask_lots - (rng.random() < .3) & 0xFFFF_FFFF
+            return Learned(refused=3, **says)
+        case 3:
+            gone = rng.randrange(1, 4)
+            return Learned(answered=gone, less=gone, **says)
+    distance = rng.choice((0, 1, -1, 300, -300, 1 << 31, (1 << 31) - 1, rng.getrandbits(32)))
+    return Learned(earlier=True, answered=3, **says | {"quote_id": st.last_quote_id + distance & 0xFFFF_FFFF})
+
+
 def a_state(rng):
     position = wide(rng, 32)
     return State(
@@ -56,9 +77,7 @@ def test_what_is_learned(seed):
         for _ in range(4000):
             st = a_state(rng)
             near = st.pos_next + rng.choice((0, 0, 1, -1, 1 << 31, (1 << 31) - 1, rng.getrandbits(32)))
-            learned = Learned(
-                3, rng.random() < 0.6, rng.randrange(2), wide(rng, 24), rng.randrange(4), rng.randrange(4),
-                rng.choice((st.last_quote_id, st.last_quote_id ^ 1 << rng.randrange(32))), near & 0xFFFF_FFFF)
+            learned = something(rng, st, near & 0xFFFF_FFFF)
             ask(ctx, dut, st, learned)
             await ctx.tick()
             before = st.position, st.settled_bid, st.settled_ask, st.pos_next, st.pos_told
@@ -73,8 +92,44 @@ def test_what_is_learned(seed):
             meant = ctx.get(dut.meant)
             assert (bool(meant and ctx.get(dut.clear_bid)), bool(meant and ctx.get(dut.clear_ask))) == (
                 not st.live_bid, not st.live_ask), (seed, learned)
-            kinds.add((learned.fill, learned.side, learned.stands, learned.less, bool(meant), after != before))
-        assert len(kinds) > 200
+            kinds.add((learned._replace(lots=0, quote_id=0, next=0), bool(meant), st.live_bid, st.live_ask,
+                       after != before))
+        print(f"seed {seed}: {len(kinds)} kinds")
+        assert len(kinds) > 60
+    simulated(dut, testbench)
+
+
+NEWEST = 700 << 8 | 3
+
+
+@pytest.mark.parametrize(("what", "settled", "clear", "counts"), [
+    # 100 and 200 were sent in all, 10 and 20 of them with the newest; 85 and 180 are settled.
+    ({"refused": 3}, (95, 200), (False, True), True),               # five bids of before still stand
+    ({"refused": 3, "quote_id": NEWEST - (1 << 8)}, (85, 180), (False, False), False),
+    ({"refused": 3, "next": 4}, (85, 180), (False, False), False),  # the host knew
+    ({"answered": 1, "less": 1}, (100, 180), (True, False), True),  # the bid has left the book
+    ({"answered": 2, "less": 2}, (85, 200), (False, True), True),
+    ({"answered": 2, "less": 2, "quote_id": NEWEST - (1 << 8)}, (85, 180), (False, False), False),
+    ({"answered": 3, "stands": 1, "less": 2}, (90, 200), (False, True), True),
+    ({"answered": 3, "earlier": 1, "quote_id": NEWEST | 0xFF}, (100, 200), (False, False), True),
+    ({"answered": 3, "earlier": 1, "quote_id": NEWEST}, (85, 180), (False, False), False),
+    ({"answered": 3, "earlier": 1, "quote_id": 699 << 8 | 0xFF}, (85, 180), (False, False), False),
+    ({"fill": 1, "side": 1, "lots": 7, "quote_id": 5}, (85, 187), (False, True), True)])
+def test_by_hand(what, settled, clear, counts):
+    dut = Positions()
+
+    async def testbench(ctx):
+        st = State(position=40, pos_valid=True, sent_bid=100, sent_ask=200, settled_bid=85, settled_ask=180,
+                   live_bid=True, live_ask=True, live_bid_lots=10, live_ask_lots=20, last_quote_id=NEWEST, pos_next=5,
+                   pos_told=True)
+        ask(ctx, dut, st, Learned(3, **{"quote_id": NEWEST, "next": 6} | what))
+        await ctx.tick()
+        out = ctx.get(dut.position)
+        assert ctx.get(dut.counts) == counts
+        if counts:
+            assert (out.lots, out.settled_bid, out.settled_ask, out.next, out.told) == (
+                33 if "fill" in what else 40, *settled, 6, 0)
+        assert (ctx.get(dut.clear_bid), ctx.get(dut.clear_ask)) == clear or not ctx.get(dut.meant)
     simulated(dut, testbench)
 
 

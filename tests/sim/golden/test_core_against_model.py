@@ -227,7 +227,9 @@ def responses(sim, rng, errors=0.):
         refused = {name: -128 if reason is None else reason for name, reason in refused.items()}
         if what < 0.35:
             groups = {"quotes": [its | quantity("bidQty", 5000) | quantity("askQty", 5000) | refused
-                                 | {"bidStatus": _STATUS["UPDATED"], "askStatus": _STATUS["UPDATED"]}]}
+                                 | {f"{side}{what}": value for side in ("bid", "ask") for what, value in (
+                                     ("Status", rng.choice((_STATUS["UPDATED"], *_STATUS.values()))),
+                                     ("OrderId", rng.randrange(1, 4)))}]}
             if rng.random() < 0.3:
                 groups[rng.choice(("bidFills", "askFills"))] = [fill] * rng.randrange(1, 3)
             out.append(("MassQuoteResponse", {"quoteId": quote.quoteId}, groups))
@@ -236,10 +238,15 @@ def responses(sim, rng, errors=0.):
             order.pop("fillPrice")
             out.append(("OrderFilled", {}, {"fills": [order | {"side": rng.choice((_BUY, _SELL)), "flags": 0}
                                                       for _ in range(rng.randrange(1, 4))]}))
-        elif what < 0.75:
+        elif what < 0.72:
             out.append(("MassQuoteReject", {"quoteId": quote.quoteId, "reason": 0}, {}))
         elif what < 0.85:
-            out.append(("OrdersCanceled", {}, {"orders": [{"clientOrderId": quote.quoteId, **its}]}))
+            out.append(("OrdersCanceled", {}, {"orders": [
+                {"clientOrderId": quote.quoteId, "orderId": rng.randrange(1, 4), **its}
+                for _ in range(rng.randrange(1, 3))]}))
+        elif what < 0.9:    # a mass cancel of the fabric's that may have left behind that quote
+            out.append(("MassCancelResponse", {"correlationId": (quote.quoteId | 0xFF)
+                                               + (rng.choice((0, 0, -2, 3)) << 8)}, {}))
         else:
             out.append(rng.choice((("Heartbeat", {}, {}), ("MassCancelResponse", {"correlationId": 1}, {}),
                                    ("MassQuoteMmpUnfrozen", {"mmpGroupId": 1}, {}), ("OrderFilled", {}, {"fills": []}),
