@@ -532,6 +532,7 @@ class TickPath(wiring.Component):
             exposure.settle.eq(scheduler.settle_now),
             exposure.clear_bid.eq(Mux(learns, positions.clear_bid, settle_words[8])),
             exposure.clear_ask.eq(Mux(learns, positions.clear_ask, settle_words[9])),
+            exposure.spent_bid.eq(positions.spent_bid), exposure.spent_ask.eq(positions.spent_ask),
             exposure.settled_quote_id.eq(Mux(learns, answered.learned.quote_id, settle_quote_id)),
             exposure.position.eq(positions.position), exposure.counts.eq(positions.counts),
             exposure.known_now.eq(~learns), exposure.first_message.eq(control.init_peer_seq[:32]),

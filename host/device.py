@@ -33,7 +33,7 @@ class Device(ABC):
     ----------
     bytes_sent, bytes_received : totals over the link, for a simulation in lock step.
     bad_packets : packets with a right checksum that still could not be read.
-    epoch : what every write says of its writer: the card refuses it if it has seen a greater one.
+    epoch : what every write, frame and message says of its writer: the card refuses it if it has seen a greater one.
     commands_lost : times that the transport is known to have lost commands; whatever was in them was not done.
     """
 
@@ -80,11 +80,11 @@ class Device(ABC):
 
     def send_frame(self, frame):
         """Send an Ethernet frame (no FCS, no padding needed) on the order port."""
-        self._outgoing += link.encode("FrameTx", bytes(frame))
+        self._outgoing += link.encode_tx("FrameTx", frame, self.epoch)
 
     def send_session(self, message):
         """Send a whole session message in the fabric's TCP stream; the fabric patches numbers and time."""
-        self._outgoing += link.encode("SessionTx", bytes(message))
+        self._outgoing += link.encode_tx("SessionTx", message, self.epoch)
 
     # -- moving bytes -------------------------------------------------------------------------------------------
 

@@ -70,6 +70,17 @@ def encode_write(address, words, epoch=0):
     return out
 
 
+def encode_tx(kind, data, epoch=0):
+    """A ``"FrameTx"`` or ``"SessionTx"`` with ``data``, on behalf of a writer's ``epoch``."""
+    return encode(kind, SCHEMA[kind].encode({"epoch": epoch}) + bytes(data))
+
+
+def parse_tx(kind, payload):
+    """(epoch, data) of a packet of :func:`encode_tx`."""
+    message = SCHEMA[kind]
+    return message["epoch"].unpack(payload), bytes(payload[message.block_length:])
+
+
 def parse_write(payload):
     """(address, words) of a Write packet."""
     at, size = SCHEMA["Write"].block_length, _WORD.size

@@ -73,7 +73,7 @@ class Lockstep:
         self.cycle = board.cycle
         self.board_s = 0.0
         self._decoder = link.Decoder(known=[m.id for m in link.SCHEMA.messages.values() if m.id < link.FROM_FABRIC])
-        self._host_packets = []
+        self._host_packets, self._epoch = [], 0
         self._given = [0, 0]            # frames of each port that the golden model has been given
         self._frames = ([], [])
         self._compared = 0
@@ -88,8 +88,12 @@ class Lockstep:
         """Bytes from the host; the core is offered them from the next burst on."""
         for kind, payload in self._decoder.feed(data):
             name = link.SCHEMA.by_id[kind].name
-            if name in _HOST_PACKETS:
-                self._host_packets.append((_HOST_PACKETS[name], bytes(payload)))
+            if name == "Write":
+                self._epoch = max(self._epoch, link.SCHEMA[name]["epoch"].unpack(payload))
+            elif name in _HOST_PACKETS:
+                epoch, data_of = link.parse_tx(name, payload)
+                if epoch >= self._epoch:    # or the core lets it go
+                    self._host_packets.append((_HOST_PACKETS[name], data_of))
         self._call(self.board.link_write, data)
 
     def link_read(self):

@@ -48,8 +48,9 @@ class Link(wiring.Component):
     answer, nothing that is behind it is executed either.
 
     **Fence.** A Write says its writer's epoch. One that is greater than any before, since reset, is the card's
-    ``epoch`` from then on. Of a Write with a lower one no word is written: whoever had the card before is locked out,
-    and that is counted. A kill is anyone's: a Write that begins at that register writes it, whatever its epoch.
+    ``epoch`` from then on. Of a Write with a lower one no word is written, and a FrameTx or SessionTx with a lower one
+    is let go: whoever had the card before is locked out, and that is counted. A kill is anyone's: a Write that begins
+    at that register writes it, whatever its epoch.
 
     **To the host.** Answers to reads go first, then numbers of sent messages, then ``host_rx``, then telemetry. A
     packet that was begun is finished.
@@ -80,7 +81,7 @@ class Link(wiring.Component):
     bus : Out(RegisterBus)
         Registers. ``bus.we`` is 1 in the cycle in which a write is executed.
     host_tx : Out(Packet), host_tx_kind : Out(1)
-        FrameTx (kind 0) and SessionTx (kind 1) payloads. The kind holds for the whole packet.
+        FrameTx (kind 0) and SessionTx (kind 1) payloads behind their epoch. The kind holds for the whole packet.
     host_rx : In(Packet), host_rx_kind : In(1), host_rx_length : In(16)
         FrameRx (kind 0) and SessionRx (kind 1) payloads. Kind and length hold for the whole packet.
     telemetry : In(Packet), telemetry_type : In(8), telemetry_length : In(16)
@@ -93,7 +94,7 @@ class Link(wiring.Component):
     epoch : Out(32)
         Greatest epoch of a Write since reset.
     fenced : Out(1)
-        Strobe for a counter: a Write had a lower one.
+        Strobe for a counter: a Write, a FrameTx or a SessionTx had a lower one.
     rx_packets, rx_errors : Out(1)
         Strobes for counters: a packet was accepted, before any byte behind it was taken; one was dropped.
     """
@@ -145,8 +146,10 @@ class Link(wiring.Component):
         reply_valid = Signal()
         reply_next = Signal()       # a byte of it leaves
         reply_done = Signal()       # the last one
-        self._elaborate_receive(m, commands, host_tx, executing)
-        self._elaborate_execute(m, commands, executing, reply, reply_valid, reply_next, reply_done)
+        refused, write_fenced = Signal(), Signal()  # a packet for the order port, a Write: strobes
+        m.d.comb += self.fenced.eq(refused | write_fenced)
+        self._elaborate_receive(m, commands, host_tx, executing, refused)
+        self._elaborate_execute(m, commands, executing, reply, reply_valid, reply_next, reply_done, write_fenced)
         self._elaborate_transmit(m, reply, reply_valid, reply_next, reply_done)
 
         known = Signal()            # the kind of the packet that is shown
@@ -160,7 +163,7 @@ class Link(wiring.Component):
             m.d.sync += known.eq(0)
         return m
 
-    def _elaborate_receive(self, m, commands, host_tx, executing):
+    def _elaborate_receive(self, m, commands, host_tx, executing, refused):
         # A byte is looked at in the cycle after it was taken, so that `rx_ready` can be a register. It pauses where the
         # next byte cannot be looked at at once.
         take = self.rx_valid & self.rx_ready
@@ -187,6 +190,14 @@ class Link(wiring.Component):
         covered = Signal()          # the byte counts for the CRC
         with m.If(got & covered):
             m.d.sync += crc.eq(crc16_step(crc, data))
+
+        # What goes to the order port has its writer's epoch in front, which is not kept.
+        assert _FRAME_TX.block_length == _SESSION_TX.block_length == _FRAME_TX["epoch"].size == 4
+        stated, of_epoch, older = Signal(32), Signal(4), Signal()       # of_epoch: so many of its bytes are to come
+        m.d.sync += older.eq(stated < self.epoch)
+        with m.If(got & of_epoch.any()):
+            m.d.sync += [stated.eq(Cat(stated[8:], data)), of_epoch.eq(of_epoch >> 1)]
+        lets_go = Signal()
 
         fresh, kinds = Signal(), Signal()       # nothing of a packet has been written; its first byte is
         write, keep, commit = Signal(), Signal(), Signal()
@@ -240,8 +251,9 @@ class Link(wiring.Component):
                 assert MAX_PAYLOAD >> 8 < 1 << SECOND
                 m.d.comb += [kinds.eq(1), write.eq(1)]
                 possible = Signal()
+                m.d.sync += of_epoch.eq(Mux(is_command, 0, ~0))
                 with m.If(~is_command):
-                    m.d.comb += possible.eq(left.any())
+                    m.d.comb += possible.eq(_FRAME_TX.block_length < left)
                 with m.Elif(second):
                     m.d.comb += possible.eq(left == _READ.block_length)
                 with m.Else():
@@ -255,7 +267,7 @@ class Link(wiring.Component):
                     m.next = "searching"
                 may_be_cut()
             with m.State("payload"):
-                m.d.comb += [covered.eq(1), waits.eq(~room), write.eq(got)]
+                m.d.comb += [covered.eq(1), waits.eq(~room), write.eq(got & ~of_epoch.any())]
                 with m.If(got):
                     m.d.sync += [left.eq(left - 1), final.eq(left == 2)]
                     with m.If(final):
@@ -276,14 +288,17 @@ class Link(wiring.Component):
             with m.State("verdict"):
                 # What was written before must be in force before the order port sees a packet.
                 m.d.comb += [waits.eq(~is_command & executing), pause.eq(1)]
-                m.d.sync += keep.eq(good & ~waits & Mux(is_command, commands.w_room, host_tx.w_room))
+                m.d.sync += [
+                    keep.eq(good & ~waits & Mux(is_command, commands.w_room, host_tx.w_room & ~older)),
+                    lets_go.eq(good & ~waits & ~is_command & older)]
                 with m.If(~waits | impatient):
                     m.next = "commit"
             with m.State("commit"):
-                m.d.comb += [commit.eq(keep), self.rx_packets.eq(keep), self.rx_errors.eq(~keep)]
+                m.d.comb += [commit.eq(keep), refused.eq(lets_go), self.rx_packets.eq(keep | lets_go),
+                             self.rx_errors.eq(~keep & ~lets_go)]
                 m.next = "searching"
 
-    def _elaborate_execute(self, m, commands, executing, reply, reply_valid, reply_next, reply_done):
+    def _elaborate_execute(self, m, commands, executing, reply, reply_valid, reply_next, reply_done, fenced):
         bus = self.bus
         o = commands.o
         is_read, held = Signal(), Signal()
@@ -298,7 +313,7 @@ class Link(wiring.Component):
         stated, states, older, first_word = Signal(32), Signal(2), Signal(), Signal()
         is_kill = Signal()
         m.d.sync += [states.eq(states << 1), older.eq(stated < self.epoch), is_kill.eq(bus.addr == _KILL)]
-        m.d.comb += self.fenced.eq(states[1] & older)
+        m.d.comb += fenced.eq(states[1] & older)
         with m.If(states[1] & ~older):
             m.d.sync += self.epoch.eq(stated)
 

@@ -313,7 +313,7 @@ def _build():
             ("link_rx_errors", "count", "Host packets dropped: CRC, length or type"),
             ("link_rx_packets", "count", "Host packets accepted"),
             ("epoch", "ro", "Greatest epoch of a writer since reset: writes of a lower one are refused, but kill"),
-            ("write_fenced", "count", "Write packets refused for their epoch"),
+            ("write_fenced", "count", "Packets refused for their epoch"),
             ("write_refused", "count", "Writes to addresses that do not exist or are locked"))
     section("latency",
             ("latency_min", "ro", "Least trigger-to-quote in cycles (all ones: none yet)", LATENCY_BITS),

@@ -24,8 +24,8 @@ _WORDS = ("instrument_id_lo", "instrument_id_hi", "lot_mult", "lot_exp")
 _WORD_CYCLES = 4
 #: Cycles in which they come, behind the one that takes an event up; in the last one it is judged.
 READ_CYCLES = _WORD_CYCLES * len(_WORDS) + 3
-#: What is kept of the last acknowledgement of each instrument, to know the orders again that leave the book: words of
-#: 32 bits, and cycles in which they are written.
+#: What is kept of each instrument to know the orders again that leave the book: those of the last acknowledgement, and
+#: the last quote that was answered. Words of 32 bits, and cycles in which they are written.
 _KEPT = ("bid_order_lo", "bid_order_hi", "ask_order_lo", "ask_order_hi", "quote_id")
 KEEP_CYCLES = len(_KEPT)
 #: Cycles in which a fill or a refusal is weighed, and a visit, the strobe and the post included.
@@ -49,7 +49,7 @@ MOST_DECADES = 15
 class _State(enum.Enum):
     IDLE = 0
     READ = 1        #: words of the instrument's row come, what is kept of it comes, and the event is judged
-    KEEP = 2        #: words of an acknowledgement are kept
+    KEEP = 2        #: words of an acknowledgement or a refusal are kept
     SCALE = 3       #: a bit a cycle: ten times the mantissa, or a tenth of it
     STRIP = 4       #: mantissa and lot are halved until the lot is odd
     DIVIDE = 5      #: a bit of the quotient a cycle, the lowest first
@@ -98,8 +98,8 @@ class Answers(wiring.Component):
     **Latency**: with an event up in cycle *a* (no tick, nothing under way), :data:`READ_CYCLES` later it is judged, and
     ``wrong`` strobes in the cycle after that, or it is done with. A fill is converted first: 56 cycles for each decade
     that its exponent is away from the lot's, one for each zero at the lot's lower end, 24, and two. What an
-    acknowledgement leaves to be kept takes :data:`KEEP_CYCLES`. What is weighed takes :data:`LEARN_CYCLES` more, and is
-    posted from then on. What is learned is told after that.
+    acknowledgement or a refusal of a whole quote leaves to be kept takes :data:`KEEP_CYCLES`. What is weighed takes
+    :data:`LEARN_CYCLES` more, and is posted from then on. What is learned is told after that.
     """
 
     def __init__(self, instruments):
@@ -140,19 +140,6 @@ class Answers(wiring.Component):
         m.d.sync += released.eq((released & ~Mux(visit, of_visited, 0))
                                 | Mux(self.release, 1 << self.release_instrument, 0))
 
-        # The orders of the last acknowledgement, a word a cycle.
-        word_bits, width = (KEEP_CYCLES - 1).bit_length(), max(1, (n - 1).bit_length())
-        m.submodules.kept = kept = BlockMemory(32, 1 << word_bits + width)
-        fetched, order_word = Signal(32, reset_less=True), Signal(32)
-        acked, differs = Signal(32), Signal(2)      # the quote that was acknowledged; its orders are others than that
-        m.d.sync += [fetched.eq(kept.read_data), order_word.eq(fetched)]
-        m.d.comb += [
-            kept.read_addr.eq(Cat(step[:word_bits], at[:width])), kept.write_addr.eq(kept.read_addr),
-            kept.write_en.eq(state == _State.KEEP),
-            kept.write_data.eq(Array((event.bid_order_id[:32], event.bid_order_id[32:], event.ask_order_id[:32],
-                                      event.ask_order_id[32:], event.id[:32]))[step[:word_bits]]),
-        ]
-
         # Of an event: its id was sent, its instrument exists, and is the one of its row.
         number, index = event.id[INSTRUMENT_BITS:], event.id[:INSTRUMENT_BITS]
         sent, exists, same, decades = Signal(), Signal(), Signal(), Signal(signed(9))
@@ -166,6 +153,20 @@ class Answers(wiring.Component):
             is_kind[kind] for kind in (Kind.ACK, Kind.REJECT, Kind.CANCELLED, Kind.MASS_CANCELLED))
         has_row = is_ack | is_kind[Kind.FILL]
         has_id = has_row | is_cancelled | is_kind[Kind.PLACED]
+        # The orders of the last acknowledgement, a word a cycle.
+        word_bits, width = (KEEP_CYCLES - 1).bit_length(), max(1, (n - 1).bit_length())
+        m.submodules.kept = kept = BlockMemory(32, 1 << word_bits + width)
+        fetched, order_word = Signal(32, reset_less=True), Signal(32)
+        acked, differs = Signal(32), Signal(2)      # the quote that was answered; the orders are others than that
+        m.d.sync += [fetched.eq(kept.read_data), order_word.eq(fetched)]
+        m.d.comb += [
+            kept.read_addr.eq(Cat(step[:word_bits], at[:width])), kept.write_addr.eq(kept.read_addr),
+            # A quote that is refused as a whole leaves the book as the last acknowledgement told, up to that quote.
+            kept.write_en.eq((state == _State.KEEP) & (is_ack | (step == KEEP_CYCLES - 1))),
+            kept.write_data.eq(Array((event.bid_order_id[:32], event.bid_order_id[32:], event.ask_order_id[:32],
+                                      event.ask_order_id[32:], event.id[:32]))[step[:word_bits]]),
+        ]
+
         # Of both sides of an acknowledgement.
         whole, reduced = Signal(2), Signal(2)
         m.d.sync += [flags.eq(Cat(Cat(status == its for its in those).any()
@@ -243,10 +244,8 @@ class Answers(wiring.Component):
                             goes(_State.STRIP)
                         with m.Else():
                             goes(_State.SCALE)
-                    with m.Elif(is_ack):
+                    with m.Elif(is_ack | weighs):
                         goes(_State.KEEP)
-                    with m.Elif(weighs):
-                        weigh()
                     with m.Elif(goes_off):
                         goes(_State.SETTLE)
                     with m.Elif(sweeps):

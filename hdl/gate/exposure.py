@@ -62,7 +62,8 @@ class Exposure(wiring.Component):
         ``counts`` : in(1) ``position`` : in(:class:`Position`), which with ``known_now`` : in(1) is the host's word and
         no unknown one any more; ``clear_bid``, ``clear_ask`` : in(1) that side is gone, if ``meant`` : out(1) is 1: its
         last quote was ``settled_quote_id`` : in(32), which stands, as the bench does, from the cycle before ``settle``
-        on. The bench does not change. Excludes ``emit``.
+        on; ``spent_bid``, ``spent_ask`` : in(1) that side is gone, whatever its last quote was. The bench does not
+        change. Excludes ``emit``.
     prepare : in(1) a quote of the instrument on the bench leaves next: what was sent before is kept for ``emit``, which
         may come when the bench holds another instrument.
     emit : in(1) it leaves: ``instrument`` : in(8), ``of_instrument`` : in(instruments) its bit, ``bid_px``, ``ask_px``
@@ -96,7 +97,8 @@ class Exposure(wiring.Component):
             "instrument": In(8), "of_instrument": In(instruments), "bid_px": In(Ticks), "ask_px": In(Ticks),
             "bid_lots": In(24), "ask_lots": In(24), "bid_some": In(1), "ask_some": In(1),
             "quote_id": In(32), "sent_bid": Out(32), "sent_ask": Out(32), "clear_all": In(1), "settle": In(1),
-            "position": In(Position), "clear_bid": In(1), "clear_ask": In(1), "settled_quote_id": In(32),
+            "position": In(Position), "clear_bid": In(1), "clear_ask": In(1), "spent_bid": In(1), "spent_ask": In(1),
+            "settled_quote_id": In(32),
             "counts": In(1), "known_now": In(1), "meant": Out(1), "forget_positions": In(1), "restart": In(1),
             "first_message": In(32),
             "clearing": Out(1), "live": Out(LiveQuote), "bid_live": Out(1), "ask_live": Out(1), "known": Out(Position),
@@ -174,9 +176,10 @@ class Exposure(wiring.Component):
         of_changed, grows, shrinks, were_gone = Signal(n), Signal(2), Signal(2), Signal()
         m.d.comb += of_changed.eq(Mux(self.emit, self.of_instrument, self.of_address))
         m.d.sync += were_gone.eq(gone)
-        for side, (bits, some, clear) in enumerate((
-                (bids, self.bid_some, self.clear_bid), (asks, self.ask_some, self.clear_ask))):
-            left, was_live = self.settle & is_meant & clear, (bits & of_changed).any()
+        for side, (bits, some, clear, spent) in enumerate((
+                (bids, self.bid_some, self.clear_bid, self.spent_bid),
+                (asks, self.ask_some, self.clear_ask, self.spent_ask))):
+            left, was_live = self.settle & ((is_meant & clear) | spent), (bits & of_changed).any()
             m.d.sync += [grows[side].eq(self.emit & some & ~was_live),
                          shrinks[side].eq(Mux(self.emit, ~some, left) & was_live)]
             now = (bits & ~Mux(self.emit, self.of_instrument, 0)) | Mux(self.emit & some, self.of_instrument, 0)

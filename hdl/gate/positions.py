@@ -54,14 +54,16 @@ class Positions(wiring.Component):
     (:class:`hdl.gate.exposure.Position`): what comes behind that counts; the host's word counts if it goes as far.
 
     A side of the newest quote that has traded, or of which less stands than was asked for, is cleared, so that it is
-    quoted anew; so is one that was refused when nothing of it is open any more.
+    quoted anew; so is one that has traded or was refused, whichever quote that was of, when nothing of it is open any
+    more.
 
     Members
     -------
     learned : in(Learned), or with ``by_host`` : in(1) ``word`` : in(Position). known : in(Position), live :
         in(LiveQuote) on the bench. All stand for a cycle before what follows is used, ``meant`` : in(1) in it: the
         newest quote on the bench is that of ``learned``.
-    position : out(Position), counts : out(1) it is that from now on; clear_bid, clear_ask : out(1) of ``learned``.
+    position : out(Position), counts : out(1) it is that from now on; clear_bid, clear_ask : out(1) if ``learned`` is of
+        the newest quote, that side is cleared; spent_bid, spent_ask : out(1) it is, whatever ``learned`` is of.
 
     Latency: one cycle.
     """
@@ -70,7 +72,7 @@ class Positions(wiring.Component):
         super().__init__({
             "learned": In(Learned), "by_host": In(1), "word": In(Position), "known": In(Position),
             "live": In(LiveQuote), "meant": In(1), "position": Out(Position), "counts": Out(1), "clear_bid": Out(1),
-            "clear_ask": Out(1)})
+            "clear_ask": Out(1), "spent_bid": Out(1), "spent_ask": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -99,10 +101,12 @@ class Positions(wiring.Component):
                 base.eq(Mux(answered, sent, was)),
                 added.eq(Mux(answered, Cat(~stands, Const(~0, 32 - LOT_BITS)),
                              Mux(learned.fill, Mux(of_side, traded, 0), Mux(refused, lots_live, 0))))]
-            gone, spent = Signal(name=f"{side}_gone"), Signal(name=f"{side}_spent")     # spent: if it counts
-            m.d.sync += [its.eq(base + added + answered), gone.eq(Mux(learned.fill, of_side, less)),
-                         spent.eq(refused & sums_to(was, Cat(lots_live, Const(0, 32 - LOT_BITS)), sent))]
-            m.d.comb += getattr(self, f"clear_{side}").eq(gone | (spent & self.counts))
+            spent, gone = Signal(name=f"{side}_spent_then"), Mux(learned.fill, Mux(of_side, traded, 0), lots_live)
+            m.d.sync += [its.eq(base + added + answered),
+                         getattr(self, f"clear_{side}").eq(Mux(learned.fill, of_side, less)),
+                         spent.eq(Mux(learned.fill, of_side, refused)
+                                  & sums_to(was, Cat(gone, Const(0, 32 - LOT_BITS)), sent))]
+            m.d.comb += getattr(self, f"spent_{side}").eq(spent & self.counts & ~self.by_host)
             settled[side] = its
 
         m.d.comb += [

@@ -127,7 +127,7 @@ class Session:
     def send_frame(self, frame):
         """Let the host send a frame (without FCS) through the order port."""
         self.host_frames.append(bytes(frame))
-        self.lock.link_write(link.encode("FrameTx", bytes(frame)))
+        self.lock.link_write(link.encode_tx("FrameTx", frame))
 
     def _configure(self, instruments, lines):
         for name, line in zip(("line_a", "line_b"), lines, strict=True):

@@ -212,10 +212,10 @@ class Learned(NamedTuple):
                 settled = sent - (lots if stands else 0)
             elif refused:
                 settled += lots
-                clears |= counts and not settled - sent & 0xFFFF_FFFF   # nothing is left
+            spent = counts and (clears if self.fill else refused) and not (settled - sent) & 0xFFFF_FFFF
             if counts:
                 setattr(st, f"settled_{name}", settled & 0xFFFF_FFFF)
-            if newest and clears:
+            if (newest and clears) or spent:
                 setattr(st, f"live_{name}", False)
         return counts
 

@@ -265,7 +265,7 @@ class GoldenModel:
         self._held_by = {gate: [0, 0] for gate in LIMITS}
         self._answers = Answers(self._at, self._judge_answer, self._tell, self._distrust)
         self._told = None           # what positions learn of the exchange's answer, until it is their turn
-        self._orders = {}           # by instrument: the orders of its last acknowledgement, and its quote
+        self._orders = {}           # by instrument: orders of its last acknowledgement, last quote answered
         self._learns = False        # what is settled is that
         self._begins = False        # a session: what the exchange has said before says nothing to positions
         self._fills, self._repeats, self._refusals = FillBurst(), RepeatedExecution(), RefusalStorm()
@@ -1339,7 +1339,8 @@ class GoldenModel:
             takes, count = answers.KEEP_CYCLES, event.refused
         elif event.kind == Kind.REJECT and i is not None:
             learned.append(Learned(i, refused=3, **says))
-            count = 2
+            self._orders[i] = self._orders.get(i, ((0, 0), 0))[0], event.id & _U32
+            takes, count = answers.KEEP_CYCLES, 2
         elif event.kind == Kind.CANCELLED and i is not None:
             orders, quote_id = self._orders.get(i, ((0, 0), 0))
             gone = sum((order == event.orders[0]) << n for n, order in enumerate(orders))

@@ -83,9 +83,9 @@ def test_everything_at_once(seed):
             bench.write("clear_halt", bench.golden.halt_nonce)
             bench.write("arm", ARM_MAGIC)
         elif what < .45:
-            bench.send(link.encode("SessionTx", heartbeat))
+            bench.send(link.encode_tx("SessionTx", heartbeat))
         elif what < .55:
-            bench.send(link.encode("FrameTx", rng.randbytes(rng.randrange(20, 200))))
+            bench.send(link.encode_tx("FrameTx", rng.randbytes(rng.randrange(20, 200))))
         elif what < .65:
             payload = rng.randbytes(rng.randrange(1, 300))
             bench.lock.inject(1, [bench.segment(payload)], [bench.board.cycle + rng.randrange(500)])

@@ -66,10 +66,10 @@ def test_commands_arrive_as_packets(terminal):
     d.read(0x12)
     assert d.bytes_sent == 0
     got = wait_for(terminal, 4)
-    assert got == [(1, b"\x00\x80\x01\0\x02\0\x01\0\0\0\xff\xff\xff\xff"), (3, b"frame"), (4, b"message"),
-                   (2, b"\x01\x12\0")]
+    assert got == [(1, b"\x00\x80\x01\0\x02\0\x01\0\0\0\xff\xff\xff\xff"), (3, b"\x01\0\x02\0frame"),
+                   (4, b"\x01\0\x02\0message"), (2, b"\x01\x12\0")]
     assert d.unsent == 0
-    assert d.bytes_sent == 6 * 4 + 14 + 5 + 7 + 3
+    assert d.bytes_sent == 6 * 4 + 14 + 9 + 11 + 3
 
 
 def test_a_full_line_never_blocks_and_loses_nothing(terminal):
@@ -81,7 +81,7 @@ def test_a_full_line_never_blocks_and_loses_nothing(terminal):
     left = d.flush()
     assert time.monotonic() - begin < 1
     assert 0 < left == d.unsent
-    assert [p for _, p in wait_for(terminal, 200)] == frames
+    assert [p[4:] for _, p in wait_for(terminal, 200)] == frames
 
 
 def test_replies_find_their_reads_whatever_their_order(terminal):

@@ -76,19 +76,19 @@ def test_commands_arrive_in_frames(card):
     d.write(0x8000, 1, 0xFFFFFFFF)
     d.send_session(b"message")
     d.read(0x12)
-    wanted = link.encode_write(0x8000, [1, 0xFFFFFFFF]) + link.encode("SessionTx", b"message") \
+    wanted = link.encode_write(0x8000, [1, 0xFFFFFFFF]) + link.encode_tx("SessionTx", b"message") \
         + link.encode_read(1, 0x12)
     assert d.flush() == 0
     d.send_frame(b"another")
     assert d.flush() == 0
     source = int(HOST.replace(":", ""), 16)
-    assert card.heard(2) == [(source, 0, 0, wanted), (source, 1, 0, link.encode("FrameTx", b"another"))]
-    assert d.bytes_sent == len(wanted) + len(link.encode("FrameTx", b"another"))
+    assert card.heard(2) == [(source, 0, 0, wanted), (source, 1, 0, link.encode_tx("FrameTx", b"another"))]
+    assert d.bytes_sent == len(wanted) + len(link.encode_tx("FrameTx", b"another"))
 
 
 def test_packets_stay_whole(card):
     """As many as fit into a frame, none reaches into the next; numbers go round without a second 0."""
-    packets = [link.encode("SessionTx", bytes([n & 255]) * (1 + n * 7 % 400)) for n in range(2000)]
+    packets = [link.encode_tx("SessionTx", bytes([n & 255]) * (1 + n * 7 % 400)) for n in range(2000)]
     frames = []
 
     def listen():
@@ -117,10 +117,10 @@ def test_packets_stay_whole(card):
 
 
 def test_a_packet_that_fits_no_frame_is_refused(card):
-    card.device.send_session(bytes(ROOM - 6))
+    card.device.send_session(bytes(ROOM - 10))
     card.device.flush()
     assert len(card.heard(1)[0][-1]) == ROOM
-    card.device.send_session(bytes(ROOM - 5))
+    card.device.send_session(bytes(ROOM - 9))
     with pytest.raises(DeviceError, match=f"a packet of {ROOM + 1} bytes does not fit a frame"):
         card.device.flush()
 

@@ -28,6 +28,10 @@ def write(address, *words, epoch=0):
     return packet(WRITE, struct.pack(f"<HI{len(words)}I", address, epoch, *words))
 
 
+def host_tx(type_, payload, epoch=0):
+    return packet(type_, struct.pack("<I", epoch) + payload)
+
+
 def read(tag, address):
     return packet(READ, LINK["Read"].encode({"tag": tag, "addr": address}))
 
@@ -64,7 +68,7 @@ def model(stream):
             break
         length, = struct.unpack("<H", stream[at:at + 2])
         at += 2
-        if not {WRITE: length >= 10 and length % 4 == 2, READ: length == 3}.get(type_, length > 0) or length > 1600:
+        if not {WRITE: length >= 10 and length % 4 == 2, READ: length == 3}.get(type_, length > 4) or length > 1600:
             errors += 1
             continue
         body, crc = stream[at - 3:at + length], stream[at + length:at + length + 2]
@@ -85,8 +89,8 @@ def model(stream):
                 done.append(("write", address, words[0]))
         elif type_ == READ:
             done.append(("read", *struct.unpack("<BH", payload)))
-        else:
-            sent.append((int(type_ == SESSION_TX), payload))
+        elif int.from_bytes(payload[:4], "little") >= epoch:
+            sent.append((int(type_ == SESSION_TX), payload[4:]))
     return done, sent, packets, errors
 
 
@@ -240,7 +244,7 @@ def test_bad_packets_are_counted_and_the_next_one_is_taken():
     bad = [
         packet(0, b"x"), packet(0x82, bytes(7)), packet(99, b""),               # types
         packet(WRITE, b""), packet(WRITE, b"\0\0"), packet(WRITE, bytes(5)), packet(WRITE, bytes(8)),
-        packet(READ, bytes(2)), packet(READ, bytes(4)), packet(FRAME_TX, b""), packet(SESSION_TX, b""),
+        packet(READ, bytes(2)), packet(READ, bytes(4)), host_tx(FRAME_TX, b""), host_tx(SESSION_TX, b""),
         b"\xa5" + bytes([FRAME_TX]) + struct.pack("<H", 1601),
         good[:-1] + bytes([good[-1] ^ 1]), good[:-2] + bytes([good[-2] ^ 1]) + good[-1:],
     ]
@@ -250,14 +254,14 @@ def test_bad_packets_are_counted_and_the_next_one_is_taken():
 
 
 def test_cut_packet_swallows_only_what_its_length_says():
-    good = packet(FRAME_TX, bytes(range(20)))
+    good = host_tx(FRAME_TX, bytes(range(20)))
     bench = check(b"".join(good[:cut] + write(1, 2) * 4 for cut in range(1, len(good))))
     assert bench.packets >= len(good)
 
 
 def test_host_packets_wait_for_the_writes_before_them():
     words = list(range(200))
-    bench = check(write(0, *words) + packet(SESSION_TX, b"m" * 40) + packet(FRAME_TX, b"f" * 60), cycles=2500)
+    bench = check(write(0, *words) + host_tx(SESSION_TX, b"m" * 40) + host_tx(FRAME_TX, b"f" * 60), cycles=2500)
     assert [kind for kind, _ in bench.sent] == [1, 0]
     assert bench.times[200] > bench.times[199], "the last word is written before the first packet is out"
 
@@ -293,7 +297,7 @@ def test_numbers_of_sent_messages_are_lost_only_when_the_host_does_not_read():
 
 
 def test_a_stuck_order_port_does_not_hold_up_commands_for_ever():
-    message = packet(SESSION_TX, b"m" * 1500)
+    message = host_tx(SESSION_TX, b"m" * 1500)
     stream = message * 2 + write(1, 0xDEAD)
     bench = Bench(stream, cycles=3600, take_host=lambda cycle: False, host_tx_bytes=2048, patience=256).run()
     assert bench.left == 0
@@ -317,6 +321,17 @@ def test_who_comes_after_locks_out_who_was_before(old, new):
     assert bench.epoch == new
 
 
+@pytest.mark.parametrize(("old", "new"), [(0, 1), (0xFF, 0x100), (0xFFFE_FFFF, 0xFFFF_0000), (0, 0xFFFF_FFFF)])
+def test_who_is_locked_out_sends_nothing(old, new):
+    """Neither a frame nor a message, from the word of the new writer that comes right before it; nor does it take
+    anything over who only sends."""
+    bench = check(host_tx(FRAME_TX, b"1", old) + write(4, 10, epoch=new) + host_tx(FRAME_TX, b"2" * 60, old)
+                  + host_tx(SESSION_TX, b"3", old) + host_tx(SESSION_TX, b"4", new)
+                  + host_tx(FRAME_TX, b"5", 0xFFFF_FFFF) + host_tx(FRAME_TX, b"6", new), cycles=700)
+    assert bench.sent == [(0, b"1"), (1, b"4"), (0, b"5"), (0, b"6")]
+    assert (bench.fenced, bench.epoch, bench.errors) == (2, new, 0)
+
+
 def test_a_damaged_packet_takes_nothing_over():
     bad = bytearray(write(4, 10, epoch=9))
     bad[-1] ^= 1
@@ -338,7 +353,8 @@ def test_random_streams():
             case 2:
                 good = read(rng.getrandbits(8), rng.getrandbits(16))
             case 3 | 4:
-                good = packet(rng.choice((FRAME_TX, SESSION_TX)), rng.randbytes(rng.randrange(1, 80)))
+                good = host_tx(rng.choice((FRAME_TX, SESSION_TX)), rng.randbytes(rng.randrange(1, 80)),
+                               max(0, epoch + rng.choice((-1, 0, 0, 1))))
             case 5:
                 good = rng.choice((b"\xa5", rng.randbytes(rng.randrange(20))))
         if rng.random() < 0.2:

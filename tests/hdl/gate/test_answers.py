@@ -359,6 +359,8 @@ def test_random_against_the_model():
                 told = {"fill": 1, "side": event.side, "lots": lots, "answered": 0, "refused": 0, "earlier": 0}
             elif event.kind == Kind.REJECT and index is not None:
                 told = {"fill": 0, "refused": 3, "answered": 0, "less": 0, "earlier": 0}
+                orders[index] = orders.get(index, ((0, 0), 0))[0], event.id & 0xFFFF_FFFF
+                cycles += KEEP_CYCLES
             elif event.kind == Kind.CANCELLED and not wrong and index is not None:
                 gone = [its == event.orders[0] for its in orders.get(index, ((0, 0), 0))[0]]
                 if any(gone):

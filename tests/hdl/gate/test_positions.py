@@ -31,6 +31,13 @@ def ask(ctx, dut, st, learned=None, word=None):
         ctx.set(dut.word, word)
 
 
+def gone(ctx, dut):
+    """Whether the bid is cleared, and the ask."""
+    meant = ctx.get(dut.meant)
+    return tuple(bool((meant and ctx.get(getattr(dut, f"clear_{side}"))) or ctx.get(getattr(dut, f"spent_{side}")))
+                 for side in ("bid", "ask"))
+
+
 def wide(rng, bits):
     """A number that is likely to be near an end."""
     return rng.choice((0, 1, (1 << bits) - 1, 1 << bits - 1, (1 << bits - 1) - 1, rng.getrandbits(bits),
@@ -43,7 +50,11 @@ def something(rng, st, next_):
     says = {"instrument": 3, "quote_id": rng.choice((st.last_quote_id, other)), "next": next_}
     match rng.randrange(5):
         case 0:
-            return Learned(fill=True, side=rng.randrange(2), lots=wide(rng, 24), **says)
+            fill = Learned(fill=True, side=rng.randrange(2), lots=wide(rng, 24), **says)
+            if rng.random() < .3:       # it was the last
+                st.settled_bid, st.settled_ask = (
+                    sent - fill.lots & 0xFFFF_FFFF for sent in (st.sent_bid, st.sent_ask))
+            return fill
         case 1:
             return Learned(answered=3, stands=rng.randrange(4), less=rng.randrange(4), **says)
         case 2:
@@ -90,8 +101,7 @@ def test_what_is_learned(seed):
             else:
                 assert after == before, (seed, learned)
             meant = ctx.get(dut.meant)
-            assert (bool(meant and ctx.get(dut.clear_bid)), bool(meant and ctx.get(dut.clear_ask))) == (
-                not st.live_bid, not st.live_ask), (seed, learned)
+            assert gone(ctx, dut) == (not st.live_bid, not st.live_ask), (seed, learned)
             kinds.add((learned._replace(lots=0, quote_id=0, next=0), bool(meant), st.live_bid, st.live_ask,
                        after != before))
         print(f"seed {seed}: {len(kinds)} kinds")
@@ -114,7 +124,10 @@ NEWEST = 700 << 8 | 3
     ({"answered": 3, "earlier": 1, "quote_id": NEWEST | 0xFF}, (100, 200), (False, False), True),
     ({"answered": 3, "earlier": 1, "quote_id": NEWEST}, (85, 180), (False, False), False),
     ({"answered": 3, "earlier": 1, "quote_id": 699 << 8 | 0xFF}, (85, 180), (False, False), False),
-    ({"fill": 1, "side": 1, "lots": 7, "quote_id": 5}, (85, 187), (False, True), True)])
+    ({"fill": 1, "side": 1, "lots": 7, "quote_id": 5}, (85, 187), (False, False), True),
+    ({"fill": 1, "side": 1, "lots": 20, "quote_id": 5}, (85, 200), (False, True), True),    # the last of it
+    ({"fill": 1, "side": 1, "lots": 20, "quote_id": 5, "next": 5}, (85, 180), (False, False), False),
+    ({"fill": 1, "side": 1, "lots": 7}, (85, 187), (False, True), True)])
 def test_by_hand(what, settled, clear, counts):
     dut = Positions()
 
@@ -128,8 +141,8 @@ def test_by_hand(what, settled, clear, counts):
         assert ctx.get(dut.counts) == counts
         if counts:
             assert (out.lots, out.settled_bid, out.settled_ask, out.next, out.told) == (
-                33 if "fill" in what else 40, *settled, 6, 0)
-        assert (ctx.get(dut.clear_bid), ctx.get(dut.clear_ask)) == clear or not ctx.get(dut.meant)
+                40 - what.get("lots", 0), *settled, 6, 0)
+        assert gone(ctx, dut) == clear
     simulated(dut, testbench)
 
 

@@ -104,7 +104,7 @@ class CoSim:
     def host_packet(self, kind, data):
         """Give the port a FrameTx (0) or SessionTx (1) through the link."""
         self.host.append((kind, bytes(data)))
-        self.say(link.encode("SessionTx" if kind == SESSION_TX else "FrameTx", bytes(data)))
+        self.say(link.encode_tx("SessionTx" if kind == SESSION_TX else "FrameTx", data))
 
     def position(self, instrument, lots, settled_bid=0, settled_ask=0, quote_id=0, clear=0):
         """Write a position, which knows every message of the peer so far."""
