@@ -296,8 +296,8 @@ def test_reset_forgets():
             assert await b.commit(n % ROWS, 1)
         await b.window(100_000)
         for i in range(ROWS):
-            await b.commit(i, 100)
-            assert not await b.commit(i, 150)   # no band
+            await b.commit(i, 70_000)
+            assert not await b.commit(i, 70_001)    # no band, not even the least one
         await b.finish()
 
     simulate(testbench, control=lambda dut: ResetInserter(reset)(dut))

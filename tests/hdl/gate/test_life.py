@@ -51,7 +51,9 @@ class Bench:
                         del self.young[i, side]
             await self.ctx.tick()
             self.cycle, self.before, begin = c + 1, self.life, None
-            self.set(emit=0, bid=0, ask=0)
+            anyone = random.randrange(self.n)   # what stands there without a quote means nothing
+            self.set(emit=0, bid=random.getrandbits(1), ask=random.getrandbits(1), instrument=anyone,
+                     of_instrument=1 << anyone)
 
     async def limit(self, cycles):
         self.set(cycles=cycles)
@@ -137,9 +139,9 @@ def test_length(life, phase):
 
 
 def test_longest():
-    """The greatest limit is not over at once."""
+    """A limit of the highest bit is not over at once."""
     async def testbench(b):
-        await b.limit(0xFFFF_FFFF)
+        await b.limit((1 << 31) + 20)
         await b.step(2)
         await b.quote(1, (0, 1))
         await b.step(500)

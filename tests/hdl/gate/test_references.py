@@ -1,6 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """References against their definition: bands in exact fractions, age in cycles."""
 
+import dataclasses
 import random
 
 import pytest
@@ -19,6 +20,7 @@ class Bench:
 
     def __init__(self, ctx, dut):
         self.ctx, self.dut, self.cycle = ctx, dut, 0
+        self.window = self.mids = None      # of the evaluation before
 
     def set(self, **values):
         for name, value in values.items():
@@ -40,31 +42,29 @@ class Bench:
         """Returns the cycle in which it is committed."""
         self.set(index=index)
         await self.step()
-        self.set(commit=1, reference={"value": reference.value, "local": reference.local, "basis": reference.basis})
+        self.set(commit=1, reference=dataclasses.asdict(reference))
         await self.step()
         self.set(commit=0)
         return self.cycle - 1
 
     async def ask(self, index, bands):
-        """Evaluate; returns ``ok`` and both windows."""
+        """Evaluate; returns ``ok`` and both windows. Those of the evaluation before stand until they are new."""
         ctx, dut = self.ctx, self.dut
         self.set(address=index, at=0, bands=random.getrandbits(32))
         await self.step()
         self.set(load=1)
         await self.step()
         self.set(load=0, bands=bands)
-        window = None
         for t in range(8):
             self.set(at=1 << t)
-            if t == 2:
-                window = ctx.get(dut.low), ctx.get(dut.high)
-            if t > 2:
-                assert (ctx.get(dut.low), ctx.get(dut.high)) == window
-            if t > 4:
-                mids = ctx.get(dut.mid_low), ctx.get(dut.mid_high)
+            window, mids = (ctx.get(dut.low), ctx.get(dut.high)), (ctx.get(dut.mid_low), ctx.get(dut.mid_high))
+            assert t == 2 or self.window in (None, window)
+            assert t == 5 or self.mids in (None, mids)
+            self.window = window if t >= 2 else self.window
+            self.mids = mids if t >= 5 else self.mids
             await self.step()
         self.set(at=0)
-        return bool(ctx.get(dut.ok)), window, mids
+        return bool(ctx.get(dut.ok)), self.window, self.mids
 
 
 def simulate(testbench, instruments=4, control=lambda dut: dut):
@@ -92,12 +92,15 @@ def test_bands():
         for _ in range(400):
             value, local = (rng.choice((0, 1, 2, most, most - 1, rng.randrange(1, 100_000), rng.randrange(most)))
                             for _ in range(2))
-            reference = Reference(value, local, rng.choice((0, 1, -1, most, -most - 1, rng.randrange(-most, most))))
+            reference = Reference(value, local, rng.choice((0, 1, -1, most, -most - 1, rng.randrange(-most, most))),
+                                  rng.choice((0, 1, 1 << 31, rng.getrandbits(32))))
             bands = sum(rng.choice((0, 1, 0xFFFF, 655, rng.getrandbits(16))) << shift for shift in (0, 16))
             index = rng.randrange(4)
             await b.commit(index, reference)
             ok, window, mids = await b.ask(index, bands)
             assert ok == (0 not in (value, local, bands & 0xFFFF, bands >> 16))
+            assert b.ctx.get(b.dut.lot_value) == reference.lot_value
+            assert b.ctx.get(b.dut.valued) == (reference.lot_value > 0)
             assert window == reference.collar(Params(bands=bands)), (reference, bands)
             assert mids == reference.mids(Params(bands=bands)), (reference, bands)
             seen[ok] += 1
