@@ -1,9 +1,9 @@
 """``python -m tests.mutation``: faults in the gate, drawn at random, or every one; writes ``out/mutation.json``."""
 
+import hashlib
 import json
 import os
 import queue
-import random
 import subprocess
 import sys
 import time
@@ -68,6 +68,11 @@ def arguments():
 def of(mutant):
     """What an argument is looked up by."""
     return mutant.file, mutant.operator, mutant.before, mutant.after
+
+
+def draw(ids, count, seed):
+    """``count`` of ``ids``, as random as SHA-256 is. Each has its place in the draw whatever others there are."""
+    return sorted(ids, key=lambda its: hashlib.sha256(f"{seed} {its}".encode()).digest())[:count]
 
 
 def summary(judged, seconds, *, of_all, seed):
@@ -205,8 +210,8 @@ def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default
         sample = DRAWN
     if sample is not None:
         drawn_with = seed
-        drawn = set(random.Random(seed).sample(range(len(pairs)), min(sample, len(pairs))))
-        pairs = [pair for n, pair in enumerate(pairs) if n in drawn]
+        drawn = set(draw([mutant.id for _, mutant in pairs], sample, seed))
+        pairs = [(subject, mutant) for subject, mutant in pairs if mutant.id in drawn]
     pairs = pairs[:limit]
     chosen = {}
     for subject, mutant in pairs:

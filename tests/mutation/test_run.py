@@ -129,6 +129,16 @@ def mutant(name, operator="choice", file="hdl/gate/window.py"):
     return Mutant(name, file, 1, 0, operator, "before", "after")
 
 
+def test_a_draw_hardly_changes_with_what_there_is():
+    ids = [f"window-choice-{n}" for n in range(1000)]
+    drawn = run.draw(ids, 100, 1)
+    assert len(set(drawn)) == 100
+    assert len(set(drawn) & set(run.draw(ids, 100, 2))) < 30
+    more = run.draw([*ids, *(f"window-width-{n}" for n in range(10))], 100, 1)
+    assert len(set(drawn) & set(more)) >= 90
+    assert run.draw(ids, 5000, 1) == run.draw(ids, 1000, 1)
+
+
 def test_summary():
     judged = [(mutant("a"), caught("one")), (mutant("b"), caught("two")), (mutant("c", "width"), caught("one")),
               (mutant("d"), other("survived")), (mutant("e"), other("equivalent")),
