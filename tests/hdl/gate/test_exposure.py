@@ -59,6 +59,7 @@ class Row:
         if x["settled_quote_id"] == self.quote_id:      # a newer quote is live, whatever became of the old one
             self.bid_live = self.bid_live and not x["clear_bid"]
             self.ask_live = self.ask_live and not x["clear_ask"]
+        self.bid_live, self.ask_live = self.bid_live and not x["spent_bid"], self.ask_live and not x["spent_ask"]
 
 
 class Bench:
@@ -105,6 +106,10 @@ class Bench:
                 ctx.set(getattr(dut, name), value)
             if name == "instrument":
                 ctx.set(dut.of_instrument, 1 << value)
+        if "emit" in x:
+            row = self.rows[x["instrument"]]
+            assert (ctx.get(dut.sent_bid), ctx.get(dut.sent_ask)) == (
+                (row.sent_bid + x["bid_lots"]) & MASK, (row.sent_ask + x["ask_lots"]) & MASK)
         address = ctx.get(dut.address)
         before = [row.copy() for row in self.rows]
         if "settle" in x:       # what is settled is compared a cycle ahead
@@ -172,11 +177,12 @@ def quote(instrument, bid_lots=0, ask_lots=0, quote_id=0, bid_px=0, ask_px=0):
             "bid_px": bid_px, "ask_px": ask_px, "bid_some": bid_lots > 0, "ask_some": ask_lots > 0}
 
 
-def settle(lots=0, bid=0, ask=0, quote_id=0, clear_bid=0, clear_ask=0, next_=7, told=1, counts=1, known_now=1):
+def settle(lots=0, bid=0, ask=0, quote_id=0, clear_bid=0, clear_ask=0, next_=7, told=1, counts=1, known_now=1,
+           spent_bid=0, spent_ask=0):
     return {"settle": 1, "position": {"lots": lots, "settled_bid": bid, "settled_ask": ask, "next": next_,
                                       "told": told},
             "settled_quote_id": quote_id, "clear_bid": clear_bid, "clear_ask": clear_ask, "counts": counts,
-            "known_now": known_now}
+            "known_now": known_now, "spent_bid": spent_bid, "spent_ask": spent_ask}
 
 
 def simulate(test, instruments=3):
@@ -258,6 +264,17 @@ def test_side_is_cleared_only_if_its_last_quote_is_meant(clear, quote_id):
         gone = clear if quote_id == 8 else 0
         assert (b.ctx.get(b.dut.bid_live), b.ctx.get(b.dut.ask_live)) == (~gone & 1, ~gone >> 1 & 1)
         assert (b.ctx.get(b.dut.live_bids), b.ctx.get(b.dut.live_asks)) == ((~gone & 1) << 2, (~gone >> 1 & 1) << 2)
+    simulate(test)
+
+
+@pytest.mark.parametrize("spent", range(4))
+def test_side_that_is_spent_is_gone_whatever_quote_it_is_of(spent):
+    async def test(b):
+        await b.emit(2, bid_lots=5, ask_lots=5, quote_id=8)
+        await b.fetch(2)
+        await b.step(**settle(quote_id=3, spent_bid=spent & 1, spent_ask=spent >> 1))
+        await b.fetch(2)
+        assert (b.ctx.get(b.dut.bid_live), b.ctx.get(b.dut.ask_live)) == (~spent & 1, ~spent >> 1 & 1)
     simulate(test)
 
 
@@ -363,7 +380,7 @@ def test_random():
                            row.sent_ask - rng.choice((0, 1, -1)) & MASK,
                            rng.choice((row.quote_id, row.quote_id, row.quote_id - 1 & MASK, 0)), rng.randrange(2),
                            rng.randrange(2), rng.getrandbits(32), rng.randrange(2), rng.random() < .8,
-                           rng.random() < .7)
+                           rng.random() < .7, rng.random() < .1, rng.random() < .1)
             elif .7 < what < .73:
                 x = {"clear_all": 1}
             elif .73 < what < .78:
