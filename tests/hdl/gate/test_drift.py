@@ -303,6 +303,22 @@ def test_reset_forgets():
     simulate(testbench, control=lambda dut: ResetInserter(reset)(dut))
 
 
+def test_each_instrument_has_rows_of_its_own():
+    """Of three, whose numbers have two bits, and of a card that has them all, eight."""
+    async def testbench(b):
+        await b.window(1000)
+        for i in range(3):
+            await b.band(i, 0)
+        for i in range(3):
+            assert await b.commit(i, 100 + i)
+        for i in range(3):
+            assert await b.commit(i, 100 + i)
+        await b.finish()
+
+    simulate(testbench, instruments=3)
+    assert Drift(256).signature.members["index"].shape == 8
+
+
 def test_one_instrument():
     async def testbench(b):
         await b.window(1000)

@@ -155,6 +155,18 @@ def test_without_a_limit_there_is_none():
     simulate(testbench)
 
 
+def test_each_instrument_has_a_row_of_its_own():
+    """Of three, whose numbers have two bits."""
+    async def testbench(b):
+        await b.limit(0xFFFF_FFFF)
+        for i in range(3):
+            await b.commit(i, Reference(100 + i, 100, 0))
+        for i in range(3):
+            assert (await b.ask(i, 1 | 1 << 16))[1] == (100 + i, 100 + i)
+
+    simulate(testbench, instruments=3)
+
+
 def test_what_changes_is_told():
     async def testbench(b):
         await b.limit(0xFFFF_FFFF)
