@@ -90,6 +90,8 @@ class Bench:
         """New limits; returns when they count."""
         ctx, dut = self.ctx, self.dut
         ctx.set(dut.written, 1)
+        assert ctx.get(dut.changing)
+        assert not ctx.get(dut.changed)
         await self.step()
         ctx.set(dut.written, 0)
         for name, value in (("gross_most", gross_most), ("open_most", open_most), ("leverage_most", leverage_most),
