@@ -32,7 +32,7 @@ from hdl.gate.hypotheses import Hypotheses, Verdict
 from hdl.gate.life import QuoteLife
 from hdl.gate.limits import REASONS, Limits
 from hdl.gate.load import Load
-from hdl.gate.positions import Positions
+from hdl.gate.positions import Learned, Positions
 from hdl.gate.references import REFERENCE_BITS, References
 from hdl.gate.state import TradingState
 from hdl.gate.window import Window
@@ -368,6 +368,8 @@ class TickPath(wiring.Component):
             ]
         # What is learned waits until no word of the host's does, and comes again if one comes in between.
         told, learns, begins = Signal(), Signal(), Signal()     # begins: a session, the old one's answers say nothing
+        learned = Signal(Learned)       # it is told long before its turn comes
+        m.d.sync += learned.eq(answered.learned)
         m.d.comb += learn.eq(answered.learn & ~(told | learns | begins | settle | self.session_enabled))
         with m.If(settle):
             m.d.sync += [told.eq(1), learns.eq(0)]
@@ -533,10 +535,10 @@ class TickPath(wiring.Component):
             exposure.clear_bid.eq(Mux(learns, positions.clear_bid, settle_words[8])),
             exposure.clear_ask.eq(Mux(learns, positions.clear_ask, settle_words[9])),
             exposure.spent_bid.eq(positions.spent_bid), exposure.spent_ask.eq(positions.spent_ask),
-            exposure.settled_quote_id.eq(Mux(learns, answered.learned.quote_id, settle_quote_id)),
+            exposure.settled_quote_id.eq(Mux(learns, learned.quote_id, settle_quote_id)),
             exposure.position.eq(positions.position), exposure.counts.eq(positions.counts),
             exposure.known_now.eq(~learns), exposure.first_message.eq(control.init_peer_seq[:32]),
-            positions.learned.eq(answered.learned), positions.by_host.eq(~learns), positions.word.eq(settle_position),
+            positions.learned.eq(learned), positions.by_host.eq(~learns), positions.word.eq(settle_position),
             positions.known.eq(exposure.known), positions.live.eq(exposure.live), positions.meant.eq(exposure.meant),
             exposure.forget_positions.eq(cleared),
             buckets.spend_session.eq(started), buckets.spend_symbol.eq(leaves_now & record.is_new),
