@@ -6,6 +6,7 @@ import os
 import queue
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections import Counter
@@ -115,7 +116,37 @@ def summary(judged, seconds, *, of_all, seed):
     }
 
 
-def run(chosen, jobs, console):
+class Kept:
+    """What has been found so far, in a file beside the results, for a run that is broken off.
+
+    Attributes
+    ----------
+    outcomes : {id: outcome} of an earlier run; those of files that have changed since are left out.
+    """
+
+    _EVERY = 10     # outcomes from one writing to the next
+
+    def __init__(self, results):
+        self.path, self.outcomes, self._lock = results.with_suffix(".partial.json"), {}, threading.Lock()
+        self._sources = {subject.file: hashlib.sha256((ROOT / subject.file).read_bytes()).hexdigest()
+                         for subject in SUBJECTS}
+
+    def load(self):
+        """Take over what the last run found. Nothing if there is none."""
+        if self.path.exists():
+            last = json.loads(self.path.read_text())
+            self.outcomes = {its: found for its, found in last["outcomes"].items()
+                             if last["sources"].get(found["file"]) == self._sources.get(found["file"])}
+
+    def add(self, mutant, found):
+        with self._lock:
+            self.outcomes[mutant.id] = {"file": mutant.file, **{what: found[what] for what in ("status", "by")}}
+            if len(self.outcomes) % self._EVERY == 0:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.write_text(json.dumps({"sources": self._sources, "outcomes": self.outcomes}))
+
+
+def run(chosen, jobs, console, keep=lambda mutant, found: None):
     """Judge mutants.
 
     Parameters
@@ -123,6 +154,8 @@ def run(chosen, jobs, console):
     chosen : {Subject: [Mutant]}
     jobs : int
         So many at a time.
+    keep : callable
+        Called with each mutant and its outcome, by any thread.
 
     Returns
     -------
@@ -160,6 +193,7 @@ def run(chosen, jobs, console):
         def hold(subject, mutant):
             nonlocal survivors
             found = judge(subject, mutant.id, *measured[subject])
+            keep(mutant, found)
             if found["status"] == "survived":
                 survivors += 1
                 progress.console.print(f"{mutant.file}:{mutant.line} {mutant.id} not caught", highlight=False)
@@ -179,6 +213,8 @@ def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default
          seed: int = typer.Option(1, help="For the draw."),
          everything: bool = typer.Option(False, "--all", help="Every fault that there is, which takes hours."),
          again: bool = typer.Option(False, "--again", help="The last run stands but for what is named or survived."),
+         resume: bool = typer.Option(False, "--resume", help="Go on with a run that was broken off; tests may have "
+                                     "changed since, files that are mutated begin anew."),
          jobs: int = typer.Option(os.cpu_count() or 1, help="So many at a time."),
          results: Path = typer.Option(RESULTS, help="Where to write what was found, as JSON.")):
     """Put single faults into the gate and see which of them a test or a proof catches. Exit code 1: less than 99 %."""
@@ -212,14 +248,19 @@ def main(names: list[str] = typer.Argument(None, metavar="[FILES]", show_default
         drawn_with = seed
         drawn = set(draw([mutant.id for _, mutant in pairs], sample, seed))
         pairs = [(subject, mutant) for subject, mutant in pairs if mutant.id in drawn]
-    pairs = pairs[:limit]
+    pairs, kept = pairs[:limit], Kept(results)
+    if resume:
+        kept.load()
+        stands |= {mutant.id: (mutant, kept.outcomes[mutant.id]) for _, mutant in pairs if mutant.id in kept.outcomes}
+        pairs = [(subject, mutant) for subject, mutant in pairs if mutant.id not in kept.outcomes]
     chosen = {}
     for subject, mutant in pairs:
         chosen.setdefault(subject, []).append(mutant)
-    judged = stands | {mutant.id: (mutant, found) for mutant, found in run(chosen, jobs, console)}
+    judged = stands | {mutant.id: (mutant, found) for mutant, found in run(chosen, jobs, console, kept.add)}
     found = summary(list(judged.values()), seconds + time.monotonic() - began, of_all=of_all, seed=drawn_with)
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(found, indent=1) + "\n")
+    kept.path.unlink(missing_ok=True)
     for survivor in found["survivors"]:
         if not survivor["argument"]:
             console.print(f"{survivor['file']}:{survivor['line']} [yellow]{survivor['id']}[/yellow] not caught, and "

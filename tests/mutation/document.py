@@ -30,7 +30,7 @@ definitions has to notice.
   left out that are equivalent by an argument given below. `make mutate ARGS=--all` tries every one, which takes hours,
   `ARGS="--sample 100 --seed 7"` so many of another draw, `ARGS="hdl/gate/window.py"` those of one file,
   `ARGS=window-choice-1a2b3c4d` one mutant; `ARGS=--again` judges what has survived once more, and the rest of the last
-  run stands.
+  run stands. What a run that was broken off has found is not lost: `ARGS=--resume` goes on with it.
 
 | operator | what it does |
 |---|---|

@@ -116,6 +116,30 @@ def test_again_is_about_the_same_mutants(app, tmp_path):
     assert "other mutants" in ran.output
 
 
+def test_a_run_that_was_broken_off(app, tmp_path, monkeypatch):
+    """What it found stands, but that of a file that is another one now; the rest is judged."""
+    results = tmp_path / "mutation.json"
+    kept = run.Kept(results)
+    monkeypatch.setattr(kept, "_EVERY", 1)
+    kept.add(CAUGHT, caught("one"))
+    kept.add(SURVIVOR, other("survived"))
+    last = json.loads(kept.path.read_text())
+    last["sources"][HOLDS.file] = "of another"
+    kept.path.write_text(json.dumps(last))
+    asked = []
+
+    def judge(chosen, *_):
+        asked.extend(mutant.id for mutants in chosen.values() for mutant in mutants)
+        return [(mutant, caught("two")) for mutants in chosen.values() for mutant in mutants]
+    monkeypatch.setattr(run, "run", judge)
+    ran = CliRunner().invoke(app, ["--resume", CAUGHT.id, SURVIVOR.id, "--results", str(results)])
+    assert ran.exit_code == 0, ran.output
+    assert asked == [SURVIVOR.id]
+    found = json.loads(results.read_text())
+    assert {its: what["by"] for its, what in found["outcomes"].items()} == {CAUGHT.id: "one", SURVIVOR.id: "two"}
+    assert not kept.path.exists()
+
+
 def test_arguments_are_looked_up_by_words_not_lines(tmp_path, monkeypatch):
     path = tmp_path / "survivors.toml"
     path.write_text('[[survivor]]\nfile = "hdl/gate/window.py"\noperator = "choice"\nbefore = "before"\n'
