@@ -415,9 +415,9 @@ def test_the_exchange_refuses(play):
     engine = stage.gateway.engine
     stage.feed_alone(IT, *GOOD)
     [client] = {o.client for o in stage.open_orders}
+    locked = stage.board.cycle      # what stood is taken away, and the card tries again at once
     stage.at_exchange(lambda now_ns: engine.lock(client, now_ns))
     stage.run(4)
-    locked = stage.board.cycle
     for n in range(6):
         stage.feed_alone(IT, -2 - n, -n)
     assert 2 <= len([q for q in stage.quotes(IT, locked) if any(q)]) <= 3      # one may be on its way
