@@ -17,7 +17,7 @@ configuration of the feed's groups and ports changed while a frame passes.
 
 import heapq
 import zlib
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import asdict, dataclass, field
 
 from hdl.control import registers as map_
@@ -265,7 +265,8 @@ class GoldenModel:
         self._held_by = {gate: [0, 0] for gate in LIMITS}
         self._answers = Answers(self._at, self._judge_answer, self._tell, self._distrust)
         self._told = None           # what positions learn of the exchange's answer, until it is their turn
-        self._orders = {}           # by instrument: orders of its last acknowledgement, last quote answered
+        #: By instrument: orders of its last acknowledgement, last quote answered.
+        self._orders = defaultdict(lambda: ((0, 0), 0))
         self._learns = False        # what is settled is that
         self._begins = False        # a session: what the exchange has said before says nothing to positions
         self._fills, self._repeats, self._refusals = FillBurst(), RepeatedExecution(), RefusalStorm()
@@ -1339,10 +1340,10 @@ class GoldenModel:
             takes, count = answers.KEEP_CYCLES, event.refused
         elif event.kind == Kind.REJECT and i is not None:
             learned.append(Learned(i, refused=3, **says))
-            self._orders[i] = self._orders.get(i, ((0, 0), 0))[0], event.id & _U32
+            self._orders[i] = self._orders[i][0], event.id & _U32
             takes, count = answers.KEEP_CYCLES, 2
         elif event.kind == Kind.CANCELLED and i is not None:
-            orders, quote_id = self._orders.get(i, ((0, 0), 0))
+            orders, quote_id = self._orders[i]
             gone = sum((order == event.orders[0]) << n for n, order in enumerate(orders))
             if gone:
                 learned.append(Learned(i, answered=gone, less=gone, quote_id=quote_id, next=event.next))
