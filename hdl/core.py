@@ -190,7 +190,7 @@ class Core(wiring.Component):
                 "state", "halt_cause", "halt_nonce", "gap_packets", "expected_seq", "session_tokens", "live_bids",
                 "live_asks", "gross", "open_bids", "open_asks")},
             **{name: getattr(order.status, name) for name in (
-                "session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq")},
+                "session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq", "rto", "srtt")},
             "latency_min": probe.minimum, "latency_max": probe.maximum, "latency_count": probe.count,
             "latency_sum": probe.sum, "epoch": link.epoch,
         }
@@ -201,9 +201,7 @@ class Core(wiring.Component):
             "feed_frames": feed_mac.frames | bad, "feed_bad_fcs": bad,
             **{name: getattr(path.counters, name) for name in COUNTED},
             **{f"drop_{name.lower()}": path.drops[gate] for gate, (name, _, _) in GATES.items()},
-            **{name: getattr(order.counters, name) for name in (
-                "order_rx_frames", "order_rx_bad", "order_rx_dropped", "order_rx_slow", "segments_in_order",
-                "segments_duplicate", "segments_out_of_order", "segments_refused", "acks_sent", "order_tx_frames")},
+            **{name: getattr(order.counters, name) for name in order.counters.signature.members},
         }
         own = {"telemetry_overflow": telemetry.lost | link.session_sent_lost, "link_rx_errors": link.rx_errors,
                "link_rx_packets": link.rx_packets, "write_fenced": link.fenced}
@@ -230,7 +228,8 @@ class Core(wiring.Component):
         events = {
             "state_changed": (path.state_changed, Cat(path.status.state, Const(0, 6), path.status.halt_cause)),
             "gap": (path.gap, path.gap_size), "poisoned": (path.poisoned, path.last_seq),
-            "session_lost": (order.session_lost, 0), "session_tx_refused": (order.session_tx_refused, 0),
+            "session_lost": (order.session_lost, order.session_gave_up),
+            "session_tx_refused": (order.session_tx_refused, 0),
             "channel_reset": (path.channel_reset, path.last_seq), "arm_refused": (path.arm_refused, path.status.state),
             "commit_refused": (bank.commit_refused, bank.commit_hash),
         }

@@ -145,6 +145,10 @@ class Session(_Section):
     ``secret_env`` or ``secret_file`` (relative to the configuration) says where the secret is; it never stands in the
     configuration itself. ``next_hop_ip``: router, if the gateway is not on this network. ``receive_window_bytes``: TCP
     window that is announced. ``silence_intervals``: heartbeat intervals without a byte before a TestRequest is sent.
+    ``resend_first_ms``: the card sends again what was not acknowledged for so long, before it has measured a round
+    trip; then it goes by that, from ``resend_min_ms`` to ``resend_max_ms``; each time-out doubles the next one, and
+    after ``resend_most`` of them in a row the next one ends the session. ``ack_delay_us``: how long the acknowledgement
+    of every other segment may wait for something to leave with.
     """
 
     venue: Literal["deribit-starbase"] = "deribit-starbase"
@@ -167,11 +171,19 @@ class Session(_Section):
     receive_window_bytes: Annotated[int, Field(ge=1500, le=65535)] = 4096
     silence_intervals: Annotated[int, Field(ge=1, le=10)] = 2
     connect_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 10_000
+    resend_first_ms: Annotated[Decimal, BeforeValidator(_decimal), Field(gt=0, le=60_000)] = Decimal(1_000)
+    resend_min_ms: Annotated[Decimal, BeforeValidator(_decimal), Field(ge=Decimal("0.01"), le=60_000)] = Decimal(200)
+    resend_max_ms: Annotated[Decimal, BeforeValidator(_decimal), Field(gt=0, le=60_000)] = Decimal(5_000)
+    resend_most: Annotated[int, Field(ge=1, le=31)] = 8
+    ack_delay_us: Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=60_000)] = Decimal(0)
 
     @model_validator(mode="after")
     def _one_secret(self):
         if (self.secret_env is None) == (self.secret_file is None):
             raise params.ParameterError("secret_env", self.secret_env, "give either secret_env or secret_file")
+        if self.resend_max_ms < max(self.resend_first_ms, self.resend_min_ms):
+            raise params.ParameterError("resend_max_ms", self.resend_max_ms, f"must be at least resend_first_ms "
+                                        f"({self.resend_first_ms}) and resend_min_ms ({self.resend_min_ms})")
         if self.local_ip == self.peer_ip:
             raise params.ParameterError("peer_ip", IPv4Address(self.peer_ip), "must differ from local_ip")
         return self

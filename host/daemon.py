@@ -46,6 +46,8 @@ _BID_COUNTED, _ASK_COUNTED = (1 << link.SCHEMA.sets["DecisionFlags"][n] for n in
 _BOTH_KNOWN = sum(1 << link.SCHEMA.sets["DecisionFlags"][n] for n in ("bidKnown", "askKnown"))
 _NO_REASON = -(1 << 7)  # null of an int8 enumeration: the side was not refused
 _FATAL_EVENTS = ("SESSION_LOST", "TELEMETRY_OVERFLOW")
+#: Why, by bit 0 of the event's data.
+_LOST = ("the gateway ended the connection", "the gateway does not acknowledge: the card has given the connection up")
 _TRADING = (regmap.ACTIVE, regmap.REDUCING)
 _BOTH_SIDES = _ORDERS.enums["Side"]["BOTH"]
 BLOCKED_KEPT = 1000  #: decisions that are kept for ``t2q why``
@@ -381,12 +383,12 @@ class Daemon:
         elif name in _FATAL_EVENTS:
             if name == "SESSION_LOST" and self.session:
                 self._handed_over = False
-                self.session.disconnected("the gateway ended the connection")
+                self.session.disconnected(_LOST[e.data & 1])
                 if not self._stopping:
                     self._aborting = self.submit("abort", self._abort())
             if not self._stopping:
                 self._records_lost |= name != "SESSION_LOST"
-                self._trouble("the gateway ended the connection" if name == "SESSION_LOST" else
+                self._trouble(_LOST[e.data & 1] if name == "SESSION_LOST" else
                               f"{e.data} telemetry records were lost: what is open is unknown")
         elif name in ("SESSION_TX_REFUSED", "ARM_REFUSED", "COMMIT_REFUSED"):
             self.log.warning("refused by the card", what=name, data=e.data)
@@ -575,7 +577,8 @@ class Daemon:
             self.device.write(regmap.security_id_address(n), security_id)
         for name, value in {
                 "local_mac": s.local_mac, "local_ip": s.local_ip, "local_port": s.local_port, "peer_ip": s.peer_ip,
-                "peer_port": s.peer_port, "window": s.receive_window_bytes, "mmp_group": s.mmp_group,
+                "peer_port": s.peer_port, "window": s.receive_window_bytes, **params.resend_words(s),
+                "mmp_group": s.mmp_group,
                 "smp_id": s.self_match_prevention_id,
                 "quote_flags": configuration.flag_bits("MassQuoteFlags", s.quote_flags),
                 "order_flags": configuration.flag_bits("OrderFlags", s.order_flags)}.items():

@@ -354,3 +354,15 @@ def feed_words(feed):
         "vlan": 1 << 17 | feed.vlan if vlan is None else vlan,
         "feed_mode": 0 if feed.cut_through else 1,
     }
+
+
+def resend_words(session):
+    """Registers of the session that say when something is sent again: time-outs in ticks of the card."""
+    def ticks(milliseconds):
+        return max(1, nearest(Fraction(milliseconds) * CLOCK_HZ / (1000 * regmap.RESEND_TICK)))
+
+    return {
+        "rto_first": ticks(session.resend_first_ms), "rto_min": ticks(session.resend_min_ms),
+        "rto_max": ticks(session.resend_max_ms), "rto_most": session.resend_most,
+        "ack_delay": nearest(Fraction(session.ack_delay_us) * CLOCK_HZ / (1_000_000 * regmap.RESEND_TICK)),
+    }

@@ -61,7 +61,8 @@ OFTEN = ("messages", "book_messages", "entries", "foreign_entries", "ignored_ent
          "events", "decisions_", "drop_", "link_rx_packets")
 #: Registers of kind rw that the order port reads along as they are written. The bank only keeps what the host reads.
 WORDS = ("local_mac", "peer_mac", "local_ip", "peer_ip", "local_port", "peer_port", "init_snd_nxt", "init_rcv_nxt",
-         "init_peer_window", "window", "init_app_seq", "mmp_group", "smp_id", "quote_flags", "order_flags")
+         "init_peer_window", "window", "rto_first", "rto_min", "rto_max", "rto_most", "ack_delay", "init_app_seq",
+         "mmp_group", "smp_id", "quote_flags", "order_flags")
 
 #: Registers whose content the bank knows by itself; they are not among its ports.
 OWN = ("map_hash", "instruments", "bank", "limits_hash", "limits_valid", "write_refused", "commits_refused")

@@ -26,6 +26,7 @@ ARM_MAGIC = 0x41524D21
 HISTOGRAM_BINS = 64
 #: Width of a latency in cycles, as it is measured.
 LATENCY_BITS = 16
+RESEND_TICK = 128   #: cycles: what times of the TCP session are counted in
 ROW_WORDS = 64
 #: Bits of the number of a word in its row.
 ROW_WORD_BITS = (ROW_WORDS - 1).bit_length()
@@ -288,6 +289,11 @@ def _build():
             ("init_rcv_nxt", "rw", "Next TCP sequence number expected from the peer"),
             ("init_peer_window", "rw", "Peer's receive window in bytes at hand-over", 16),
             ("window", "rw", "Receive window that the fabric announces", 16),
+            ("rto_first", "rw", "Retransmission time-out before a round trip was measured, in ticks of 128 cycles", 26),
+            ("rto_min", "rw", "Least retransmission time-out, likewise", 26),
+            ("rto_max", "rw", "Greatest one, doublings included, likewise", 26),
+            ("rto_most", "rw", "So many time-outs in a row; one more ends the session", 5),
+            ("ack_delay", "rw", "How long the acknowledgement of every other segment may wait, likewise; 0: not", 16),
             ("init_app_seq", "rw", "First session sequence number that the fabric uses", 64),
             ("init_peer_seq", "rw", "sequenceNumber of the exchange's next message; counts at the hand-over", 64),
             ("last_processed", "rw", "lastProcessedSeqNo for outgoing headers, at any time (hi sets both)", 64),
@@ -299,6 +305,8 @@ def _build():
             ("snd_una", "ro", "Oldest unacknowledged TCP sequence number"),
             ("rcv_nxt", "ro", "Next TCP sequence number expected"),
             ("app_seq", "ro", "Next session sequence number", 64),
+            ("rto", "ro", "Retransmission time-out in force, without doublings, in ticks of 128 cycles", 26),
+            ("srtt", "ro", "Smoothed round trip, in ticks of 128 cycles", 26),
             ("order_rx_frames", "count", "Frames on the order port"),
             ("order_rx_bad", "count", "Frames with wrong FCS or checksum"),
             ("order_rx_dropped", "count", "Frames dropped for want of room"),
@@ -306,8 +314,10 @@ def _build():
             ("segments_in_order", "count", "Session segments accepted"),
             ("segments_duplicate", "count", "Session segments already received"),
             ("segments_out_of_order", "count", "Session segments beyond the next expected byte"),
-            ("segments_refused", "count", "Session segments with SYN or without ACK: ignored"),
-            ("acks_sent", "count", "Pure acknowledgements"),
+            ("segments_refused", "count", "Session segments with SYN, without ACK, or with RST and another number than "
+                                          "the next expected: ignored but for a challenge acknowledgement"),
+            ("acks_sent", "count", "Pure acknowledgements, and probes of a window without room for a quote"),
+            ("segments_resent", "count", "Segments sent again"),
             ("order_tx_frames", "count", "Frames sent"))
     section("link",
             ("link_rx_errors", "count", "Host packets dropped: CRC, length or type"),

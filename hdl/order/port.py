@@ -20,6 +20,7 @@ from hdl.order import timing
 from hdl.order.encoder import PLAY_LATENCY
 from hdl.order.host_frames import FRAME_TX, SESSION_TX, HostFrames
 from hdl.order.receive import EXPECTED, SegmentReceiver
+from hdl.order.ring import RetransmitRing
 from hdl.order.scale import QuoteScaler
 from hdl.order.session import LOADS, SessionStatus, TcpSession
 from hdl.order.statics import WAIT_CYCLES, WORD_BITS, StaticFields
@@ -68,14 +69,13 @@ SessionConfig = Signature({
     "last_processed": Out(64),
 })
 
-#: One-cycle strobes for the counters of the same names, and ``segments_refused``: session segments with SYN or
-#: without ACK, which are ignored.
+#: One-cycle strobes for the counters of the same names.
 OrderCounters = Signature({name: Out(1) for name in (
     "order_rx_frames", "order_rx_bad", "order_rx_dropped", "order_rx_slow", "segments_in_order", "segments_duplicate",
-    "segments_out_of_order", "segments_refused", "acks_sent", "order_tx_frames")})
+    "segments_out_of_order", "segments_refused", "acks_sent", "segments_resent", "order_tx_frames")})
 
 #: Every byte of payload that leaves in the session, with its TCP sequence number: the one place that they all pass,
-#: in order, each exactly once. A retransmission buffer hangs here.
+#: in order, each exactly once. What is sent again does not pass here a second time.
 SentBytes = Signature({"valid": Out(1), "data": Out(8), "seq": Out(32)})
 
 
@@ -86,8 +86,10 @@ class _Source(enum.Enum, shape=3):
     MASS_CANCEL = 1
     ACK = 2
     SESSION_TX = 3
-    FRAME_TX = 4
-    LINK = 5
+    RESENT = 4
+    PROBE = 5
+    FRAME_TX = 6
+    LINK = 7
 
 
 class OrderPort(wiring.Component):
@@ -97,9 +99,13 @@ class OrderPort(wiring.Component):
     of its frame is on ``txd`` in ``T + 1``, always. The frame then runs to its end without a gap and with right
     checksums, whatever happens meanwhile: products, messages and checksums are finished in the shadow of preamble and
     headers, and so the quote need not stand before ``T`` + :data:`hdl.order.timing.QUOTE_AT`. When the port is idle
-    and the decision stage neither has nor wants something, a pending acknowledgement starts, else the host's packet,
-    in the order in which the host gave them; a message waits for the session's window and holds up what is behind it.
-    A message that finds the session down is dropped. When none of these can start, a frame of the host link does.
+    and the decision stage neither has nor wants something, a segment that is to be sent again starts, else a pending
+    acknowledgement, else a probe of the peer's window, else the host's packet, in the order in which the host gave
+    them; a message waits for the session's window and ring and holds up what is behind it. A message that finds the
+    session down is dropped. When none of these can start, a frame of the host link does.
+
+    What is sent again says the same as the first time, the acknowledgement excepted: the bytes come from
+    :class:`hdl.order.ring.RetransmitRing`.
 
     **Receive.** As :class:`SegmentReceiver` and :class:`TcpSession` say. Accepted payload and slow-path frames go to
     the host through one buffer, in order of arrival, and payload to the gate through another one; what finds either
@@ -116,6 +122,8 @@ class OrderPort(wiring.Component):
     ----------
     rx_depth : int
         Bytes of the buffer to the host, see :class:`hdl.net.packet_fifo.PacketFifo`.
+    ring_size : int
+        Bytes that may be unacknowledged, see :class:`hdl.order.ring.RetransmitRing`.
 
     Members
     -------
@@ -129,7 +137,7 @@ class OrderPort(wiring.Component):
     quote_started : Out(1)
         Strobe: a quote has started in the cycle before.
     ready : Out(1)
-        ``fire`` is legal: the port is idle, the session is up and the peer's window has room. A register.
+        ``fire`` is legal: the port is idle, the session is up, peer's window and ring have room. A register.
     hot_busy, hot_wants : In(1)
         The decision stage has or is about to have something: nothing else may start. For ``hot_wants`` that holds only
         while ``ready``: else the decision stage could not start anything either.
@@ -137,7 +145,9 @@ class OrderPort(wiring.Component):
         Wall time; a message carries the value of its ``T``.
     config : In(SessionConfig), status : Out(SessionStatus)
     session_lost : Out(1)
-        Strobe: the peer has ended the session (FIN or RST).
+        Strobe: the peer has ended the session (FIN or RST), or does not acknowledge.
+    session_gave_up : Out(1)
+        With ``session_lost``: it does not.
     counters : Out(OrderCounters)
     host_tx : In(Packet), host_tx_kind : In(1)
         Packets of the host: :data:`FRAME_TX`, a frame without FCS, or :data:`SESSION_TX`, a Starbase message.
@@ -155,12 +165,15 @@ class OrderPort(wiring.Component):
         Frames of the host link to be sent; every frame that is received.
     dbg_host_tx_valid, dbg_host_tx_kind : Out(1)
         Strobe: a packet of the host has become available to the transmit arbiter, and its kind. Observation only.
+    dbg_resends : Out(3)
+        Strobes: something that was sent has timed out; three duplicate acknowledgements came; a probe of the window
+        starts. Observation only.
     rxd : In(8), rx_dv : In(1), rx_er : In(1), txd : Out(8), tx_en : Out(1), tx_er : Out(1)
         GMII pins.
     """
 
-    def __init__(self, *, rx_depth=4096):
-        self.rx_depth = rx_depth
+    def __init__(self, *, rx_depth=4096, ring_size=8192):
+        self.rx_depth, self.ring_size = rx_depth, ring_size
         super().__init__({
             "fire": In(1),
             "kind": In(1),
@@ -174,6 +187,7 @@ class OrderPort(wiring.Component):
             "config": In(SessionConfig),
             "status": Out(SessionStatus),
             "session_lost": Out(1),
+            "session_gave_up": Out(1),
             "counters": Out(OrderCounters),
             "host_tx": In(Packet),
             "host_tx_kind": In(1),
@@ -190,6 +204,7 @@ class OrderPort(wiring.Component):
             "link_rx": Out(RxBytes),
             "dbg_host_tx_valid": Out(1),
             "dbg_host_tx_kind": Out(1),
+            "dbg_resends": Out(3),
             "rxd": In(8),
             "rx_dv": In(1),
             "rx_er": In(1),
@@ -200,13 +215,14 @@ class OrderPort(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.session = session = TcpSession(quote_size=QUOTE_SIZE)
+        m.submodules.session = session = TcpSession(quote_size=QUOTE_SIZE, ring_size=self.ring_size)
+        m.submodules.ring = ring = RetransmitRing(self.ring_size)
         m.submodules.encoder = encoder = frame_encoder()
         m.submodules.statics = statics = StaticFields(encoder.rows, encoder.places, EXPECTED, LOADS)
         connect(m, flipped(self.status), session.status)
         self._elaborate_hand_over(m, session, encoder, statics)
         self._elaborate_receive(m, session, statics)
-        self._elaborate_transmit(m, session, encoder)
+        self._elaborate_transmit(m, session, encoder, ring)
         return m
 
     def _elaborate_hand_over(self, m, session, encoder, statics):
@@ -239,6 +255,7 @@ class OrderPort(wiring.Component):
         connect(m, flipped(self.answers), to_gate.o)
 
         verdict = Signal()
+        is_frame = Signal()     # for the slow path
         keep = Signal()
         room = Signal()
         m.d.comb += [
@@ -248,20 +265,20 @@ class OrderPort(wiring.Component):
             receiver.established.eq(self.status.session_up & statics.filled),
             receiver.fill.eq(statics.receive), receiver.fill_position.eq(statics.position),
             receiver.fill_byte.eq(statics.byte),
-            session.closing.eq(receiver.closing),
+            receiver.trim.eq(session.trim),
             session.buffered.eq(room & to_gate.w_room),
-            self.session_lost.eq(session.lost),
+            self.session_lost.eq(session.lost), self.session_gave_up.eq(session.gave_up),
             *(getattr(self.link_rx, name).eq(getattr(mac.out, name)) for name in RxBytes.members),
             verdict.eq(receiver.segment.valid | receiver.frame | receiver.bad | receiver.ignored),
-            keep.eq(session.deliver | (receiver.frame & room)),
+            is_frame.eq(receiver.frame | session.closes), keep.eq(session.deliver | (is_frame & room)),
             to_host.w_data.eq(receiver.data),
             to_host.w_valid.eq(receiver.write),
             to_gate.w_data.eq(receiver.data), to_gate.w_valid.eq(receiver.write & receiver.session),
             self.answers_wait.eq(to_gate.busy),
             counters.order_rx_frames.eq(verdict | mac.preamble_errors),
             counters.order_rx_bad.eq(receiver.bad | mac.preamble_errors),
-            counters.order_rx_dropped.eq((receiver.frame & ~room) | session.dropped),
-            counters.order_rx_slow.eq(receiver.frame & room),
+            counters.order_rx_dropped.eq((is_frame & ~room) | session.dropped),
+            counters.order_rx_slow.eq(is_frame & room),
             counters.segments_in_order.eq(session.in_order),
             counters.segments_duplicate.eq(session.duplicate),
             counters.segments_out_of_order.eq(session.out_of_order),
@@ -290,12 +307,12 @@ class OrderPort(wiring.Component):
         m.d.sync += [before.eq(read.addr - 1), full.eq(write.addr == before), fetched.eq(read.data), shown.eq(fetched)]
         m.d.comb += [
             room.eq(to_host.w_room & ~full),
-            write.data.length.eq(length), write.data.kind.eq(Mux(receiver.frame, FRAME_RX, SESSION_RX)),
+            write.data.length.eq(length), write.data.kind.eq(Mux(is_frame, FRAME_RX, SESSION_RX)),
             write.en.eq(keep),
             self.host_rx_kind.eq(shown.kind), self.host_rx_length.eq(shown.length),
         ]
 
-    def _elaborate_transmit(self, m, session, encoder):
+    def _elaborate_transmit(self, m, session, encoder, ring):
         config, status = self.config, session.status
         m.submodules.mac_tx = mac = MacTx()
         m.submodules.host = host = HostFrames()
@@ -311,7 +328,8 @@ class OrderPort(wiring.Component):
         started = mac.begun             # T + 1
         sendable = (host.kind == FRAME_TX) | (status.session_up & session.host_room)
         m.d.comb += [
-            other.eq(mac.idle & (session.ack_pending | (host.available & sendable) | self.link_tx.available)),
+            other.eq(mac.idle & (session.resends | session.ack_pending | session.probes | (host.available & sendable)
+                                 | self.link_tx.available)),
             start.eq(Mux(self.ready, self.fire | (other & ~self.hot_wants & ~self.hot_busy), other & ~self.hot_busy)),
             mac.start.eq(start),
             session.host_length.eq(host.length),
@@ -329,7 +347,9 @@ class OrderPort(wiring.Component):
         kind = Signal()
         other_source = Signal(_Source)
         other_length = Signal(11)
-        other_acks, other_host, other_message = Signal(), Signal(), Signal()    # what that means for the session
+        other_seq = Signal(32)
+        # ... and what that means for the session
+        other_acks, other_host, other_message, other_again = Signal(), Signal(), Signal(), Signal()
         source_now = Signal(_Source)
         length_now = Signal(11)
         taken = {}
@@ -346,13 +366,18 @@ class OrderPort(wiring.Component):
             take("app_seq", status.app_seq)
             take("time_ns", self.time_ns)
             take("last_processed", config.last_processed)
-            m.d.sync += kind.eq(self.kind)
-            with m.If(session.ack_pending):
-                m.d.sync += [other_source.eq(_Source.ACK), other_length.eq(0), other_acks.eq(1), other_host.eq(0),
-                             other_message.eq(0)]
+            take("resent_sum", ring.sum)
+            m.d.sync += [kind.eq(self.kind), other_seq.eq(status.snd_nxt), other_acks.eq(1), other_length.eq(0),
+                         *(what.eq(0) for what in (other_host, other_message, other_again))]
+            with m.If(session.resends):
+                m.d.sync += [other_source.eq(_Source.RESENT), other_length.eq(ring.length), other_seq.eq(ring.seq),
+                             other_again.eq(1)]
+            with m.Elif(session.ack_pending):
+                m.d.sync += other_source.eq(_Source.ACK)
+            with m.Elif(session.probes):
+                m.d.sync += [other_source.eq(_Source.PROBE), other_seq.eq(status.snd_una - 1)]
             with m.Elif(self.link_tx.available & ~(host.available & sendable)):
-                m.d.sync += [other_source.eq(_Source.LINK), other_length.eq(self.link_tx.length), other_acks.eq(0),
-                             other_host.eq(0), other_message.eq(0)]
+                m.d.sync += [other_source.eq(_Source.LINK), other_length.eq(self.link_tx.length), other_acks.eq(0)]
             with m.Else():
                 m.d.sync += [other_acks.eq(host.kind == SESSION_TX), other_host.eq(1),
                              other_message.eq(host.kind == SESSION_TX)]
@@ -365,12 +390,15 @@ class OrderPort(wiring.Component):
             m.d.comb += [source_now.eq(_Source.MASS_CANCEL), length_now.eq(CANCEL_SIZE)]
         with m.Else():
             m.d.comb += [source_now.eq(_Source.QUOTE), length_now.eq(QUOTE_SIZE)]
+        seq = Signal(32)
         with m.If(started):
-            m.d.sync += [source.eq(source_now), length.eq(length_now)]
+            m.d.sync += [source.eq(source_now), length.eq(length_now), seq.eq(Mux(fired, taken["seq"], other_seq))]
         is_link = source == _Source.LINK
         is_frame = (source == _Source.FRAME_TX) | is_link
         is_host = (source == _Source.FRAME_TX) | (source == _Source.SESSION_TX)
-        is_message = ~is_frame & (source != _Source.ACK)
+        is_again = source == _Source.RESENT
+        is_empty = (source == _Source.ACK) | (source == _Source.PROBE)
+        is_message = ~is_frame & ~is_empty & ~is_again
 
         host_now = ~fired & other_host
         m.d.comb += [
@@ -380,7 +408,11 @@ class OrderPort(wiring.Component):
             session.sent_length.eq(length_now),
             self.session_sent.eq(started & ~fired & other_message),
             self.session_sent_seq.eq(taken["app_seq"]),
-            self.counters.acks_sent.eq(started & ~fired & (other_source == _Source.ACK)),
+            session.resent.eq(started & ~fired & other_again),
+            session.probed.eq(started & ~fired & (other_source == _Source.PROBE)),
+            self.counters.acks_sent.eq(session.probed | (started & ~fired & (other_source == _Source.ACK))),
+            self.counters.segments_resent.eq(session.resent), self.dbg_resends.eq(Cat(
+                session.expired, session.recovers, session.probed)),
         ]
 
         # The timetable, counted from `T`. The encoder's fields have to stand when it reads them, and the frame's bytes
@@ -389,8 +421,11 @@ class OrderPort(wiring.Component):
         scaler_at = timing.QUOTE_AT - 1
         first_position = timing.FIRST_BYTE_AFTER_START - 1 - PLAY_LATENCY
         read_at = {name: encoder_at + encoder.read_after_start("quote", name) for name in (
-            "total_length", "flags", "instrument_id", "lot_exp", *scaler.ready)}
-        assert min(read_at["total_length"], read_at["flags"]) >= 3      # from `source` and `length` by one register
+            "total_length", "flags", "seq", "instrument_id", "lot_exp", *scaler.ready)}
+        read_at["host_sum"] = min(encoder_at + encoder.read_after_start(body, "host_sum") for body in (
+            "session_tx", "resent"))
+        assert min(read_at[name] for name in ("total_length", "flags", "host_sum")) >= 3    # by one register more
+        assert read_at["seq"] >= 2
         assert min(read_at["instrument_id"], read_at["lot_exp"]) >= timing.QUOTE_AT
         assert all(read_at[name] > scaler_at + ready for name, ready in scaler.ready.items())
         assert all(encoder_at + encoder.lead(name) <= first_position for name in encoder.sizes)
@@ -401,10 +436,12 @@ class OrderPort(wiring.Component):
         total_length = Signal(16)
         flags = Signal(8)
         m.d.sync += [total_length.eq(length + (net.IPV4.size + net.TCP.size)),
-                     flags.eq(Mux(source == _Source.ACK, net.TCP_ACK, net.TCP_ACK | net.TCP_PSH))]
+                     flags.eq(Mux(is_empty, net.TCP_ACK, net.TCP_ACK | net.TCP_PSH))]
+        sum_ = Signal(16)       # of a payload that is not assembled
+        m.d.sync += sum_.eq(Mux(is_again, taken.pop("resent_sum"), host.sum))
         fields = {
-            **taken,
-            "total_length": total_length, "flags": flags, "host_sum": Cat(host.sum[8:], host.sum[:8]),
+            **taken, "seq": seq,
+            "total_length": total_length, "flags": flags, "host_sum": Cat(sum_[8:], sum_[:8]),
             "instrument_id": self.quote.instrument_id, "lot_exp": self.quote.lot_exp,
         }
         for name in ("bid_ticks", "ask_ticks", "bid_lots", "ask_lots", "tick_e9", "lot_mult"):
@@ -437,26 +474,44 @@ class OrderPort(wiring.Component):
         m.d.comb += [encoder.position.eq(position), host.position.eq(position),
                      self.link_tx.position.eq(position), self.link_tx.release.eq(last & is_link)]
 
-        # The byte of that position: the host's where its packet goes as it came. Encoder and buffer take their time.
-        from_host = Signal()
+        m.d.sync += ring.place.eq(seq + upcoming)
+
+        # The byte of that position: the host's where its packet goes as it came, or the ring's. Encoder and buffers
+        # take their time.
+        from_host, from_ring = Signal(), Signal()
+        m.d.comb += from_ring.eq(is_again & (position >= 0))
         with m.Switch(position):
             with m.Case(*sorted(PATCHED)):
                 m.d.comb += from_host.eq(is_frame)
             with m.Default():
                 m.d.comb += from_host.eq(is_frame | (is_host & (position >= 0)))
         marks = [Cat(walking, last, is_message & walking & (position >= 0), walking & is_link,
-                     walking & from_host & ~is_link, walking & ~from_host),
-                 *(Signal(6, name=f"marks_{n}") for n in range(PLAY_LATENCY + 1))]
+                     walking & from_host & ~is_link, walking & from_ring, walking & ~from_host & ~from_ring),
+                 *(Signal(7, name=f"marks_{n}") for n in range(PLAY_LATENCY + 1))]
         m.d.sync += [later.eq(earlier) for earlier, later in pairwise(marks)]
         m.d.sync += mac.i.data.eq(reduce(or_, (
             Mux(mark, byte, 0) for mark, byte in zip(
-                marks[PLAY_LATENCY][3:], (self.link_tx.byte, host.byte, encoder.byte), strict=True))))
+                marks[PLAY_LATENCY][3:], (self.link_tx.byte, host.byte, ring.byte, encoder.byte), strict=True))))
         m.d.comb += [mac.i.valid.eq(marks[-1][0]), mac.i.last.eq(marks[-1][1]), self.sent.valid.eq(marks[-1][2])]
         m.d.comb += self.sent.data.eq(mac.i.data)
         with m.If(started):
             m.d.sync += self.sent.seq.eq(taken["seq"])
         with m.Elif(self.sent.valid):
             m.d.sync += self.sent.seq.eq(self.sent.seq + 1)
+
+        # The ring has what has left. What was begun before a hand-over is none of the session's that begins.
+        of_session = Signal()
+        with m.If(config.session_enable):
+            m.d.sync += of_session.eq(0)
+        with m.Elif(session.sent):
+            m.d.sync += of_session.eq(1)
+        m.d.comb += [
+            ring.restart.eq(session.restart), ring.begin.eq(session.load_data),
+            ring.write.eq(self.sent.valid & of_session), ring.data.eq(self.sent.data), ring.at.eq(self.sent.seq),
+            ring.last.eq(mac.i.last), ring.acked.eq(session.moved), ring.una.eq(status.snd_una),
+            ring.rewind.eq(session.rewind), ring.step.eq(session.step),
+            session.oldest.eq(ring.oldest), session.shown.eq(ring.valid), session.shown_seq.eq(ring.seq),
+        ]
 
         # The host's packets: one is held until its last byte has been read, or thrown away if the session is gone.
         sending = Signal()

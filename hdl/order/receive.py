@@ -115,8 +115,9 @@ class SegmentReceiver(wiring.Component):
 
     A frame belongs to the session if ``established`` is 1 from its first byte until its headers have passed, it is
     addressed to our MAC, and it is IPv4 without options and not a fragment, TCP, from the peer's address and port to
-    ours. Its payload is handed on. Of any other frame addressed to us or to all, and of a session frame with FIN or
-    RST, the whole frame without its FCS is handed on. Multicast and frames of others are let go.
+    ours. Its payload is handed on, but for the first bytes of it that have been received before. Of any other frame
+    addressed to us or to all, and of a session frame with FIN or RST, the whole frame without its FCS is handed on.
+    Multicast and frames of others are let go.
 
     Bytes are handed on four cycles after they arrive, so that the FCS never is.
 
@@ -135,6 +136,9 @@ class SegmentReceiver(wiring.Component):
         Write a byte of :data:`EXPECTED`. Memories keep their content through a reset.
     established : In(1)
         The fabric owns the connection, and all of :data:`EXPECTED` is of it.
+    trim : In(11)
+        So many bytes of the payload are not handed on; all ones: none is. Read from four cycles after the sequence
+        number on until the end of the frame.
     data : Out(8), write : Out(1)
         A byte to keep for now.
     restart : Out(1)
@@ -142,10 +146,9 @@ class SegmentReceiver(wiring.Component):
     session : Out(1)
         What is being written is payload of the session. Holds to ``rx.eof``.
     segment : Out(Segment)
+        Verdict. With ``fin`` or ``rst`` the whole frame was written.
     frame : Out(1)
         Verdict: the frame goes to the slow path.
-    closing : Out(1)
-        Verdict, with ``frame``: it is a segment of the session, both checksums right, with FIN or RST.
     bad : Out(1)
         Verdict: as above.
     ignored : Out(1)
@@ -157,13 +160,13 @@ class SegmentReceiver(wiring.Component):
     fill_position: In(6)
     fill_byte: In(8)
     established: In(1)
+    trim: In(11)
     data: Out(8)
     write: Out(1)
     restart: Out(1)
     session: Out(1)
     segment: Out(Segment)
     frame: Out(1)
-    closing: Out(1)
     bad: Out(1)
     ignored: Out(1)
 
@@ -271,22 +274,27 @@ class SegmentReceiver(wiring.Component):
                 m.d.sync += length.eq(length + 1)
         m.d.comb += [in_header.eq(header_left.any()), payload.eq(here.behind_offset & ~in_header & in_datagram),
                      segment.length.eq(length)]
+        old_left = Signal.like(self.trim)       # bytes of the payload to come that were received before
+        new = Signal()                  # this byte is payload, and none of those
+        m.d.comb += new.eq(payload & (old_left == 0))
+        with m.If(rx.valid & payload):
+            m.d.sync += old_left.eq(old_left - (old_left != 0))
+        with m.Elif(~payload):
+            m.d.sync += old_left.eq(self.trim)
 
         tagged = Signal()               # a segment of the session
-        closes = Signal()
         m.d.sync += self.restart.eq(0)
         with m.If(rx.valid):
-            m.d.sync += delay[0].eq(Cat(rx.data, payload))
+            m.d.sync += delay[0].eq(Cat(rx.data, new))
             m.d.sync += [later.eq(earlier) for earlier, later in pairwise(delay)]
         with m.If(rx.eof):
-            m.d.sync += [tagged.eq(0), closes.eq(0), self.session.eq(0), header_left.eq(0)]
+            m.d.sync += [tagged.eq(0), self.session.eq(0), header_left.eq(0)]
         with m.Elif(rx.valid):
             with m.If(here.decide):
                 is_session = ours & self.established
                 is_closing = (flags & (net.TCP_FIN | net.TCP_RST)).any()
-                m.d.sync += [tagged.eq(is_session), closes.eq(is_session & is_closing),
-                             self.session.eq(is_session & ~is_closing)]
-                m.d.sync += self.restart.eq(is_session & ~is_closing)
+                m.d.sync += [tagged.eq(is_session), self.session.eq(is_session & ~is_closing),
+                             self.restart.eq(is_session & ~is_closing)]
         m.d.comb += [
             self.data.eq(delay[-1][:8]),
             self.write.eq(rx.valid & here.delay_filled & Mux(self.session, delay[-1][8], 1)),
@@ -296,9 +304,8 @@ class SegmentReceiver(wiring.Component):
         good = rx.eof & rx.ok
         whole = sums_ok & length_ok & (data_offset >= net.TCP.size // 4) & beyond[-1]
         m.d.sync += [
-            segment.valid.eq(good & self.session & whole),
-            self.closing.eq(good & closes & whole),
-            self.frame.eq(good & ((closes & whole) | (~tagged & (for_me | for_all)))),
+            segment.valid.eq(good & tagged & whole),
+            self.frame.eq(good & ~tagged & (for_me | for_all)),
             self.bad.eq(rx.eof & (~rx.ok | (tagged & ~whole))),
             self.ignored.eq(good & ~tagged & ~for_me & ~for_all),
         ]

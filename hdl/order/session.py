@@ -1,40 +1,60 @@
 """TCP session: the state of an established connection that the host has handed over."""
 
-from amaranth.hdl import Const, Module, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, Signature
 
 from hdl.count import count
+from hdl.order import retransmit
 from hdl.order.receive import Segment
+from hdl.order.retransmit import TICK_CYCLES, TIME_BITS, Retransmitter
 
 __all__ = ["LOADS", "SessionStatus", "TcpSession"]
 
-#: Registers with the numbers that a session begins with, a word each, in the order of ``TcpSession.load``.
-LOADS = ("init_snd_nxt", "init_rcv_nxt", "init_peer_window", "init_app_seq_lo", "init_app_seq_hi")
+#: Registers that a session begins with, a word each, in the order of ``TcpSession.load``.
+LOADS = ("init_snd_nxt", "init_rcv_nxt", "init_peer_window", "init_app_seq_lo", "init_app_seq_hi", "ack_delay",
+         *retransmit.LOADS)
 
 #: What the host may read: ``session_up`` 1, ``snd_nxt``, ``snd_una``, ``rcv_nxt`` 32 (TCP sequence numbers),
-#: ``app_seq`` 64 (the next message's sequenceNumber). They keep their last values when the session ends, and have those
-#: of a new one :data:`hdl.order.timing.SESSION_ENABLE_TO_READY` cycles after its hand-over.
+#: ``app_seq`` 64 (the next message's sequenceNumber), ``rto``, ``srtt`` 26 (ticks). They keep their last values when
+#: the session ends, and have those of a new one :data:`hdl.order.timing.SESSION_ENABLE_TO_READY` cycles after its
+#: hand-over.
 SessionStatus = Signature({
     "session_up": Out(1), "snd_nxt": Out(32), "snd_una": Out(32), "rcv_nxt": Out(32), "app_seq": Out(64),
+    "rto": Out(TIME_BITS), "srtt": Out(TIME_BITS),
 })
 
 
 class TcpSession(wiring.Component):
-    """Sequence numbers, windows and acknowledgements of one connection.
+    """Sequence numbers, windows, acknowledgements and repetitions of one connection, as RFC 9293 has them.
 
-    **Receive.** A segment is *in order* if its sequence number is ``rcv_nxt``, *duplicate* if it is before and
-    *out of order* if it is beyond (differences modulo 2**32, signed). In order with payload: ``deliver`` if the
-    buffer took it, and ``rcv_nxt`` moves on, else it is dropped unacknowledged for the peer to send again. A segment
-    that starts before ``rcv_nxt`` is a duplicate even if it ends beyond: the peer learns from the acknowledgement
-    where to go on. Every accepted payload and every segment not in order asks for an acknowledgement; an
-    acknowledgement without payload asks for none. An acknowledgement number from ``snd_una`` to ``snd_nxt`` moves
-    ``snd_una`` and sets the peer's window, in whatever segment it comes; one beyond ``snd_nxt`` makes the segment
-    out of order. Segments with SYN or without ACK are refused. FIN and RST end the session.
+    **Receive.** What a segment does follows from where it lies, by differences modulo 2**32:
+
+    =====================================  ============================================================================
+    it has                                 and so
+    =====================================  ============================================================================
+    SYN                                    ignored but for a challenge acknowledgement (RFC 5961, 4)
+    RST with ``rcv_nxt``                   the session ends; the host is given the frame
+    RST within 64 KiB beyond               a challenge acknowledgement (RFC 5961, 3); any other RST is ignored
+    no ACK                                 ignored
+    an ACK beyond ``snd_nxt``, or 64 KiB   ignored but for an acknowledgement (RFC 9293, 3.10.7.4; RFC 5961, 5)
+    and more before ``snd_una``
+    a number beyond ``rcv_nxt``            out of order: acknowledged, not kept, for the peer to send again
+    nothing that is new                    duplicate: acknowledged, keep-alives and probes of the window too
+    FIN, and nothing missing before it     the session ends; the host is given the frame
+    something new from ``rcv_nxt`` on      delivered if the buffers took it, without what was received before; else
+                                           neither kept nor acknowledged
+    =====================================  ============================================================================
+
+    Whatever it has else, an acknowledgement number from ``snd_una`` to ``snd_nxt`` moves ``snd_una``, and sets the
+    peer's window if it is newer than the segment that set it last.
+
+    **Acknowledge.** At once what is not delivered or overlaps, and every second segment; the first one after
+    ``ack_delay`` ticks (0: at once too). Everything that leaves carries it.
 
     **Transmit.** The sender says how many bytes leave (``sent``), and each message takes one ``app_seq``. Only what
-    fits the peer's window may be sent: ``room`` for ``quote_size`` bytes, ``host_room`` for ``host_length``.
-    Nothing here is kept for retransmission; the bytes and their sequence numbers pass by on the port's ``sent``.
+    fits the peer's window and the ring may be sent: ``room`` for ``quote_size`` bytes, ``host_room`` for
+    ``host_length``. What is sent again, and when, :class:`hdl.order.retransmit.Retransmitter` says.
 
     **Timing**: with the verdict of a frame in cycle ``V``, sequence numbers, ``session_up`` and ``ack_pending`` have
     their new values in ``V + 1``, ``room`` and ``host_room`` in ``V + 4``. When the session ends, ``room`` falls with
@@ -47,6 +67,8 @@ class TcpSession(wiring.Component):
     ----------
     quote_size : int
         Bytes of payload for which ``room`` speaks.
+    ring_size : int
+        Bytes of the ring.
 
     Members
     -------
@@ -58,15 +80,18 @@ class TcpSession(wiring.Component):
     load : In, load_data : In(32)
         Strobe for each of :data:`LOADS`: begin with this number. Heeded while the session is up.
     segment : In(Segment)
-    closing : In(1)
-        Verdict of the receiver: FIN or RST.
     buffered : In(1)
-        With ``segment.valid``: the receive buffer holds all of the payload.
+        With ``segment.valid``: the receive buffers hold all of the payload.
+    trim : Out(11)
+        So many bytes of the segment that is being received have been received before, all ones: as many or more. Right
+        from four cycles after its sequence number on.
     deliver : Out(1)
-        With ``segment.valid``: give the payload to the host.
+        With ``segment.valid``: give the payload, without what is trimmed, to the host.
+    closes : Out(1)
+        With ``segment.valid``: give the frame to the host, it ends the session.
     status : Out(SessionStatus)
-    lost : Out(1)
-        Strobe, with ``closing`` while up: the peer has ended the session.
+    lost, gave_up : Out(1)
+        Strobes: the session has ended, by the peer or because it does not acknowledge; the latter.
     ack_pending : Out(1)
         The peer waits for an acknowledgement.
     acked : In(1)
@@ -78,12 +103,22 @@ class TcpSession(wiring.Component):
         Bytes of payload that the host wants to send.
     sent : In(1), sent_length : In(16)
         So many bytes of payload were sent under ``snd_nxt``, one message under ``app_seq``.
+    restart : Out(1), rewind : Out(1), step : Out(1), moved : Out(1)
+        To the ring: a connection begins with ``load_data``; its cursor; ``snd_una`` is another one.
+    oldest : In(32), shown : In(1), shown_seq : In(32)
+        From the ring: ``oldest``, ``valid`` and ``seq``.
+    resends : Out(1), resent : In(1)
+        The segment that the ring shows is to be sent again; it has started in the cycle before.
+    probes : Out(1), probed : In(1)
+        A segment without payload, under ``snd_una`` - 1, is to be sent; likewise.
     in_order, duplicate, out_of_order, dropped, refused : Out(1)
         Strobes for counters, with ``segment.valid``; at most one of them. ``in_order`` counts accepted payloads.
+    expired, recovers : Out(1)
+        Strobes for counters, of the retransmitter.
     """
 
-    def __init__(self, *, quote_size):
-        self.quote_size = quote_size
+    def __init__(self, *, quote_size, ring_size):
+        self.quote_size, self.ring_size = quote_size, ring_size
         super().__init__({
             "enable": In(1),
             "enable_value": In(1),
@@ -91,11 +126,13 @@ class TcpSession(wiring.Component):
             "load": In(len(LOADS)),
             "load_data": In(32),
             "segment": In(Segment),
-            "closing": In(1),
             "buffered": In(1),
+            "trim": Out(11),
             "deliver": Out(1),
+            "closes": Out(1),
             "status": Out(SessionStatus),
             "lost": Out(1),
+            "gave_up": Out(1),
             "ack_pending": Out(1),
             "acked": In(1),
             "room": Out(1),
@@ -104,105 +141,166 @@ class TcpSession(wiring.Component):
             "host_length": In(16),
             "sent": In(1),
             "sent_length": In(16),
+            "restart": Out(1),
+            "rewind": Out(1),
+            "step": Out(1),
+            "moved": Out(1),
+            "oldest": In(32),
+            "shown": In(1),
+            "shown_seq": In(32),
+            "resends": Out(1),
+            "resent": In(1),
+            "probes": Out(1),
+            "probed": In(1),
             "in_order": Out(1),
             "duplicate": Out(1),
             "out_of_order": Out(1),
             "dropped": Out(1),
             "refused": Out(1),
+            "expired": Out(1),
+            "recovers": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.retransmitter = retransmitter = Retransmitter()
         segment, status = self.segment, self.status
+        load, word = dict(zip(LOADS, self.load, strict=True)), self.load_data
+        since, tick = Signal(range(TICK_CYCLES)), Signal()
+        m.d.sync += [since.eq(since + 1), tick.eq(since == TICK_CYCLES - 2)]
         peer_window = Signal(16)
+        window_seq = Signal(32)             # of the segment that has set it
 
         # Distances, a register ahead of their use: the receiver holds a segment's numbers long before its verdict.
         ahead = Signal(signed(32))          # of what we expect
+        end, fresh = Signal(32), Signal(signed(32))     # of the segment; how far that is ahead
         acked_bytes = Signal(signed(32))    # newly acknowledged
         unsent = Signal(signed(32))         # what we have sent and this does not acknowledge
+        newer = Signal(signed(32))          # than the segment that has set the window
         m.d.sync += [
-            ahead.eq(segment.seq - status.rcv_nxt),
-            acked_bytes.eq(segment.ack - status.snd_una),
-            unsent.eq(status.snd_nxt - segment.ack),
+            ahead.eq(segment.seq - status.rcv_nxt), end.eq(segment.seq + segment.length),
+            fresh.eq(end - status.rcv_nxt), acked_bytes.eq(segment.ack - status.snd_una),
+            unsent.eq(status.snd_nxt - segment.ack), newer.eq(segment.seq - window_seq),
         ]
-        before = Signal()
-        here = Signal()
-        beyond = Signal()
-        due = Signal()      # in order, with payload
-        ack_old = Signal()
-        ack_unsent = Signal()
+        before, here, beyond, near, reaches, some_new = (Signal(name=name) for name in (
+            "before", "here", "beyond", "near", "reaches", "some_new"))
+        bad_ack, ack_old, ack_new, ack_same, sets_window, same_window = (Signal(name=name) for name in (
+            "bad_ack", "ack_old", "ack_new", "ack_same", "sets_window", "same_window"))
+        far_back = ~acked_bytes[16:].all() & acked_bytes[-1]
         m.d.sync += [
-            before.eq(ahead < 0),
-            here.eq(ahead == 0),
-            due.eq((ahead == 0) & (segment.length != 0)),
-            ack_old.eq(acked_bytes < 0),
-            ack_unsent.eq(unsent < 0),
+            before.eq(ahead < 0), here.eq(ahead == 0), beyond.eq(ahead > 0), near.eq(~ahead[16:].any()),
+            reaches.eq(fresh >= 0), some_new.eq(fresh > 0),
+            bad_ack.eq((unsent < 0) | far_back), ack_old.eq(acked_bytes < 0), ack_new.eq(acked_bytes > 0),
+            ack_same.eq(acked_bytes == 0), sets_window.eq((acked_bytes > 0) | (newer >= 0)),
+            same_window.eq(segment.window == peer_window),
+            self.trim.eq(Mux(ahead < 0, Mux(ahead[11:].all() & ahead[:11].any(), (-ahead)[:11], ~0), 0)),
         ]
 
         owned = status.session_up & self.filled
-        usable = segment.valid & owned
-        wanted = Signal()
-        m.d.comb += wanted.eq(usable & ~segment.syn & segment.has_ack)
+        usable, wanted, fits_in, challenge = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            beyond.eq(~before & ~here),
-            self.refused.eq(usable & (segment.syn | ~segment.has_ack)),
-            self.duplicate.eq(wanted & ~ack_unsent & before),
-            self.out_of_order.eq(wanted & (ack_unsent | beyond)),
-            self.deliver.eq(wanted & ~ack_unsent & due & self.buffered),
-            self.dropped.eq(wanted & ~ack_unsent & due & ~self.buffered),
+            usable.eq(segment.valid & owned),
+            wanted.eq(usable & ~segment.syn & ~segment.rst & segment.has_ack),
+            fits_in.eq(wanted & ~bad_ack & ~beyond),
+            challenge.eq(usable & (segment.syn | (segment.rst & beyond & near))),
+            self.refused.eq(usable & (segment.syn | (segment.rst & ~here) | (~segment.rst & ~segment.has_ack))),
+            self.out_of_order.eq(wanted & (bad_ack | beyond)),
+            self.closes.eq((usable & segment.rst & ~segment.syn & here) | (fits_in & segment.fin & reaches)),
+            self.duplicate.eq(fits_in & ~some_new & (before | (segment.length != 0)) & ~self.closes),
+            self.deliver.eq(fits_in & some_new & ~segment.fin & self.buffered),
+            self.dropped.eq(fits_in & some_new & ~segment.fin & ~self.buffered),
             self.in_order.eq(self.deliver),
-            self.lost.eq(self.closing & owned),
+            self.gave_up.eq(retransmitter.gives_up),
+            self.lost.eq(self.closes | self.gave_up),
         ]
 
-        # A segment accepted in the cycle in which a frame starts is not in that frame's number.
-        asked = Signal()
-        asked_before = Signal()
-        m.d.comb += asked.eq(self.deliver | self.duplicate | self.out_of_order)
-        m.d.sync += asked_before.eq(asked)
+        # An acknowledgement is asked for now, or owed. What is accepted in the cycle in which a frame starts is not in
+        # that frame's number.
+        owed, delay, waits = Signal(), Signal(16), Signal(16)
+        now, now_before, later, later_before = (Signal(name=name) for name in (
+            "ack_now", "ack_now_before", "ack_later", "ack_later_before"))
+        m.d.comb += [
+            now.eq(self.duplicate | self.out_of_order | challenge | (self.deliver & (before | owed | (delay == 0)))),
+            later.eq(self.deliver & ~now),
+        ]
+        m.d.sync += [now_before.eq(now), later_before.eq(later)]
+        with m.If(tick & owed):
+            m.d.sync += waits.eq(waits - 1)
+            with m.If(waits == 0):
+                m.d.sync += [owed.eq(0), self.ack_pending.eq(1)]
         with m.If(self.acked):
-            m.d.sync += self.ack_pending.eq(asked_before)
-        with m.If(asked):
-            m.d.sync += self.ack_pending.eq(1)
+            m.d.sync += [self.ack_pending.eq(now_before), owed.eq(later_before)]
+        with m.If(now):
+            m.d.sync += [self.ack_pending.eq(1), owed.eq(0)]
+        with m.If(later):
+            m.d.sync += [owed.eq(1), waits.eq(delay)]
+
         with m.If(self.deliver):
-            m.d.sync += status.rcv_nxt.eq(status.rcv_nxt + segment.length)
-        with m.If(wanted & ~ack_unsent & ~ack_old):
-            m.d.sync += [status.snd_una.eq(segment.ack), peer_window.eq(segment.window)]
+            m.d.sync += status.rcv_nxt.eq(end)
+        advances = Signal()
+        m.d.comb += advances.eq(wanted & ~bad_ack & ack_new)
+        m.d.sync += self.moved.eq(advances)
+        with m.If(wanted & ~bad_ack & ~ack_old):
+            m.d.sync += status.snd_una.eq(segment.ack)
+            with m.If(sets_window):
+                m.d.sync += [peer_window.eq(segment.window), window_seq.eq(segment.seq)]
         with m.If(self.sent):
             m.d.sync += status.snd_nxt.eq(status.snd_nxt + self.sent_length)
         count(m, status.app_seq, self.sent)
 
         with m.If(self.lost):
-            m.d.sync += [status.session_up.eq(0), self.ack_pending.eq(0), asked_before.eq(0)]
+            m.d.sync += status.session_up.eq(0)
         with m.If(self.enable):
-            m.d.sync += [status.session_up.eq(self.enable_value), self.ack_pending.eq(0), asked_before.eq(0)]
+            m.d.sync += status.session_up.eq(self.enable_value)
+        with m.If(self.lost | self.enable):
+            m.d.sync += [self.ack_pending.eq(0), owed.eq(0), now_before.eq(0), later_before.eq(0)]
 
         # The numbers to begin with. Nothing is sent or received as they come.
-        word, load = self.load_data, dict(zip(LOADS, self.load, strict=True))
         begins = {
-            "init_snd_nxt": (status.snd_nxt, status.snd_una), "init_rcv_nxt": (status.rcv_nxt,),
+            "init_snd_nxt": (status.snd_nxt, status.snd_una), "init_rcv_nxt": (status.rcv_nxt, window_seq),
             "init_peer_window": (peer_window,), "init_app_seq_lo": (status.app_seq[:32],),
-            "init_app_seq_hi": (status.app_seq[32:],),
+            "init_app_seq_hi": (status.app_seq[32:],), "ack_delay": (delay,),
         }
         for name, targets in begins.items():
             with m.If(load[name] & status.session_up):
                 m.d.sync += [target.eq(word) for target in targets]
+        m.d.comb += self.restart.eq(load["init_snd_nxt"] & status.session_up)
 
-        # Room in the peer's window, in three registers. After a hand-over they are not believed before they have
-        # seen the new numbers.
-        right_edge = Signal(32)
-        credit = Signal(signed(32))
+        # ------------------------------------------------------------------ what is sent again
+        roomy = Signal()
+        m.d.sync += roomy.eq(peer_window >= self.quote_size)
+        m.d.comb += [
+            retransmitter.tick.eq(tick), retransmitter.load_data.eq(word),
+            retransmitter.load.eq(Mux(status.session_up, Cat(load[name] for name in retransmit.LOADS), 0)),
+            retransmitter.up.eq(owned), retransmitter.sent.eq(self.sent), retransmitter.advanced.eq(self.moved),
+            retransmitter.duplicate.eq(wanted & ~bad_ack & ack_same & same_window & (segment.length == 0)
+                                       & ~segment.fin),
+            retransmitter.heard.eq(wanted & ~bad_ack & ~ack_old),
+            retransmitter.una.eq(status.snd_una), retransmitter.nxt.eq(status.snd_nxt), retransmitter.roomy.eq(roomy),
+            self.rewind.eq(retransmitter.rewind), self.step.eq(retransmitter.step),
+            retransmitter.shown.eq(self.shown), retransmitter.shown_seq.eq(self.shown_seq),
+            self.resends.eq(retransmitter.wants & owned), retransmitter.started.eq(self.resent),
+            self.probes.eq(retransmitter.probes & owned), retransmitter.probed.eq(self.probed),
+            self.expired.eq(retransmitter.expired), self.recovers.eq(retransmitter.recovers),
+            status.rto.eq(retransmitter.rto), status.srtt.eq(retransmitter.srtt),
+        ]
+
+        # Room in the peer's window, in three registers, and in the ring. After a hand-over they are not believed before
+        # they have seen the new numbers.
+        edges = (Signal(32, name="window_edge"), Signal(32, name="ring_edge"))
+        credits = (Signal(signed(32), name="window_credit"), Signal(signed(32), name="ring_credit"))
         settling = Signal(2)
 
         def fits(size):
-            """``credit >= size``, with no carry through the bits that only ``credit`` has."""
+            """``credit >= size`` of both, with no carry through the bits that only ``credit`` has."""
             low = len(size)
-            return ~credit[-1] & (credit[low:-1].any() | (credit[:low] >= size))
+            return Cat(~credit[-1] & (credit[low:-1].any() | (credit[:low] >= size)) for credit in credits).all()
 
         m.d.comb += self.room_next.eq(fits(Const(self.quote_size)) & (settling == 0) & status.session_up & ~self.lost
                                       & ~self.enable)
         m.d.sync += [
-            right_edge.eq(status.snd_una + peer_window),
-            credit.eq(right_edge - status.snd_nxt),
+            edges[0].eq(status.snd_una + peer_window), edges[1].eq(self.oldest + self.ring_size),
+            *(credit.eq(edge - status.snd_nxt) for credit, edge in zip(credits, edges, strict=True)),
             self.room.eq(self.room_next),
             self.host_room.eq(fits(self.host_length) & (settling == 0) & status.session_up),
             settling.eq(settling >> 1),

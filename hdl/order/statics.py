@@ -15,7 +15,7 @@ __all__ = ["COPY_CYCLES", "FILL_CYCLES", "WAIT_CYCLES", "WORD_BITS", "Expected",
 
 WORD_BITS = 7           #: of the address of a register, here
 WAIT_CYCLES = 64        #: in which a frame that has been started may still read the template
-COPY_CYCLES = 320       #: four for each byte or word that is copied
+COPY_CYCLES = 384       #: four for each byte or word that is copied
 FILL_CYCLES = WAIT_CYCLES + COPY_CYCLES     #: from ``restart`` to the last cycle without ``filled``
 
 CLEAR_CYCLES = 512      # four for each word

@@ -61,7 +61,8 @@ def _header(message, size):
 
 
 def frame_encoder():
-    """All that leaves in the session. Bodies: ``quote``, ``mass_cancel``, ``ack`` and ``session_tx``.
+    """All that leaves in the session. Bodies: ``quote``, ``mass_cancel``, ``ack``, ``session_tx``, ``resent`` and
+    ``probe``.
 
     Live, in all: ``total_length`` (of the IPv4 datagram), ``seq``, ``ack``, ``flags``; in all messages those of
     :data:`HEADER_PATCH`; in the two of the hot path ``quote_id``; in ``quote`` those below.
@@ -71,6 +72,8 @@ def frame_encoder():
 
     Of a message of the host (``session_tx``) only the fields of :data:`HEADER_PATCH` are assembled, and ``host_sum``,
     the sum of the host's own bytes with its two bytes swapped, stands in for them: on the wire they come from the host.
+    Of a segment that is sent again (``resent``) nothing is assembled: ``host_sum`` is of all of it. ``ack`` and
+    ``probe`` have no payload.
     """
     quote = (
         _header(_QUOTE, QUOTE_SIZE),
@@ -93,4 +96,9 @@ def frame_encoder():
         Part(STARBASE_HEADER, {"protocolId": 0, "flags": 0, "messageLength": Live("host_sum"), "messageTypeId": 0,
                                "version": 0, **HEADER_PATCH}),
     )
-    return FrameEncoder(HEADERS, {"quote": quote, "mass_cancel": mass_cancel, "ack": (), "session_tx": session_tx})
+    resent = (
+        Part(STARBASE_HEADER, {"protocolId": 0, "flags": 0, "messageLength": Live("host_sum"), "messageTypeId": 0,
+                               "version": 0, **dict.fromkeys(HEADER_PATCH, 0)}),
+    )
+    return FrameEncoder(HEADERS, {"quote": quote, "mass_cancel": mass_cancel, "ack": (), "session_tx": session_tx,
+                                  "resent": resent, "probe": ()})

@@ -84,7 +84,8 @@ class Record:
 class Event:
     """One event: ``code`` as in the link's EventCode, by name, the ``cycle`` in which it was noticed, and ``data``: the
     state and from bit 8 on the halt causes (STATE_CHANGED), packets missing (GAP), last accepted sequence number
-    (POISONED, CHANNEL_RESET), the state (ARM_REFUSED), the CRC of what was staged (COMMIT_REFUSED), otherwise 0."""
+    (POISONED, CHANNEL_RESET), whether the peer did not acknowledge (SESSION_LOST), the state (ARM_REFUSED), the CRC of
+    what was staged (COMMIT_REFUSED), otherwise 0."""
 
     code: str
     cycle: int
@@ -492,15 +493,15 @@ class GoldenModel:
         segment = session.classify(frame.data, feed.receive(frame), self._port.connection, all(established))
 
         def settle():
-            given, _ = self._port.verdict(cycle, segment)
+            given, payload = self._port.verdict(cycle, segment)
             if given == "frame":
                 self.host_frames.append((cycle, frame.data[:-4]))
             elif given == "payload":
-                self.host_payloads.append((cycle, segment.payload))
-                self._answers.payload(cycle, segment.payload)
-            if segment.kind == "segment":
+                self.host_payloads.append((cycle, payload))
+                self._answers.payload(cycle, payload)
+            if segment.kind in ("segment", "closing"):
                 self._wake(cycle + self.timing.room - self.timing.verdict)
-        if segment.kind == "closing" and self._port.owns(cycle):
+        if self._port.closes(cycle, segment):
             s.lost = True
             self.events.append(Event("SESSION_LOST", cycle))
         return settle
@@ -781,6 +782,10 @@ class GoldenModel:
         n_all = self._all
         live = self._live
         trading = self.state in (ACTIVE, REDUCING)
+        if port.visit(c):   # the peer does not acknowledge
+            s.lost = True
+            self.events.append(Event("SESSION_LOST", c, 1))
+            late.append(lambda: port.end(c))
         ready = port.ready(c)
         claim, flight = self._claim, self._flight
 
@@ -852,7 +857,8 @@ class GoldenModel:
             s.cancelled = True
 
         # -------------------------------------------------------------- other frames
-        if not fired and not mass_cancel and not busy and (port.ack_pending or port.host or port.link):
+        if not fired and not mass_cancel and not busy and (
+                port.ack_pending or port.host or port.link or port.resends(c) or port.probes(c)):
             others = len(port.tx)
             app_seq = port.start_other(c, rw["last_processed"], self.time_ns(c))
             for frame in port.tx[others:]:
@@ -1091,6 +1097,9 @@ class GoldenModel:
         if port.free != self._woken:
             self._woken = port.free
             self._wake(port.free)
+        by_itself = port.wakes(c)
+        if by_itself is not None:
+            self._wake(by_itself)
         if self._waiting or (self._hold and not self._session_tokens.tokens):
             self._wake(min(self._session_ticks.next_from(c + 1), self._symbol_ticks.next_from(c + 1)))
         self._before = c, s, eligible, last_eligible, claim
@@ -1110,7 +1119,7 @@ class GoldenModel:
             return True
         if c < port.free:
             return False
-        if port.ack_pending:
+        if port.ack_pending or port.resends(c) or port.probes(c):
             return True
         if (port.host and port.host[0][0] <= c and not port.up) or port.host_can_start(c):
             return True

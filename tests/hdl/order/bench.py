@@ -30,6 +30,11 @@ CONFIG = {
     "init_peer_window": 60000,
     "init_app_seq": 0x1_FFFF_FFFF,
     "window": 0x7A31,
+    "rto_first": 40_000,    # beyond the end of most tests
+    "rto_min": 20,
+    "rto_max": 50_000,
+    "rto_most": 3,
+    "ack_delay": 0,
     "last_processed": 0x0123_4567_89AB_CDEF,
     "mmp_group": 77_000_000_001,
     "smp_id": -(1 << 63) & (1 << 64) - 1,
@@ -48,7 +53,7 @@ QUOTE = {
 }
 
 STROBES = ("session_lost", "session_sent", "session_tx_refused", "dbg_host_tx_valid")
-STATE = ("session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq")
+STATE = ("session_up", "snd_nxt", "snd_una", "rcv_nxt", "app_seq", "rto", "srtt")
 
 
 def with_fcs(frame: bytes) -> bytes:
@@ -79,6 +84,7 @@ class Log:
     ready: list = field(default_factory=list)       # one bool per cycle
     sent: list = field(default_factory=list)        # (TCP sequence number, payload byte)
     final: dict = field(default_factory=dict)
+    reset: int = 0                                  # the first cycle after reset
 
     def strobe(self, name):
         """Cycles of one strobe."""
@@ -93,7 +99,7 @@ class Log:
 
 
 def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), hot_wants=(), config=None, writes=None, enable=(UP,),
-        disable=(), host_ready=lambda cycle: True, rx_depth=4096):
+        disable=(), host_ready=lambda cycle: True, rx_depth=4096, ring_size=8192, peer=None):
     """Run a script on an :class:`OrderPort`.
 
     fires : {cycle: (kind, quote)}, or {cycle: ("ready", kind, quote)}, which waits for the first ready cycle
@@ -103,19 +109,33 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), hot_wants=(), config
     config : changes to CONFIG from reset; writes : {cycle: changes}, a word every WORD_EVERY cycles from then on
     enable, disable : cycles of writes to `session_enable`
     host_ready : function (cycle) -> bool, the host takes a byte
+    peer : function (cycle, frame) -> [(cycle, frame with FCS)], what is answered to a frame that has ended, as soon
+        as the wire is free from that cycle on; of the cycle before the script begins with ``None`` as frame
     """
-    dut = OrderPort(rx_depth=rx_depth)
+    dut = OrderPort(rx_depth=rx_depth, ring_size=ring_size)
     log = Log()
     fires, writes = dict(fires or {}), dict(writes or {})
-    pins = {}
-    for start, frame in rx:
+    pins, wire_free = {}, 0
+
+    def put(start, frame):
         for n, byte in enumerate(bytes([0x55] * 7 + [0xD5]) + bytes(frame)):
             assert start + n not in pins, "script lets two frames overlap"
             pins[start + n] = byte
-    counters = list(dut.counters.signature.members)
+        return start + n + 1 + 12
+
+    def answer(cycle, frame):
+        nonlocal wire_free
+        for start, reply in peer(cycle, frame) if peer else ():
+            wire_free = put(max(start, cycle + 1, wire_free), reply)
+
+    for start, frame in rx:
+        put(start, frame)
+    answer(min(UP, 0) - 1, None)
+    resends = dict(zip(("resend_timeouts", "fast_resends", "window_probes"), dut.dbg_resends, strict=True))
     watched = [dut.tx_en, dut.txd, dut.tx_er, dut.ready, dut.host_rx.valid, dut.host_rx.last, dut.host_rx.data,
                dut.host_rx_kind, dut.sent.valid, dut.sent.data, dut.sent.seq, dut.host_tx.ready]
-    strobes = [(name, getattr(dut, name)) for name in STROBES] + [(n, getattr(dut.counters, n)) for n in counters]
+    strobes = [(name, getattr(dut, name)) for name in STROBES] + [
+        *((name, getattr(dut.counters, name)) for name in dut.counters.signature.members), *resends.items()]
     values = {"session_sent": dut.session_sent_seq, "dbg_host_tx_valid": dut.dbg_host_tx_kind}
     everything = Cat(watched)
     all_strobes = Cat(signal for _, signal in strobes)
@@ -134,6 +154,7 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), hot_wants=(), config
         changes = {**CONFIG, **(config or {})}
         ctx.set(dut.config.last_processed, changes.pop("last_processed"))
         await ctx.tick().repeat(SWEEP)
+        log.reset = min(UP, 0) - SWEEP - WORD_EVERY * len(list(words(changes)))
         for address, word in words(changes):
             ctx.set(dut.config.write, 1)
             ctx.set(dut.config.address, address)
@@ -211,6 +232,7 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), hot_wants=(), config
             elif burst is not None:
                 assert burst[1][:8] == bytes([0x55] * 7 + [0xD5]), burst[1][:8].hex()
                 log.frames.append((burst[0], bytes(burst[1][8:])))
+                answer(cycle, log.frames[-1][1])
                 burst = None
             if rx_valid and take:
                 packet.append(rx_data)
@@ -239,7 +261,7 @@ def run(cycles, *, fires=None, rx=(), host=(), hot_busy=(), hot_wants=(), config
                     log.final[name] = value
                 state = new_state
             await ctx.tick()
-        assert burst is None, "a frame was under way at the end of the run"
+        assert burst is None or peer, "a frame was under way at the end of the run"
 
     simulated(dut, testbench)
     return log

@@ -71,7 +71,7 @@ class Model:
         self.frames = []            # (start, what, seq, ack, payload or whole frame)
         self.to_host = []           # (kind, bytes)
         self.counts = {}
-        self.up, self.nxt, self.una, self.rcv, self.app, self.window = 0, 0, 0, 0, 0, 0
+        self.up, self.nxt, self.una, self.rcv, self.app, self.window, self.window_seq = 0, 0, 0, 0, 0, 0, 0
         self.pending = self.since_up = 0
         self.epoch = 0              # hand-overs so far: what was sent before one does not count after it
         self.later = {}             # cycle -> [changes of state that stand from then on]
@@ -87,7 +87,7 @@ class Model:
         self.epoch += 1
         self.since_up = 0           # the connection is ours, and room is believed, only some cycles after a hand-over
         self.nxt = self.una = SEQ
-        self.rcv, self.app, self.window = ACK, APP, CONFIG["init_peer_window"]
+        self.rcv, self.app, self.window, self.window_seq = ACK, APP, CONFIG["init_peer_window"], ACK
 
     def disable(self):
         self.up = self.pending = 0
@@ -100,44 +100,58 @@ class Model:
         self.count("order_rx_frames")
         if verdict == "bad":
             self.count("order_rx_bad")
-        elif verdict in ("frame", "closing"):
-            self.count("order_rx_slow")
-            self.to_host.append((FRAME_RX, data))
-            if verdict == "closing" and self.owned():
-                self.count("session_lost")
-                return self.disable
+        elif verdict == "frame":
+            self.slow(data)
         elif verdict == "segment" and self.owned():
             return self.segment(data, *segment)
         return lambda: None
 
-    def segment(self, data, seq, ack, window, length, flags):
-        if flags & 2 or not flags & 16:
-            self.count("segments_refused")
-            return lambda: None
+    def slow(self, data):
+        self.count("order_rx_slow")
+        self.to_host.append((FRAME_RX, data))
 
+    def segment(self, data, seq, ack, window, length, flags):
         def signed32(value):
             return (value + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
 
         ahead, news, unsent = signed32(seq - self.rcv), signed32(ack - self.una), signed32(self.nxt - ack)
-        accept = False
-        if unsent < 0 or ahead > 0:
+        fin, syn, rst, has_ack = (flags >> bit & 1 for bit in (0, 1, 2, 4))
+        reaches = ahead + length
+        bad_ack = unsent < 0 or news < -65536
+        answer = accept = closes = False
+        acks = not syn and not rst and has_ack and not bad_ack and news >= 0
+        if syn or (rst and ahead) or (not rst and not has_ack):
+            self.count("segments_refused")
+            answer = syn or (rst and 0 < ahead < 65536)
+        elif rst:
+            closes = True
+        elif bad_ack or ahead > 0:
             self.count("segments_out_of_order")
-            answer = 1
-        elif ahead < 0:
+            answer = True
+        elif fin and reaches >= 0:
+            closes = True
+        elif reaches <= 0 and (ahead or length):
             self.count("segments_duplicate")
-            answer = 1
+            answer = True
         else:
             accept = answer = bool(length)
         if accept:
             self.count("segments_in_order")
-            self.to_host.append((SESSION_RX, data))
+            self.to_host.append((SESSION_RX, data[-ahead:]))
+        if closes:
+            self.slow(data)
+            self.count("session_lost")
 
         def change():
             if accept:
-                self.rcv = self.rcv + length & 0xFFFFFFFF
-            if unsent >= 0 and news >= 0:
-                self.una, self.window = ack, window
-            self.pending |= answer
+                self.rcv = self.rcv + reaches & 0xFFFFFFFF
+            if acks:
+                self.una = ack
+                if news or signed32(seq - self.window_seq) >= 0:
+                    self.window, self.window_seq = window, seq
+            self.pending |= bool(answer)
+            if closes:
+                self.disable()
         return change
 
     def run(self, cycles):
@@ -492,7 +506,7 @@ def test_receive_in_order_duplicate_out_of_order():
     rng = random.Random(13)
     a, b, c = (rng.randbytes(n) for n in (40, 11, 7))
     rx, cycle = [], 10
-    for seq, data in ((ACK, a), (ACK, a), (ACK + 51, c), (ACK + 40, b), (ACK + 39, b"overlap"), (ACK + 51, c),
+    for seq, data in ((ACK, a), (ACK, a), (ACK + 51, c), (ACK + 37, a[-3:] + b), (ACK + 39, b"overlap"), (ACK + 51, c),
                       (ACK + 57, b""), (ACK + 58, b""), (ACK + 59, b"")):
         frame = peer_segment(seq, payload=data)
         rx.append((cycle, frame))
@@ -526,11 +540,36 @@ def test_the_peer_ends_the_session(flags):
     assert not any(log.ready[eof_cycle(10, frame) + timing.RX_EOF_TO_STATE:])
 
 
-def test_syn_is_ignored():
-    log, _ = compare(300, rx=[(10, peer_segment(flags="S")), (110, peer_segment(flags="SA", payload=b"x"))])
-    assert log.count("segments_refused") == 2
-    assert not log.frames
+def test_what_does_not_end_the_session():
+    """SYN, and RST or FIN where nothing ends yet: a challenge acknowledgement at most."""
+    answered = [peer_segment(flags="S"), peer_segment(flags="SA", payload=b"x"), peer_segment(ACK + 1, flags="R"),
+                peer_segment(ACK + 65535, flags="RA"), peer_segment(ACK + 1, flags="FA"),
+                peer_segment(ACK - 5, flags="FA", payload=b"old"), peer_segment(ack=SEQ + 1, flags="FA")]
+    ignored = [peer_segment(ACK - 1, flags="R"), peer_segment(ACK + 65536, flags="R"), peer_segment(flags="P")]
+    frames = [*answered, *ignored]
+    log, _ = compare(300 + 120 * len(frames), rx=[(10 + 120 * n, frame) for n, frame in enumerate(frames)])
+    assert log.count("segments_refused") == 7
+    assert log.count("acks_sent") == len(log.frames) == len(answered)
     assert not log.to_host
+    assert log.final["session_up"] == 1
+
+
+def test_an_acknowledgement_from_long_ago_is_none():
+    """64 KiB and more before what is acknowledged, nobody can have seen it (RFC 5961, 5)."""
+    rx = [(10, peer_segment(ack=SEQ - 65537, payload=b"never")), (200, peer_segment(ack=SEQ - 65536, payload=b"fine"))]
+    log, _ = compare(500, rx=rx)
+    assert [data for _, _, data in log.to_host] == [b"fine"]
+    assert log.count("acks_sent") == 2
+
+
+def test_an_older_segment_does_not_set_the_window():
+    """It comes late: with what it says of the window it would close it again."""
+    small = QUOTE_SIZE - 1
+    rx = [(10, peer_segment(payload=b"newer")), (130, peer_segment(ACK - 1, payload=b"", window=small)),
+          (250, peer_segment(ACK + 5, window=small)), (400, peer_segment(ACK - 1))]
+    log, _ = compare(600, rx=rx)
+    assert all(log.ready[305:320])
+    assert not any(log.ready[450:])
 
 
 def test_preamble_errors_are_counted():
@@ -610,7 +649,7 @@ def test_header_bytes_by_hand():
 @pytest.mark.parametrize("offset", range(-3, 3))
 def test_hand_over_of_a_session_that_is_up(offset):
     """What starts before the new numbers stand has the old ones and leaves the new ones alone."""
-    compare(800, fires={30 + offset: ("ready", KIND_QUOTE, QUOTE), 40: ("ready", KIND_QUOTE, QUOTE)}, enable=(UP, 30))
+    compare(900, fires={30 + offset: ("ready", KIND_QUOTE, QUOTE), 40: ("ready", KIND_QUOTE, QUOTE)}, enable=(UP, 30))
 
 
 WIDTHS = {"local_mac": 48, "peer_mac": 48, "local_ip": 32, "peer_ip": 32, "local_port": 16, "peer_port": 16,
