@@ -8,11 +8,12 @@ import pytest
 from amaranth.back import verilog
 
 from hdl.control.bank import READ_LATENCY, WEIGHED
-from hdl.control.integrity import Integrity, weigh_cycles
+from hdl.control.integrity import WORD_CYCLES, Integrity, weigh_cycles
 from hdl.control.params import TURNS
 from hdl.control.registers import ARM_MAGIC, BY_NAME, LIMITS, MAP_HASH, PARAM_BY_NAME, PARAMS, param_address
 from host.integrity import Image, crc
 from tests.hdl.control.test_bank import begin_write, read, simulate, write
+from tests.hdl.simulation import simulated
 
 ROWS = 2
 
@@ -95,6 +96,24 @@ def hosted(test, seed=0):
 def test_converts():
     assert "module" in verilog.convert(Integrity(3))
     assert "module" in verilog.convert(Integrity(1))
+
+
+def test_words_are_asked_for_in_two_cycles_of_each():
+    """Of those that it takes, so that the host's reads find the others; and nothing is said before it is asked."""
+    dut = Integrity(2, limits=3, row_words=4)
+    fetched, said = [], []
+
+    async def testbench(ctx):
+        for cycle in range(WORD_CYCLES * 11 + 20):
+            ctx.set(dut.start, cycle == 4)
+            fetched.append(ctx.get(dut.fetch))
+            said.append((ctx.get(dut.commit), ctx.get(dut.refused), ctx.get(dut.apply)))
+            await ctx.tick()
+    simulated(dut, testbench)
+    words = 3 + 2 * 4
+    assert sum(fetched) == 2 * words
+    assert [said.index(each) > 5 for each in set(said) if any(each)] == [True]
+    assert said.count((0, 1, 0)) == 1
 
 
 def test_the_crc_is_that_of_zlib():

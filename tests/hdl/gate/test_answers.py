@@ -266,6 +266,19 @@ def test_bought_and_sold():
     simulate(test, fills_delta=5, refusals_most=1)
 
 
+def test_what_is_refused_has_not_traded():
+    """Not even where one fill is too much, and then the first fill is told."""
+    async def test(b):
+        await b.event(ack(2, 1))
+        await b.event(Event(Kind.REJECT, quote_id(2)))
+        await b.step(10)
+        assert b.posts == []
+        await b.event(fill(2))
+        await b.step(10)
+        assert [post[1:] for post in b.posts] == [(18, 2, 1, 0)]
+    simulate(test, repeats_most=0)
+
+
 def test_what_is_quoted_counts():
     """A side that traded, was quoted, and trades again: that of the instrument and no other one."""
     async def test(b):
@@ -342,16 +355,18 @@ def test_random_against_the_model():
     rng = random.Random(SEED)
     print(f"seed {SEED}")
     seen = {}
+    sent = 0x81_0000 + SENT     # ids have all of their lower bits
 
     async def test(b):
+        b.ctx.set(b.dut.next_number, sent)
         orders = {}
         for _ in range(1100):
             n = rng.choice((0, 1, 4, 4, 4, 5, 200, 255))
-            event = Event(rng.choice([*Kind, Kind.CANCELLED]), quote_id(n, rng.choice((0, 1, SENT - 1, SENT, 1 << 55))),
+            event = Event(rng.choice([*Kind, Kind.CANCELLED]), quote_id(n, rng.choice((0, 1, sent - 1, sent, 1 << 55))),
                 rng.choice((3, 3, 3, 3, 3, 1 << 31)) << 32 | rng.choice((77 + n, 77 + n, 77 + n, 78)),
                 rng.randrange(2), 1000 * rng.randrange(1, 4), -3, rng.randrange(3), rng.getrandbits(32),
                 rng.choices([*STATUS.values(), 9, 0x80], k=2), [an_order(rng) for _ in range(2)])
-            index, wrong = judged(event, SENT, lambda i: 3 << 32 | 77 + i if i < INSTRUMENTS else None)
+            index, wrong = judged(event, sent, lambda i: 3 << 32 | 77 + i if i < INSTRUMENTS else None)
             cycles, told = READ_CYCLES, None
             if event.kind == Kind.FILL and not wrong:
                 lots, more = lots_of(event.mantissa, -3, 1000, -3)

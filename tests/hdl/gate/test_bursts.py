@@ -241,6 +241,19 @@ def test_freeze_without_end():
     simulate(test, FillBurst(2), **FREE | {"most_lots": 10})
 
 
+def test_times_have_all_their_bits():
+    """With the highest one and little else neither a freeze nor a window ends soon."""
+    long = (1 << 31) + 200
+
+    async def test(b):
+        await b.fill(0, 5)
+        await b.step(6000)
+        assert await b.fill(0, 6)
+        await b.step(1000)
+        assert not await b.visit(0)
+    simulate(test, FillBurst(2), **FREE | {"most_lots": 10, "window_cycles": long, "freeze_cycles": long})
+
+
 def test_host_ends_a_freeze():
     async def test(b):
         await b.fill(0, 11)

@@ -320,3 +320,18 @@ def test_reset():
         await fresh.rest()
         assert fresh.totals() == (0, 0, 4)
     simulate(testbench, control=lambda dut: ResetInserter(reset)(dut))
+
+
+def test_rooms_hold_still():
+    """From one evaluation's beginning to the next one's, whatever is sent meanwhile; and the greatest limit counts."""
+    async def test(b):
+        await b.limits(U32, U32, 255, (1 << 31) - 1)
+        await b.step(tell=(0, 256))
+        await b.rest()
+        rooms = await b.rooms()
+        assert rooms == (U32 << 8, U32 << 8, U32 << 8)
+        await b.step(left=(0, 10, 20))
+        await b.rest()
+        assert tuple(b.ctx.get(getattr(b.dut.rooms, name)) for name in ("gross", "bid", "ask")) == rooms
+        assert await b.rooms() == ((U32 - 30) << 8, (U32 - 10) << 8, (U32 - 20) << 8)
+    simulate(test)

@@ -64,6 +64,7 @@ class Bench:
         cycles = 0
         while self.ctx.get(self.dut.clearing):
             await self.step()
+            assert not self.ctx.get(self.dut.done)
             cycles += 1
         return cycles
 
