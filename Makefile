@@ -9,7 +9,7 @@ WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check lock run test sim formal mutate random waves verilog lint bench cuts docs bitstream flash clean
+.PHONY: help setup check lock run test sim formal mutate random soak waves verilog lint bench cuts docs bitstream flash clean
 
 comma := ,
 
@@ -62,6 +62,9 @@ mutate: setup  ## put 1000 single faults into the gate: what catches each? out/m
 
 random: setup  ## a million random cases through the gate, against its definitions: out/random.json (ARGS="--cases N --seed S")
 	@$(BIN)/python -m tests.random_gate $(ARGS)
+
+soak: setup  ## quotes and messages over a wire with faults, against the kernel's TCP: out/session.json (ARGS=--short)
+	@$(BIN)/python -m sim.soak $(ARGS)
 
 verilog: setup  ## write the core as Verilog: build/core.v
 	@$(BIN)/python -m sim.board verilog --output build/core.v $(ARGS)

@@ -110,7 +110,8 @@ class Core(wiring.Component):
             order.rxd.eq(self.order_rxd), order.rx_dv.eq(self.order_rx_dv), order.rx_er.eq(self.order_rx_er),
             self.order_txd.eq(order.txd), self.order_tx_en.eq(order.tx_en), self.order_tx_er.eq(order.tx_er),
             probe.fire.eq(path.direct_quote), probe.tx_en.eq(order.tx_en),
-            emission.approved.eq(path.approved), emission.started.eq(order.quote_started), emission.txd.eq(order.txd),
+            emission.approved.eq(path.approved), emission.started.eq(order.quote_started),
+            emission.again.eq(order.resent), emission.txd.eq(order.txd),
             emission.tx_en.eq(order.tx_en),
         ]
 

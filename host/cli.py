@@ -208,6 +208,10 @@ def venue(
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 4210,
     seed: Annotated[int | None, typer.Option(help="Seed of a random market; without one the books are empty.",
                                              show_default=False)] = None,
+    heartbeat: Annotated[int, typer.Option(min=1, max=3600, help="Heartbeat interval that it announces, in "
+                                                                 "seconds.")] = 5,
+    record: Annotated[Path | None, typer.Option(help="Directory for the bytes of every connection.", file_okay=False,
+                                                exists=True, show_default=False)] = None,
 ):
     """Run the exchange simulator alone: Starbase order entry on a TCP port, until Ctrl-C.
 
@@ -217,13 +221,13 @@ def venue(
     with _one_line(configuration.ConfigError, OSError):
         from sim.venue.listing import venue_config
         from sim.venue.server import run_server
-        listed = venue_config(loaded, loaded.secret())
+        listed = venue_config(loaded, loaded.secret(), heartbeat_s=heartbeat)
 
         def ready(server):
             print(f"Starbase order entry on {host}:{server.port}, {len(listed.instruments)} instruments, client "
                   f"{loaded.session.client_id}; Ctrl-C ends it", flush=True)
 
-        gateway = run_server(listed, host, port, seed=seed, ready=ready)
+        gateway = run_server(listed, host, port, seed=seed, ready=ready, record=record)
     _print_json(gateway.engine.ledger.summary())
 
 

@@ -30,13 +30,14 @@ class Emission(wiring.Component):
     """Counts in three places the quotes that leave, and compares every millisecond.
 
     The third count is taken at the pins, from the bytes: every frame counts that says that it is a mass quote, whoever
-    sent it. A host that sends one itself is found out as well as a port that sends one twice, or none. Cancels are for
-    everybody to send.
+    sent it, but what the port says it sends again. A host that sends one itself is found out as well as a port that
+    sends one twice, or none. Cancels are for everybody to send.
 
     Members
     -------
     approved : in(1) strobe: the gate let a quote go in the cycle before. started : in(1) strobe: the port began to send
-        one in the cycle before, and its first preamble byte is on the pins.
+        one in the cycle before, and its first preamble byte is on the pins. again : in(1) strobe: likewise, of a
+        segment that has left before and was not acknowledged: it carries what was counted then.
     txd : in(8), tx_en : in(1) GMII pins of the order port.
     mismatch : out(1) strobe: the counts differ; they begin anew. It comes in the first cycle of a period in which no
         frame is on the wire, nor was in the cycle before. Period *k* begins :data:`PERIOD` * *k* cycles after reset.
@@ -45,7 +46,8 @@ class Emission(wiring.Component):
     """
 
     def __init__(self):
-        super().__init__({"approved": In(1), "started": In(1), "txd": In(8), "tx_en": In(1), "mismatch": Out(1)})
+        super().__init__({"approved": In(1), "started": In(1), "again": In(1), "txd": In(8), "tx_en": In(1),
+                          "mismatch": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -64,6 +66,8 @@ class Emission(wiring.Component):
                 with m.Case(at):
                     with m.If(tx_en & (txd != byte)):
                         m.d.sync += wrong.eq(1)
+        with m.If(self.again):      # its first byte is looked at in the next cycle
+            m.d.sync += wrong.eq(1)
 
         counts = [Signal(16, name=name) for name in ("of_gate", "of_port", "of_pins")]
         for count, strobe in zip(counts, (self.approved, self.started, found), strict=True):

@@ -136,6 +136,8 @@ class OrderPort(wiring.Component):
         ``quote.quote_id`` as the frame under way has it, from the cycle after ``fire`` to the frame's end.
     quote_started : Out(1)
         Strobe: a quote has started in the cycle before.
+    resent : Out(1)
+        Strobe: a segment that left before has started in the cycle before.
     ready : Out(1)
         ``fire`` is legal: the port is idle, the session is up, peer's window and ring have room. A register.
     hot_busy, hot_wants : In(1)
@@ -180,6 +182,7 @@ class OrderPort(wiring.Component):
             "quote": In(Quote),
             "quote_id": Out(64),
             "quote_started": Out(1),
+            "resent": Out(1),
             "ready": Out(1),
             "hot_busy": In(1),
             "hot_wants": In(1),
@@ -408,7 +411,7 @@ class OrderPort(wiring.Component):
             session.sent_length.eq(length_now),
             self.session_sent.eq(started & ~fired & other_message),
             self.session_sent_seq.eq(taken["app_seq"]),
-            session.resent.eq(started & ~fired & other_again),
+            session.resent.eq(started & ~fired & other_again), self.resent.eq(session.resent),
             session.probed.eq(started & ~fired & (other_source == _Source.PROBE)),
             self.counters.acks_sent.eq(session.probed | (started & ~fired & (other_source == _Source.ACK))),
             self.counters.segments_resent.eq(session.resent), self.dbg_resends.eq(Cat(

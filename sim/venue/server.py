@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from pathlib import Path
 
 from .market import RandomWalk
 from .session import Gateway
@@ -17,11 +18,14 @@ class VenueServer:
     host, port : where to listen; port 0 takes a free one (see :attr:`port` after :meth:`start`).
     market : iterable of (delay in ns, callable of (gateway, now_ns)), for instance ``RandomWalk(...).steps()``, or
         ``None`` for an empty market.
+    record : directory for the bytes of every connection, in the order of their beginnings: ``0.received``, ``0.sent``.
 
     The exchange's clock starts at the time of day and never runs backwards.
     """
 
-    def __init__(self, config, host="127.0.0.1", port=4210, market=None):
+    def __init__(self, config, host="127.0.0.1", port=4210, market=None, record=None):
+        self._record = None if record is None else Path(record)
+        self._records, self._connections = {}, 0     # of a session: the two files
         self.gateway, self.host, self.port = Gateway(config), host, port
         self._market = iter(market) if market is not None else None
         self._base_ns = time.time_ns() - time.monotonic_ns()
@@ -61,6 +65,7 @@ class VenueServer:
             out = session.take_output()
             if out and not writer.is_closing():
                 writer.write(out)
+                self._keep(session, 1, out)
             if session.closing:
                 del self._links[session]
                 writer.close()
@@ -70,10 +75,15 @@ class VenueServer:
         task = asyncio.current_task()
         self._tasks.add(task)
         session = self.gateway.connect(self.now_ns())
+        if self._record is not None:
+            self._records[session] = [(self._record / f"{self._connections}.{what}").open("wb")
+                                      for what in ("received", "sent")]
+            self._connections += 1
         self._links[session] = writer
         reason = "the client closed the connection"
         try:
             while not session.closing and (data := await reader.read(65_536)):
+                self._keep(session, 0, data)
                 session.receive(data, self.now_ns())
                 self._flush()
                 with contextlib.suppress(ConnectionError):
@@ -86,9 +96,17 @@ class VenueServer:
             session.disconnected(self.now_ns(), reason)
             self._flush()
             writer.close()
+            for file in self._records.pop(session, ()):
+                file.close()
             self._tasks.discard(task)
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+    def _keep(self, session, which, data):
+        files = self._records.get(session)
+        if files:
+            files[which].write(data)
+            files[which].flush()
 
     async def _timers(self):
         while True:
@@ -109,7 +127,7 @@ class VenueServer:
             self._flush()
 
 
-def run_server(config, host="127.0.0.1", port=4210, *, seed=None, market=None, ready=None):
+def run_server(config, host="127.0.0.1", port=4210, *, seed=None, market=None, ready=None, record=None):
     """Run the exchange until interrupted (Ctrl-C), then return its :class:`Gateway` for a summary.
 
     Parameters
@@ -119,6 +137,7 @@ def run_server(config, host="127.0.0.1", port=4210, *, seed=None, market=None, r
     seed : seed of a random-walk market; ``None`` with no ``market`` leaves the books to the clients.
     market : steps as for :class:`VenueServer`; overrides ``seed``.
     ready : called with the :class:`VenueServer` once it listens.
+    record : as for :class:`VenueServer`.
 
     Raises
     ------
@@ -130,7 +149,7 @@ def run_server(config, host="127.0.0.1", port=4210, *, seed=None, market=None, r
     gateways = []
 
     async def main():
-        server = VenueServer(config, host, port, market)
+        server = VenueServer(config, host, port, market, record)
         await server.start()
         gateways.append(server.gateway)
         try:

@@ -31,7 +31,7 @@ def short(monkeypatch):
     return 2000
 
 
-def simulate(frames, cycles, approvals=(), starts=()):
+def simulate(frames, cycles, approvals=(), starts=(), agains=()):
     """Cycles in which ``mismatch`` comes. ``frames``: {cycle of the first preamble byte: bytes}."""
     pins = {at + n: byte for at, frame in frames.items() for n, byte in enumerate(frame)}
     dut, found = Emission(), []
@@ -42,6 +42,7 @@ def simulate(frames, cycles, approvals=(), starts=()):
             ctx.set(dut.txd, pins.get(cycle, 0x55))
             ctx.set(dut.approved, cycle in approvals)
             ctx.set(dut.started, cycle in starts)
+            ctx.set(dut.again, cycle in agains)
             if ctx.get(dut.mismatch):
                 found.append(cycle)
             await ctx.tick()
@@ -60,6 +61,14 @@ def test_what_is_approved_started_and_sent_is_silent(period):
     frames = {100: segment(QUOTE), 400: segment(CANCEL), 700: segment(HEARTBEAT), 1000: segment(QUOTE)}
     quotes = {100, 1000}
     assert simulate(frames, 3 * period, quotes, quotes) == []
+
+
+def test_what_is_sent_again_was_counted_when_it_left(period):
+    """It alone: the frames before and behind it count."""
+    frames = {100: segment(QUOTE), 400: segment(QUOTE), 700: segment(QUOTE)}
+    assert simulate(frames, period + 100, {100, 700}, {100, 700}, {400}) == []
+    assert simulate(frames, period + 100, {100}, {100}, {400}) == [period]
+    assert simulate({100: segment(QUOTE)}, period + 100, {100}, {100}, {100}) == [period]
 
 
 @pytest.mark.parametrize("missing", ["approved", "started", "pins"])

@@ -1,0 +1,1 @@
+"""The session over a wire that loses, with the kernel's TCP at its other end."""

@@ -1,0 +1,217 @@
+"""The virtual board on a TAP interface: daemon and card on one side of the wire, Linux's TCP on the other.
+
+The exchange simulator is a program of its own in a network namespace, on a socket of the kernel. The card lives in
+simulated time, which is slower than the kernel's: a time-out of the kernel's of 200 ms is one or two of the card's.
+"""
+
+import select
+import signal
+import subprocess
+import sys
+import time
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from hdl.layout import net
+from host import link
+from host.daemon import Daemon
+from host.serial_device import SerialDevice
+from host.slowpath import mac_text
+from sim.board.board import CYCLE_NS, VirtualBoard
+from sim.board.pty import LinkPty
+from sim.board.tap import TapNamespace
+from sim.golden.model import GoldenModel
+from sim.lockstep import Lockstep
+from sim.soak.impairment import Impairment
+
+__all__ = ["Rig", "RigError"]
+
+ROOT = Path(__file__).resolve().parents[2]
+BURST = 2_500           # cycles between two looks at the wire
+PEER_MAC = 0x0200_0000_0002
+_TCP_AT = net.ETHERNET.size + net.IPV4.size
+_HEARTBEAT_S = 3600     # of the exchange, in its own time: that of the card is slower
+_START_S = 60.0         # wall time within which the exchange listens, and the session comes up
+
+
+class RigError(RuntimeError):
+    """Something did not come up, or did not go on."""
+
+
+class Rig:
+    """Board, daemon, wire, kernel, exchange.
+
+    Parameters
+    ----------
+    config : :class:`host.config.Config`. config_path : the file that it is from, for the exchange.
+    folder : Path, for what the exchange records.
+    out, back : :class:`Impairment` from the board to the kernel, and from the kernel to the board.
+    seed : of the first TCP number.
+    golden : compare every frame with the golden model, too.
+
+    Attributes
+    ----------
+    sent : (cycle, frame without FCS) that the board has sent; came : likewise, that it was given.
+    responses : every byte that the daemon was given of the session, since the hand-over.
+    mismatches : frames that differ from the golden model's.
+    """
+
+    def __init__(self, config, config_path, folder, *, out=None, back=None, seed=1, golden=False):
+        self.config, self.folder = config, Path(folder)
+        self.out, self.back = out or Impairment(), back or Impairment()
+        self.sent, self.came, self.responses = [], [], bytearray()
+        self.epoch_ns = time.time_ns()
+        self._links = link.Decoder()
+        self.daemon = self._exchange = self.pty = self.device = None
+        self.namespace = TapNamespace()
+        session = config.session
+        self.tap = self.namespace.tap("t2q0", f"{IPv4Address(session.peer_ip)}/24", mac_text(PEER_MAC))
+        try:
+            self._start_exchange(config_path)
+            board = VirtualBoard()
+            self.lock = Lockstep(board, GoldenModel()) if golden else _Alone(board)
+            self.pty = LinkPty(self.lock)
+            self.device = SerialDevice(self.pty.path)
+            self.daemon = Daemon(config, self.device, isn=seed * 0x01000193 & 0xFFFFFFFF)
+            self._listen()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_exchange(self, config_path):
+        session = self.config.session
+        command = [sys.executable, "-m", "host.cli", "venue", "--config", str(config_path), "--host",
+                   str(IPv4Address(session.peer_ip)), "--port", str(session.peer_port),
+                   "--heartbeat", str(_HEARTBEAT_S), "--record", str(self.folder)]
+        self._exchange = subprocess.Popen(command, cwd=ROOT, preexec_fn=self.namespace.enter, text=True,
+                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if not select.select([self._exchange.stdout], [], [], _START_S)[0] or not self._exchange.stdout.readline():
+            self._exchange.kill()
+            raise RigError(f"the exchange does not listen: {self._exchange.stderr.read().strip()}")
+
+    def _listen(self):
+        """Keep what the daemon is given of the session as it comes over the link."""
+        receive = self.daemon._session_bytes
+
+        def heard(data):
+            if self.daemon.session is not None and self.daemon._handed_over:
+                self.responses += data
+            receive(data)
+        self.daemon._session_bytes = heard
+
+    @property
+    def cycle(self):
+        return self.lock.board.cycle
+
+    # ------------------------------------------------------------------ time
+
+    def step(self, feed=None):
+        """One burst, and what it has brought about."""
+        lock = self.lock
+        lock.begin(BURST)
+        lock.end()
+        for frame in lock.process():
+            self.sent.append((frame.start, frame.frame))
+            if frame.faults:
+                raise RigError(f"the board has sent a frame with {frame.faults}")
+            for each in self.out.pass_(frame.frame, frame.end):
+                self.tap.write(each)
+        cycle = self.cycle
+        for each in self.out.due(cycle):
+            self.tap.write(each)
+        arrived = list(self.back.due(cycle))
+        while select.select([self.tap], [], [], 0)[0]:
+            arrived += self.back.pass_(self.tap.read(), cycle)
+        if arrived:
+            self.came += [(cycle, frame) for frame in arrived]
+            lock.inject(1, [frame.ljust(net.MIN_FRAME, b"\0") for frame in arrived], [cycle] * len(arrived))
+        if feed is not None:
+            injections = feed.frames_until(cycle + BURST)
+            if injections:
+                lock.inject(0, [each.frame for each in injections], [each.start for each in injections])
+        self._talk(self.epoch_ns + cycle * CYCLE_NS)
+
+    def _talk(self, now_ns):
+        self.pty.pump()
+        while True:
+            self.daemon.pump(now_ns, received=self.pty.to_host)
+            while self.device.unsent or self.device.bytes_sent != self.pty.from_host:
+                self.device.flush()
+                self.pty.pump()
+            if self.pty.backlog == 0:
+                return
+            self.pty.pump()
+
+    def until(self, condition, what, wall_s=_START_S, feed=None):
+        """Step until ``condition()``. Raises :class:`RigError` with what was waited for."""
+        deadline = time.monotonic() + wall_s
+        while not condition():
+            if self.daemon.phase == "failed":
+                raise RigError(f"the daemon failed: {self.daemon.error}")
+            if time.monotonic() > deadline:
+                raise RigError(f"{what}: not within {wall_s:g} s")
+            self.step(feed)
+
+    def start(self):
+        """Bring the session up and arm."""
+        self.until(lambda: self.daemon.phase == "ready", "the session did not come up")
+        arm = self.daemon.submit("arm", self.daemon.arm())
+        self.until(lambda: arm.done, "the card did not arm")
+        if arm.error is not None:
+            raise RigError(f"the card did not arm: {arm.error}")
+
+    def stop_exchange(self):
+        """End the exchange; returns what it has to say of the business."""
+        if self._exchange.poll() is None:
+            self._exchange.send_signal(signal.SIGINT)
+        out, errors = self._exchange.communicate(timeout=30)
+        if self._exchange.returncode:
+            raise RigError(f"the exchange failed: {errors.strip()}")
+        return out
+
+    def recorded(self, what):
+        """Bytes of the first connection that the exchange has ``"received"`` or ``"sent"``."""
+        return (self.folder / f"0.{what}").read_bytes()
+
+    def close(self):
+        """Give everything back."""
+        if self._exchange is not None and self._exchange.poll() is None:
+            self._exchange.kill()
+            self._exchange.communicate()
+        for each in (self.device, self.pty, self.tap, self.namespace):
+            if each is not None:
+                each.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class _Alone:
+    """A board with the interface of :class:`Lockstep`, and no model beside it."""
+
+    mismatches = ()
+
+    def __init__(self, board):
+        self.board, self._sent = board, []
+        for name in ("link_write", "link_read", "link_pace"):
+            setattr(self, name, getattr(board, name))
+
+    def begin(self, cycles):
+        self.board.run(cycles)
+
+    def end(self):
+        self._sent = self.board.take_tx("order")
+        self.board.take_register_writes()
+        self.board.take_host_tx()
+
+    def process(self):
+        return self._sent
+
+    def inject(self, port, frames, starts):
+        self.board.inject_many(port, frames, starts)
+
+    def finish(self):
+        return []

@@ -1,0 +1,292 @@
+"""One soak: quotes and host messages over a wire with faults, and what became of every byte."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from hdl.layout import net, sbe
+from host import config as configuration
+from sim.bench import traffic
+from sim.board.board import CYCLE_NS
+from sim.board.captures import CaptureWriter
+from sim.board.ports import Injection
+from sim.soak.impairment import Impairment, Rates
+from sim.soak.rig import BURST, ROOT, Rig, RigError
+
+__all__ = ["Outcome", "soak"]
+
+_STARBASE = sbe.load("starbase_orders")
+_HEADER = _STARBASE.composites["MessageHeader"]
+_MASK = 0xFFFF_FFFF
+_TCP_AT = net.ETHERNET.size + net.IPV4.size
+#: Of the shipped configuration: limits that let quotes pass as fast as they come, and time-outs of a short wire.
+_SETTINGS = {
+    "session_rate_per_s": "500_000", "session_burst": "60_000", "symbol_rate_per_s": "100_000", "symbol_burst": "255",
+    "duplicate_most": "8", "duplicate_ms": "0.001", "max_rejects_per_s": "100_000", "journal": '"{folder}/journal"',
+    "secret_file": '"{secret}"', "receive_window_bytes": "4096",
+}
+_RESENDS = "resend_first_ms = 2\nresend_min_ms = 0.3\nresend_max_ms = 4\nresend_most = 31\n"
+#: The golden model takes the buffer for received bytes to have room: no more come than it can hold.
+_SMALL = {"receive_window_bytes": "1500"}
+_DRAIN_S = 120.0
+
+
+class Busy:
+    """Market data that never rests: another quote with every packet, on both lines.
+
+    An attachment in the sense of :mod:`sim.board.ports`. gap : idle cycles between two packets, at random between two
+    numbers.
+    """
+
+    def __init__(self, start, seed, gap):
+        self.market = traffic.Market(8, seed)
+        self._moves = traffic.Moves(self.market)
+        self._gap, self._at, self._count = gap, start, 0
+        self._waiting = self._arranged(self.market.warm_up())
+
+    def _arranged(self, packets):
+        (frames, cycles, _), self._at = traffic.arrange(packets, self._at, rng=self.market.rng, gap=self._gap)
+        return [Injection(frame, cycle) for frame, cycle in zip(frames, cycles, strict=True)]
+
+    def frames_until(self, cycle):
+        while self._at < cycle:
+            rng, market = self.market.rng, self.market
+            i, side = rng.randrange(len(market.instruments)), rng.choice((traffic.BID, traffic.OFFER))
+            self._waiting += self._arranged([market.packet(market.book([self._moves.entry(i, side)]))])
+        out = [each for each in self._waiting if each.start < cycle]
+        self._waiting = self._waiting[len(out):]
+        return out
+
+
+@dataclass
+class Outcome:
+    """What became of it; ``faults`` in words, none if all is well."""
+
+    name: str
+    seed: int
+    quotes: int = 0
+    host_messages: int = 0
+    stream_bytes: int = 0
+    response_bytes: int = 0
+    segments_resent: int = 0
+    frames_compared: int = 0
+    impaired_out: dict = field(default_factory=dict)
+    impaired_back: dict = field(default_factory=dict)
+    trigger_to_quote: list = field(default_factory=list)
+    most_unacknowledged: int = 0
+    simulated_ms: float = 0.0
+    wall_s: float = 0.0
+    faults: list = field(default_factory=list)
+
+    def plain(self):
+        return asdict(self)
+
+
+def soak(name, *, quotes, messages, out=None, back=None, rules=((), ()), seed=1, golden=False, capture=None,
+         gap=(100, 500), progress=lambda share: None):
+    """Run one; returns its :class:`Outcome`.
+
+    Parameters
+    ----------
+    name : of the outcome. quotes, messages : so many of each at least.
+    out, back : :class:`Rates` from the board to the exchange and back. rules : lists of rules, likewise.
+    seed : of everything. golden : compare with the golden model, too. capture : pcap of all that was on the wire at the
+        board's end. gap : idle cycles of the feed before each packet. progress : called with the share that is done.
+
+    Raises
+    ------
+    RigError
+        It did not come up, or did not go on.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="t2q-soak-") as folder:
+        path = _configuration(Path(folder), _SMALL if golden else {})
+        config = configuration.load(path)
+        with Rig(config, path, folder, out=Impairment(seed, Rates()), back=Impairment(seed + 1, Rates()), seed=seed,
+                 golden=golden) as rig:
+            rig.start()
+            first = rig.cycle
+            rig.out, rig.back = (Impairment(2 * seed + n, rates, its) for n, (rates, its) in enumerate(
+                zip((out, back), rules, strict=True)))
+            outcome = Outcome(name, seed)
+            try:
+                _play(rig, quotes, messages, Busy(rig.cycle + 2 * BURST, seed, gap), progress)
+                _figures(rig, outcome, first)
+                rig.stop_exchange()
+                outcome.faults += _compare(rig, outcome, quotes, messages)
+            finally:
+                if capture is not None:
+                    _write(rig, capture)
+            if capture is not None:
+                outcome.faults += _tshark(capture)
+    outcome.wall_s = round(time.monotonic() - began, 1)
+    return outcome
+
+
+def _configuration(folder, changes):
+    """A file with the shipped configuration, but for what a soak needs, and ``changes``."""
+    text = (ROOT / "config" / "first_light.toml").read_text()
+    for key, value in (_SETTINGS | changes).items():
+        value = value.format(folder=folder, secret=ROOT / "config" / "simulator.secret")
+        text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
+        if not found:
+            raise RigError(f"config/first_light.toml has no {key}")
+    text = text.replace("[risk]", _RESENDS + "\n[risk]", 1)
+    path = folder / "soak.toml"
+    path.write_text(text)
+    return path
+
+
+def _play(rig, quotes, messages, feed, progress):
+    daemon, said = rig.daemon, 0
+    count, next_message, looked = Counter(), rig.cycle, 0
+    every = max(1, 600 * quotes // max(1, messages))
+    while count["quotes"] < quotes or said < messages:
+        if daemon.phase == "failed":
+            raise RigError(f"the daemon failed: {daemon.error}")
+        if said < messages and rig.cycle >= next_message:
+            said += 1
+            daemon.session.send("TestRequest", {"correlationId": said}, daemon.now_ns)
+            next_message = rig.cycle + every
+        rig.step(feed if count["quotes"] < quotes else None)
+        for _, frame in rig.sent[looked:]:
+            segment = _data(frame)
+            count["quotes"] += segment is not None and _is_quote(segment[1]) and segment[0] not in count
+            if segment:
+                count[segment[0]] = 1
+        looked = len(rig.sent)
+        progress(min(1.0, count["quotes"] / quotes))
+    # Everything is acknowledged and answered: the exchange has the whole stream, and we have all that it says.
+    stop = daemon.submit("disarm", daemon.disarm())
+    rig.until(lambda: stop.done, "the card did not disarm")
+
+    def drained():
+        whole = _stream(rig.sent)[1]
+        return len(rig.recorded("received")) == len(whole) and rig.recorded("sent").endswith(bytes(rig.responses))
+    deadline = time.monotonic() + _DRAIN_S
+    while not drained() and time.monotonic() < deadline:
+        for _ in range(20):
+            rig.step()
+
+
+def _figures(rig, outcome, first):
+    registers = rig.daemon.registers
+    read = {name: registers.read(name) for name in ("latency_min", "latency_max", "segments_resent")}
+    rig.until(lambda: all(reply.done for reply in read.values()), "the card does not answer")
+    outcome.trigger_to_quote = [read["latency_min"].value, read["latency_max"].value]
+    outcome.segments_resent = read["segments_resent"].value
+    outcome.simulated_ms = round((rig.cycle - first) * CYCLE_NS / 1e6, 3)
+    outcome.impaired_out, outcome.impaired_back = dict(rig.out.done), dict(rig.back.done)
+    outcome.frames_compared = len(rig.sent) if not isinstance(rig.lock.mismatches, tuple) else 0
+
+
+def _data(frame):
+    """(number, payload) of a segment with data, else ``None``."""
+    if net.ETHERNET["ethertype"].unpack(frame) != net.ETHERTYPE_IPV4:
+        return None
+    ip, tcp = net.IPV4.unpack(frame, net.ETHERNET.size), net.TCP.unpack(frame, _TCP_AT)
+    payload = frame[_TCP_AT + 4 * (tcp["data_offset"] >> 4):net.ETHERNET.size + ip["total_length"]]
+    return (tcp["seq"], payload) if payload else None
+
+
+def _is_quote(payload):
+    return _HEADER["messageTypeId"].unpack(payload) == _STARBASE["MassQuoteRequest"].id
+
+
+def _stream(sent):
+    """(faults, bytes) of the stream that the board has sent: what was sent again has to be what it was."""
+    faults, segments, next_, out = [], {}, None, bytearray()
+    for _, frame in sent:
+        found = _data(frame)
+        if found is None:
+            continue
+        seq, payload = found
+        if segments.setdefault(seq, payload) != payload:
+            faults.append(f"segment {seq} was sent again as something else")
+        if next_ is None:
+            next_ = seq
+        if seq == next_:
+            out += payload
+            next_ = next_ + len(payload) & _MASK
+        elif (seq - next_) & _MASK < 1 << 31:
+            faults.append(f"segment {seq} was sent, {next_} was expected")
+    return faults, bytes(out)
+
+
+def _compare(rig, outcome, quotes, messages):
+    """What is wrong, in words."""
+    faults, stream = _stream(rig.sent)
+    received, sent, responses = rig.recorded("received"), rig.recorded("sent"), bytes(rig.responses)
+    outcome.stream_bytes, outcome.response_bytes = len(stream), len(responses)
+    if received != stream:
+        at = next((n for n, (a, b) in enumerate(zip(received, stream, strict=False)) if a != b), None)
+        faults.append(f"the exchange has received {len(received)} bytes, {len(stream)} were sent; the first that "
+                      f"differs: {at}")
+    if not sent.endswith(responses) or len(sent) - len(responses) > 4096:
+        faults.append(f"the exchange has sent {len(sent)} bytes, the daemon was given {len(responses)} of the session, "
+                      f"which are not the last of them")
+    kinds, at, number = Counter(), 0, None
+    while at < len(stream):
+        header = _HEADER.unpack(stream, at)
+        if number is not None and header["sequenceNumber"] != number + 1:
+            faults.append(f"message {header['sequenceNumber']} after {number}")
+        number = header["sequenceNumber"]
+        message = _STARBASE.by_id.get(header["messageTypeId"])
+        kinds[message.name if message else "?"] += 1
+        at += header["messageLength"]
+    outcome.quotes, outcome.host_messages = kinds["MassQuoteRequest"], kinds["TestRequest"]
+    for what, least in (("quotes", quotes), ("host_messages", messages)):
+        if getattr(outcome, what) < least:
+            faults.append(f"{getattr(outcome, what)} {what}, at least {least} were to be sent")
+    differ = rig.lock.finish()
+    if differ:
+        faults.append(f"{len(differ)} frames differ from the golden model: {differ[0]}")
+    if outcome.trigger_to_quote != [2, 2]:
+        faults.append(f"trigger to quote took {outcome.trigger_to_quote} cycles, must be 2")
+    outcome.most_unacknowledged = _most_unacknowledged(rig)
+    return faults
+
+
+def _most_unacknowledged(rig):
+    """Bytes that were on their way at once, at most."""
+    una, nxt, most = None, None, 0
+    events = sorted([(cycle, 0, frame) for cycle, frame in rig.sent] + [(cycle, 1, frame) for cycle, frame in rig.came],
+                    key=lambda event: event[:2])
+    for _, came, frame in events:
+        if len(frame) < _TCP_AT + net.TCP.size or net.ETHERNET["ethertype"].unpack(frame) != net.ETHERTYPE_IPV4:
+            continue
+        tcp = net.TCP.unpack(frame, _TCP_AT)
+        if came:
+            if una is not None and 0 < (tcp["ack"] - una) & _MASK <= (nxt - una) & _MASK:
+                una = tcp["ack"]
+            continue
+        found = _data(frame)
+        if found:
+            end = found[0] + len(found[1]) & _MASK
+            una = found[0] if una is None else una
+            nxt = end if nxt is None or (end - nxt) & _MASK < 1 << 31 else nxt
+            most = max(most, (nxt - una) & _MASK)
+    return most
+
+
+def _write(rig, path):
+    with CaptureWriter(path) as writer:
+        for cycle, frame in sorted(rig.sent + rig.came, key=lambda each: each[0]):
+            writer.write(rig.epoch_ns + cycle * CYCLE_NS, frame)
+
+
+def _tshark(path):
+    """What Wireshark finds wrong with the segments that the board has sent."""
+    if shutil.which("tshark") is None:
+        return []
+    ours = 'tcp.srcport == 40000 && (tcp.checksum.status == "Bad" || ip.checksum.status == "Bad" || _ws.malformed'
+    ran = subprocess.run(
+        ["tshark", "-r", str(path), "-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-Y",
+         f"{ours} || tcp.analysis.lost_segment || tcp.analysis.ack_lost_segment)"],
+        capture_output=True, text=True, check=True)
+    return [f"tshark: {line.strip()}" for line in ran.stdout.splitlines()[:5]]
