@@ -33,6 +33,7 @@ _SETTINGS = {
 _RESENDS = "resend_first_ms = 2\nresend_min_ms = 0.3\nresend_max_ms = 4\nresend_most = 31\n"
 #: The golden model takes the buffer for received bytes to have room: no more come than it can hold.
 _SMALL = {"receive_window_bytes": "1500"}
+_LOGON_MOST = 256       # bytes that come before the hand-over: the answer to the logon
 _DRAIN_S = 120.0
 
 
@@ -144,30 +145,32 @@ def _configuration(folder, changes):
 
 def _play(rig, quotes, messages, feed, progress):
     daemon, said = rig.daemon, 0
-    count, next_message, looked = Counter(), rig.cycle, 0
+    count, known, next_message, looked = 0, set(), rig.cycle, 0
     every = max(1, 600 * quotes // max(1, messages))
-    while count["quotes"] < quotes or said < messages:
+    while count < quotes or said < messages:
         if daemon.phase == "failed":
             raise RigError(f"the daemon failed: {daemon.error}")
         if said < messages and rig.cycle >= next_message:
             said += 1
             daemon.session.send("TestRequest", {"correlationId": said}, daemon.now_ns)
             next_message = rig.cycle + every
-        rig.step(feed if count["quotes"] < quotes else None)
+        rig.step(feed if count < quotes else None)
         for _, frame in rig.sent[looked:]:
             segment = _data(frame)
-            count["quotes"] += segment is not None and _is_quote(segment[1]) and segment[0] not in count
-            if segment:
-                count[segment[0]] = 1
+            if segment and segment[0] not in known:
+                known.add(segment[0])
+                count += _is_quote(segment[1])
         looked = len(rig.sent)
-        progress(min(1.0, count["quotes"] / quotes))
+        progress(min(1.0, count / quotes))
     # Everything is acknowledged and answered: the exchange has the whole stream, and we have all that it says.
     stop = daemon.submit("disarm", daemon.disarm())
     rig.until(lambda: stop.done, "the card did not disarm")
 
     def drained():
-        whole = _stream(rig.sent)[1]
-        return len(rig.recorded("received")) == len(whole) and rig.recorded("sent").endswith(bytes(rig.responses))
+        _, whole = _stream(rig.sent)
+        sent = rig.recorded("sent")
+        return len(rig.recorded("received")) == len(whole) and sent.endswith(rig.responses) and (
+            len(sent) - len(rig.responses) < _LOGON_MOST)
     deadline = time.monotonic() + _DRAIN_S
     while not drained() and time.monotonic() < deadline:
         for _ in range(20):
@@ -227,7 +230,7 @@ def _compare(rig, outcome, quotes, messages):
         at = next((n for n, (a, b) in enumerate(zip(received, stream, strict=False)) if a != b), None)
         faults.append(f"the exchange has received {len(received)} bytes, {len(stream)} were sent; the first that "
                       f"differs: {at}")
-    if not sent.endswith(responses) or len(sent) - len(responses) > 4096:
+    if not sent.endswith(responses) or len(sent) - len(responses) >= _LOGON_MOST:
         faults.append(f"the exchange has sent {len(sent)} bytes, the daemon was given {len(responses)} of the session, "
                       f"which are not the last of them")
     kinds, at, number = Counter(), 0, None
@@ -275,9 +278,22 @@ def _most_unacknowledged(rig):
 
 
 def _write(rig, path):
+    """All that the board has sent, and what it was given whole: what else comes says nothing to anybody."""
+    came = [each for each in rig.came if _whole(each[1])]
     with CaptureWriter(path) as writer:
-        for cycle, frame in sorted(rig.sent + rig.came, key=lambda each: each[0]):
+        for cycle, frame in sorted(rig.sent + came, key=lambda each: each[0]):
             writer.write(rig.epoch_ns + cycle * CYCLE_NS, frame)
+
+
+def _whole(frame):
+    """No frame of IPv4, or one with all of its datagram and right checksums."""
+    if len(frame) < _TCP_AT or net.ETHERNET["ethertype"].unpack(frame) != net.ETHERTYPE_IPV4:
+        return len(frame) >= net.ETHERNET.size
+    ip = net.IPV4.unpack(frame, net.ETHERNET.size)
+    segment = frame[_TCP_AT:net.ETHERNET.size + ip["total_length"]]
+    pseudo = net.PSEUDO.pack(src=ip["src"], dst=ip["dst"], protocol=net.PROTOCOL_TCP, length=len(segment))
+    return (len(frame) >= net.ETHERNET.size + ip["total_length"] and len(segment) >= net.TCP.size
+            and not net.checksum(frame[net.ETHERNET.size:_TCP_AT]) and not net.checksum(pseudo + segment))
 
 
 def _tshark(path):
