@@ -16,7 +16,7 @@ from tests.hdl.order.bench import CONFIG, QUOTE, READY, check_frame, peer_segmen
 from tests.hdl.order.test_port import message
 
 SEQ, ACK, APP = CONFIG["init_snd_nxt"], CONFIG["init_rcv_nxt"], CONFIG["init_app_seq"]
-FIRST = 10      # rto_first of most tests
+FIRST = 4       # rto_first of most tests
 MASK = 0xFFFF_FFFF
 
 
@@ -47,7 +47,7 @@ def same_but_acknowledgement(one, other):
 
 def test_what_is_not_acknowledged_is_sent_again_until_the_session_ends():
     """After the time-out, twice that, and so on up to the greatest; then the session is given up."""
-    most, greatest = 4, 45
+    most, greatest = 3, 13
     config = {"rto_first": FIRST, "rto_max": greatest, "rto_most": most}
     waits = [min(FIRST << n, greatest) for n in range(most + 1)]
     log = run((sum(waits) + 8) * TICK_CYCLES, fires={READY: (KIND_QUOTE, QUOTE)}, config=config)
@@ -149,7 +149,7 @@ def test_the_time_out_follows_the_round_trip():
     seed = 7
     print(f"seed {seed}")
     rng = random.Random(seed)
-    delays = [rng.choice((3, 5, 8, 20)) * TICK_CYCLES for _ in range(12)]
+    delays = [rng.choice((3, 5, 8, 20)) * TICK_CYCLES for _ in range(7)]
     told, sent = [], []
 
     def peer(cycle, frame):
@@ -208,7 +208,7 @@ def test_a_window_without_room_is_probed():
         answers.append(cycle)
         return [(cycle + 50, closed if len(answers) < 5 else peer_segment(ack=SEQ, window=QUOTE_SIZE))]
 
-    log = run(20 * FIRST * TICK_CYCLES, config=config, peer=peer)
+    log = run(18 * FIRST * TICK_CYCLES + 1000, config=config, peer=peer)
     assert log.count("window_probes") == len(log.frames) == 5
     for _, frame in log.frames:
         check_frame(frame, seq=SEQ - 1, ack=ACK, payload_size=0, flags="A")
@@ -217,7 +217,7 @@ def test_a_window_without_room_is_probed():
     assert not any(log.ready[:log.starts()[-1]])
     assert log.ready[-1]
     # A peer that does not even answer is given up.
-    log = run(10 * FIRST * TICK_CYCLES, config=config)
+    log = run(4 * FIRST * TICK_CYCLES, config=config)
     assert len(log.frames) == 1
     assert log.final["session_up"] == 0
 
@@ -279,14 +279,14 @@ def test_a_wire_that_loses(seed, loss):
     """Everything arrives once, in order, as it was first sent, whatever is lost on the way."""
     print(f"seed {seed}")
     rng = random.Random(f"loses {seed}")
-    cycles, busy = 40_000, 12_000
+    cycles, busy = 20_000, 6_000
     fires = {rng.randrange(READY, busy): (
         "ready", rng.choice((KIND_QUOTE, KIND_QUOTE, KIND_MASS_CANCEL)),
-        {**QUOTE, "bid_ticks": rng.randint(-100, 100), "quote_id": rng.getrandbits(64)}) for _ in range(30)}
-    host = [(at, SESSION_TX, message(rng, rng.randint(32, 400))) for at in range(500, busy, 2500)]
+        {**QUOTE, "bid_ticks": rng.randint(-100, 100), "quote_id": rng.getrandbits(64)}) for _ in range(16)}
+    host = [(at, SESSION_TX, message(rng, rng.randint(32, 400))) for at in range(500, busy, 1500)]
     peer = LossyPeer(rng, loss, 400)
     log = run(cycles, fires=fires, host=host, peer=peer, config={
-        "rto_first": 16, "rto_min": 8, "rto_max": 16, "rto_most": 31})
+        "rto_first": 12, "rto_min": 8, "rto_max": 12, "rto_most": 31})
     once = bytes(byte for _, byte in log.sent)
     assert [seq for seq, _ in log.sent] == [SEQ + n & MASK for n in range(len(once))]
     assert bytes(peer.stream) == once
@@ -327,7 +327,7 @@ def test_trigger_to_quote_is_the_same_with_unacknowledged_data():
     assert at + timing.PREAMBLE_AFTER_START in [cycle for cycle, _ in log.frames]
     rx = [(600 + 80 * n, peer_segment(ack=SEQ)) for n in range(3)]
     arrival = 600 + 160 + 8 + 64 + 2
-    for offset in range(0, 40, 3):
+    for offset in range(0, 40, 8):
         fire = arrival + offset
         log = run(fire + 700, fires={READY: (KIND_QUOTE, QUOTE), READY + 200: (KIND_QUOTE, QUOTE),
                                      fire: (KIND_QUOTE, QUOTE)}, rx=rx, config={"rto_first": 1000})
