@@ -28,9 +28,9 @@ _TCP_AT = net.ETHERNET.size + net.IPV4.size
 _SETTINGS = {
     "session_rate_per_s": "500_000", "session_burst": "60_000", "symbol_rate_per_s": "100_000", "symbol_burst": "255",
     "duplicate_most": "8", "duplicate_ms": "0.001", "max_rejects_per_s": "100_000", "journal": '"{folder}/journal"',
-    "secret_file": '"{secret}"', "receive_window_bytes": "4096",
+    "secret_file": '"{secret}"', "receive_window_bytes": "4096", "resend_first_ms": "2", "resend_min_ms": "0.3",
+    "resend_max_ms": "4", "resend_most": "31",
 }
-_RESENDS = "resend_first_ms = 2\nresend_min_ms = 0.3\nresend_max_ms = 4\nresend_most = 31\n"
 #: The golden model takes the buffer for received bytes to have room: no more come than it can hold.
 _SMALL = {"receive_window_bytes": "1500"}
 _LOGON_MOST = 256       # bytes that come before the hand-over: the answer to the logon
@@ -137,7 +137,6 @@ def _configuration(folder, changes):
         text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
         if not found:
             raise RigError(f"config/first_light.toml has no {key}")
-    text = text.replace("[risk]", _RESENDS + "\n[risk]", 1)
     path = folder / "soak.toml"
     path.write_text(text)
     return path

@@ -152,6 +152,12 @@ REFUSALS = {
     "own ip": (set_in("session", peer_ip="10.20.0.2"), "session.peer_ip = 10.20.0.2: must differ from local_ip"),
     "flag": (set_in("session", order_flags=["mpp"]), "'mpp' is no OrderFlags; there are cancelOnDisconnect, postOnly"),
     "two secrets": (set_in("session", secret_env="S"), "session.secret_env = S: give either secret_env or secret_file"),
+    "time-outs the wrong way round": (
+        set_in("session", resend_max_ms=100),
+        "session.resend_max_ms = 100: must be at least resend_first_ms (1000) and resend_min_ms (200)"),
+    "no time-out": (set_in("session", resend_min_ms=0), "session.resend_min_ms = 0: "),
+    "never gives up": (
+        set_in("session", resend_most=32), "session.resend_most = 32: input should be less than or equal to 31"),
     "client too long": (set_in("session", client_id="x" * 17), "session.client_id = 'xxxxxxxxxxxxxxxxx'"),
     "heartbeat too slow": (
         set_in("host", heartbeat_ms=80),

@@ -165,3 +165,12 @@ def test_limits_in_money(tree):
     tree["risk"] |= {"max_gross": Decimal("2500001.9"), "max_leverage": Decimal("2.99"), "money_unit": 2}
     words = params.risk_words(config.build(tree).risk)
     assert (words["gross_most"], words["leverage_most"], words["open_most"]) == (1_250_000, 47, 750_000)
+
+
+def test_times_of_the_session_in_ticks(tree):
+    """A tick of the card is 1.024 us; a time-out is one at least."""
+    tree["session"] |= {
+        "resend_first_ms": Decimal(1000), "resend_min_ms": Decimal("0.01"), "resend_max_ms": Decimal(2000),
+        "resend_most": 3, "ack_delay_us": Decimal(40)}
+    words = params.resend_words(config.build(tree).session)
+    assert words == {"rto_first": 976_563, "rto_min": 10, "rto_max": 1_953_125, "rto_most": 3, "ack_delay": 39}
