@@ -273,6 +273,55 @@ def board(
                        tap)
 
 
+simulation = typer.Typer(no_args_is_help=True, help="Everything at once, simulated.")
+app.add_typer(simulation, name="sim", rich_help_panel=None)
+
+
+@simulation.callback()
+def _simulation():
+    """Everything at once, simulated."""
+
+
+@simulation.command()
+def up(
+    capture: Annotated[Path | None, typer.Argument(
+        help="Capture of a CME MDP 3.0 feed (pcap), played in a loop; default as for replay.",
+        show_default=False)] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    seed: Annotated[int, typer.Option(help="Seed of generated traffic, and of the exchange's market.")] = 1,
+    max_packets: Annotated[int | None, typer.Option(min=1, help="Length of a round in packets.",
+                                                    show_default=False)] = None,
+    every: Annotated[float, typer.Option(min=0.01, help="Seconds from one status to the next.")] = 5.0,
+):
+    """Start virtual board, exchange and daemon, and leave them running until Ctrl-C.
+
+    The board is on a TAP interface in a network namespace, with the exchange simulator behind Linux's own TCP; the
+    daemon is at its serial port. Prints JSON, one object a line: first how to ping the card, and where the daemon's
+    control socket is, then how things stand. It stays disarmed until `t2q arm`. Where this user may not make network
+    namespaces, one with a user namespace is tried.
+
+    Example: t2q sim up   and in another terminal: t2q status, t2q arm, t2q watch
+    """
+    loaded = _config(config)
+    if capture is not None and not capture.is_file():
+        _fail(f"{capture}: no such file; give a pcap file, or none for the default")
+    from sim.board.tap import TapError
+    from sim.board.verilate import BuildError
+    from sim.kernel import ExchangeError
+    from sim.replay import ReplayError
+    from sim.up import UpError, run_up
+    console = Console(stderr=True)
+    with _one_line(configuration.ConfigError, ReplayError, BuildError, TapError, ExchangeError, UpError, OSError), \
+            Progress(TextColumn("build the virtual board"), BarColumn(), TimeElapsedColumn(), console=console,
+                     transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def progress(share, what):
+            bar.update(task, completed=share, visible=share < 1.0)
+
+        run_up(loaded.source, capture, seed, max_packets, every, lambda text: print(text, flush=True), progress)
+
+
 # -- commands to a running daemon -------------------------------------------------------------------------------------
 
 def _console():

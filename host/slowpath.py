@@ -1,4 +1,4 @@
-"""ARP and TCP of the order port while the fabric does not own a connection.
+"""ARP, ICMP echo and TCP of the order port, as far as the fabric does not own the connection.
 
 The packets are built and read with scapy; they travel as FrameTx and FrameRx over the host link. The connection is
 opened here, carries the logon, and is then handed to the fabric, which needs only the numbers of :class:`HandOver`.
@@ -13,13 +13,14 @@ Time is an argument (integer nanoseconds). Sequence numbers are modulo 2^32.
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from scapy.layers.inet import IP, TCP, in4_chksum
+from scapy.layers.inet import ICMP, IP, TCP, in4_chksum
 from scapy.layers.l2 import ARP, Ether
 from scapy.utils import checksum
 
 from hdl.layout import net
 
 _MASK = 0xFFFF_FFFF
+_ECHO_REQUEST, _ICMP_HEADER = 8, 8
 _FIN, _SYN, _RST, _PSH, _ACK = net.TCP_FIN, net.TCP_SYN, net.TCP_RST, net.TCP_PSH, net.TCP_ACK
 MILLISECOND = 1_000_000
 MSS = 1460  #: bytes; announced, and the largest segment sent
@@ -55,7 +56,7 @@ def _before(a, b):
 
 
 class SlowPath:
-    """One outgoing TCP connection, and the answers to ARP, of the order port.
+    """One outgoing TCP connection, and the answers to ARP and ICMP echo, of the order port.
 
     Parameters
     ----------
@@ -159,6 +160,8 @@ class SlowPath:
             self._arp(packet[ARP], now_ns)
         elif isinstance(packet.payload, IP) and isinstance(packet[IP].payload, TCP):
             self._tcp(packet, bytes(frame), now_ns)
+        elif isinstance(packet.payload, IP) and isinstance(packet[IP].payload, ICMP):
+            self._icmp(packet, bytes(frame))
         else:
             self.ignored += 1
 
@@ -178,6 +181,20 @@ class SlowPath:
             self._queue(_SYN, b"", now_ns)
         else:
             self.ignored += 1
+
+    def _icmp(self, packet, frame):
+        """Answer an echo request to our address, with what it carries (RFC 1122, 3.2.2.6); nothing else is asked."""
+        ip = packet[IP]
+        start, end = net.ETHERNET.size + ip.ihl * 4, net.ETHERNET.size + ip.len
+        message = frame[start:end]
+        if (int(IPv4Address(ip.dst)) != self.local_ip or ip.frag or ip.flags.MF or end > len(frame)
+                or checksum(frame[net.ETHERNET.size:start]) or len(message) < _ICMP_HEADER or checksum(message)
+                or message[:2] != bytes((_ECHO_REQUEST, 0))):
+            self.ignored += 1
+            return
+        self._frames.append(bytes(
+            Ether(dst=packet.src, src=mac_text(self.local_mac)) / IP(src=ip.dst, dst=ip.src, id=0, flags="DF", ttl=64) /
+            ICMP(type="echo-reply", id=packet[ICMP].id, seq=packet[ICMP].seq) / message[_ICMP_HEADER:]))
 
     def _tcp(self, packet, frame, now_ns):
         ip, tcp = packet[IP], packet[TCP]

@@ -30,7 +30,7 @@ from sim.venue.session import Gateway
 from sim.venue.tcp_peer import TcpPeer
 from sim.venue.wire import ExchangeWire
 
-__all__ = ["LiveBoard", "LoopingFeed", "run_board"]
+__all__ = ["ListeningLink", "LiveBoard", "LoopingFeed", "run_board"]
 
 UNREAD = 256 * 1024     #: bytes on the link that no host has read, after which there is no host
 
@@ -121,7 +121,7 @@ def _numbered(data, lines, vlan):
     return data[:-net.FCS_SIZE], found.payload if numbered else None
 
 
-class _ListeningLink:
+class ListeningLink:
     """The board's host link, with an ear on it; what comes while no host is there is lost, as on a wire.
 
     Attributes
@@ -202,7 +202,7 @@ class LiveBoard:
         self._wires = Wires(board, burst=self._burst)
         self._wires.attach("feed", self.feed)
         self._wires.attach("order", exchange)
-        self._link = _ListeningLink(board)
+        self._link = ListeningLink(board)
         if tap is not None:
             self._wires.attach("order", _LinkTap(tap, self._link))
         self._pty = LinkPty(self._link)

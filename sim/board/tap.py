@@ -88,12 +88,19 @@ class TapNamespace:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen([sys.executable, str(Path(__file__).resolve()), str(theirs.fileno())],
-                                             pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+                                             pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                                             start_new_session=True)
         try:
             self._answer()
         except TapError:
             self.close()
             raise
+
+    @property
+    def nsenter(self) -> str:
+        """Options with which ``nsenter`` runs a command in this namespace."""
+        theirs, ours = (os.stat(f"/proc/{pid}/ns/user").st_ino for pid in (self._process.pid, "self"))
+        return f"-t {self._process.pid} -n" + (" -U --preserve-credentials" if theirs != ours else "")
 
     def tap(self, name: str = "t2q0", address: str | None = "10.77.0.1/24", mac: str | None = None) -> Tap:
         """Make a TAP interface and bring it up.

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sim.board.tap import TapError
+from sim.kernel import ExchangeError
 from sim.soak.impairment import Rates, parse_rules
 from sim.soak.rig import RigError
 from sim.soak.run import soak
@@ -60,7 +61,7 @@ def main(arguments=None):
                     rules=rules if any(rules) else ((), ()), seed=options.seed + n, golden=golden,
                     capture=options.out / "soak.pcap",
                     progress=lambda share, task=task: progress.update(task, completed=share)))
-    except (TapError, RigError) as error:
+    except (TapError, ExchangeError, RigError) as error:
         print(f"make soak: {error}", file=sys.stderr)
         return 2
     table = Table("wire", "quotes", "host messages", "sent again", "bytes out", "bytes back", "most unacknowledged",

@@ -5,22 +5,17 @@ simulated time, which is slower than the kernel's: a time-out of the kernel's of
 """
 
 import select
-import signal
-import subprocess
-import sys
 import time
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from hdl.layout import net
 from host import link
 from host.daemon import Daemon
 from host.serial_device import SerialDevice
-from host.slowpath import mac_text
 from sim.board.board import CYCLE_NS, VirtualBoard
 from sim.board.pty import LinkPty
-from sim.board.tap import TapNamespace
 from sim.golden.model import GoldenModel
+from sim.kernel import KernelExchange
 from sim.lockstep import Lockstep
 from sim.soak.impairment import Impairment
 
@@ -28,7 +23,6 @@ __all__ = ["Rig", "RigError"]
 
 ROOT = Path(__file__).resolve().parents[2]
 BURST = 2_500           # cycles between two looks at the wire
-PEER_MAC = 0x0200_0000_0002
 _TCP_AT = net.ETHERNET.size + net.IPV4.size
 _HEARTBEAT_S = 3600     # of the exchange, in its own time: that of the card is slower
 _START_S = 60.0         # wall time within which the exchange listens, and the session comes up
@@ -52,6 +46,7 @@ class Rig:
     Attributes
     ----------
     sent : (cycle, frame without FCS) that the board has sent; came : likewise, that it was given.
+    exchange : :class:`sim.kernel.KernelExchange`.
     responses : every byte that the daemon was given of the session, since the hand-over.
     mismatches : frames that differ from the golden model's.
     """
@@ -62,12 +57,10 @@ class Rig:
         self.sent, self.came, self.responses = [], [], bytearray()
         self.epoch_ns = time.time_ns()
         self._links = link.Decoder()
-        self.daemon = self._exchange = self.pty = self.device = None
-        self.namespace = TapNamespace()
-        session = config.session
-        self.tap = self.namespace.tap("t2q0", f"{IPv4Address(session.peer_ip)}/24", mac_text(PEER_MAC))
+        self.daemon = self.pty = self.device = None
+        self.exchange = KernelExchange(config, config_path, "--heartbeat", _HEARTBEAT_S, "--record", self.folder)
+        self.tap = self.exchange.tap
         try:
-            self._start_exchange(config_path)
             board = VirtualBoard()
             self.lock = Lockstep(board, GoldenModel()) if golden else _Alone(board)
             self.pty = LinkPty(self.lock)
@@ -77,17 +70,6 @@ class Rig:
         except BaseException:
             self.close()
             raise
-
-    def _start_exchange(self, config_path):
-        session = self.config.session
-        command = [sys.executable, "-m", "host.cli", "venue", "--config", str(config_path), "--host",
-                   str(IPv4Address(session.peer_ip)), "--port", str(session.peer_port),
-                   "--heartbeat", str(_HEARTBEAT_S), "--record", str(self.folder)]
-        self._exchange = subprocess.Popen(command, cwd=ROOT, preexec_fn=self.namespace.enter, text=True,
-                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if not select.select([self._exchange.stdout], [], [], _START_S)[0] or not self._exchange.stdout.readline():
-            self._exchange.kill()
-            raise RigError(f"the exchange does not listen: {self._exchange.stderr.read().strip()}")
 
     def _listen(self):
         """Keep what the daemon is given of the session as it comes over the link."""
@@ -160,25 +142,13 @@ class Rig:
         if arm.error is not None:
             raise RigError(f"the card did not arm: {arm.error}")
 
-    def stop_exchange(self):
-        """End the exchange; returns what it has to say of the business."""
-        if self._exchange.poll() is None:
-            self._exchange.send_signal(signal.SIGINT)
-        out, errors = self._exchange.communicate(timeout=30)
-        if self._exchange.returncode:
-            raise RigError(f"the exchange failed: {errors.strip()}")
-        return out
-
     def recorded(self, what):
         """Bytes of the first connection that the exchange has ``"received"`` or ``"sent"``."""
         return (self.folder / f"0.{what}").read_bytes()
 
     def close(self):
         """Give everything back."""
-        if self._exchange is not None and self._exchange.poll() is None:
-            self._exchange.kill()
-            self._exchange.communicate()
-        for each in (self.device, self.pty, self.tap, self.namespace):
+        for each in (self.device, self.pty, self.exchange):
             if each is not None:
                 each.close()
 

@@ -35,6 +35,7 @@ _SETTINGS = {
 _SMALL = {"receive_window_bytes": "1500"}
 _LOGON_MOST = 256       # bytes that come before the hand-over: the answer to the logon
 _DRAIN_S = 120.0
+_STALL_S = 20.0         # wall time
 
 
 class Busy:
@@ -118,7 +119,7 @@ def soak(name, *, quotes, messages, out=None, back=None, rules=((), ()), seed=1,
             try:
                 _play(rig, quotes, messages, Busy(rig.cycle + 2 * BURST, seed, gap), progress)
                 _figures(rig, outcome, first)
-                rig.stop_exchange()
+                rig.exchange.stop()
                 outcome.faults += _compare(rig, outcome, quotes, messages)
             finally:
                 if capture is not None:
@@ -145,6 +146,7 @@ def _configuration(folder, changes):
 def _play(rig, quotes, messages, feed, progress):
     daemon, said = rig.daemon, 0
     count, known, next_message, looked = 0, set(), rig.cycle, 0
+    stood, moved = 0, time.monotonic()
     every = max(1, 600 * quotes // max(1, messages))
     while count < quotes or said < messages:
         if daemon.phase == "failed":
@@ -161,6 +163,11 @@ def _play(rig, quotes, messages, feed, progress):
                 count += _is_quote(segment[1])
         looked = len(rig.sent)
         progress(min(1.0, count / quotes))
+        now = time.monotonic()
+        if looked != stood:
+            stood, moved = looked, now
+        elif now - moved > _STALL_S:
+            raise RigError(f"nothing has been sent for {_STALL_S:g} s: {_where(rig)}")
     # Everything is acknowledged and answered: the exchange has the whole stream, and we have all that it says.
     stop = daemon.submit("disarm", daemon.disarm())
     rig.until(lambda: stop.done, "the card did not disarm")
@@ -174,6 +181,17 @@ def _play(rig, quotes, messages, feed, progress):
     while not drained() and time.monotonic() < deadline:
         for _ in range(20):
             rig.step()
+
+
+def _where(rig):
+    """Where the card stands, in words."""
+    names = ("session_up", "state", "halt_cause", "snd_una", "snd_nxt", "rcv_nxt", "session_tokens", "open_bids",
+             "segments_resent", "segments_in_order", "segments_duplicate", "segments_out_of_order", "segments_refused",
+             "order_rx_frames", "order_rx_bad", "order_rx_dropped", "order_rx_slow", "acks_sent", "order_tx_frames",
+             "positions_late", "telemetry_overflow", "rto", "srtt")
+    replies = {name: rig.daemon.registers.read(name) for name in names}
+    rig.until(lambda: all(reply.done for reply in replies.values()), "the card does not answer")
+    return ", ".join(f"{name} {reply.value:#x}" for name, reply in replies.items())
 
 
 def _figures(rig, outcome, first):

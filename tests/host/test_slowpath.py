@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Padding, Raw
 
@@ -296,3 +296,36 @@ def test_against_the_exchange_with_loss(loss):
         now += MILLISECOND
     allowed = {"duplicate"} if loss else set()  # repeating what was lost is what a sender does
     assert {v.kind for v in peer.violations} <= allowed
+
+
+def echo(payload=b"0123456789", dst="10.20.0.2", **ip):
+    return bytes(Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:01") / IP(src="10.20.0.9", dst=dst, **ip) /
+                 ICMP(id=77, seq=3) / payload)
+
+
+@pytest.mark.parametrize("size", [0, 1, 18, 1472])
+def test_ping(size):
+    """What came goes back, whatever state the connection is in; padding of short frames does not."""
+    p = path()
+    payload = bytes(n & 0xFF for n in range(size))
+    p.receive(echo(payload).ljust(60, b"\xee"), T0)
+    [reply] = [Ether(f) for f in p.take_frames()]
+    assert (reply.dst, reply.src) == ("02:00:00:00:00:01", "02:00:00:00:00:02")
+    assert (reply[IP].src, reply[IP].dst, reply[IP].ttl) == ("10.20.0.2", "10.20.0.9", 64)
+    assert (reply[ICMP].type, reply[ICMP].code, reply[ICMP].id, reply[ICMP].seq) == (0, 0, 77, 3)
+    assert bytes(reply[ICMP].payload)[:size] == payload
+    again = Ether(bytes(reply))
+    del again[IP].chksum
+    del again[ICMP].chksum
+    again = Ether(bytes(again))
+    assert (again[IP].chksum, again[ICMP].chksum, again[IP].len) == (reply[IP].chksum, reply[ICMP].chksum, 28 + size)
+
+
+def test_what_is_no_ping_of_ours():
+    p = path()
+    right = echo()
+    spoilt = [right[:n] + bytes([right[n] ^ 1]) + right[n + 1:] for n in (22, 34, 36, 45)]
+    for frame in (*spoilt, echo(dst="10.20.0.3"), echo(flags="MF"), echo(frag=3), right[:40]):
+        p.receive(frame, T0)
+        assert p.take_frames() == []
+    assert p.ignored == 8
