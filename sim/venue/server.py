@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from pathlib import Path
 
 from .market import RandomWalk
 from .session import Gateway
+
+_THIN_LINEAR_TIMEOUTS = 16      # of a TCP socket of Linux
 
 
 class VenueServer:
@@ -74,6 +77,10 @@ class VenueServer:
     async def _connection(self, reader, writer):
         task = asyncio.current_task()
         self._tasks.add(task)
+        # Answers are few and small: where they are lost, Linux shall not double its time-outs, up to two minutes, as
+        # long as nothing that it need not send twice is acknowledged.
+        with contextlib.suppress(OSError):
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _THIN_LINEAR_TIMEOUTS, 1)
         session = self.gateway.connect(self.now_ns())
         if self._record is not None:
             self._records[session] = [(self._record / f"{self._connections}.{what}").open("wb")
