@@ -33,6 +33,7 @@ from sim.market.schedule import MAX_IDLE_NS, schedule
 from sim.report.collect import instrument_series, session_facts
 from sim.report.model import Latency, ReplayResult
 from sim.report.write import write_all
+from sim.talk import talk
 from sim.venue import listing
 from sim.venue.feed import feed_events
 from sim.venue.market import MarketMirror
@@ -182,15 +183,7 @@ class Replay:
         return sent
 
     def _talk(self, now_ns):
-        self.pty.pump()
-        while True:
-            self.daemon.pump(now_ns, received=self.pty.to_host)
-            while self.device.unsent or self.device.bytes_sent != self.pty.from_host:
-                self.device.flush()
-                self.pty.pump()
-            if self.pty.backlog == 0:
-                return
-            self.pty.pump()
+        talk(self.daemon, self.device, self.pty, now_ns)
 
     def until(self, condition, what, limit_ns=START_LIMIT_NS):
         """Step until ``condition()``; raises :class:`ReplayError` with what was waited for."""

@@ -18,6 +18,7 @@ from sim.golden.model import GoldenModel
 from sim.kernel import KernelExchange
 from sim.lockstep import Lockstep
 from sim.soak.impairment import Impairment
+from sim.talk import talk
 
 __all__ = ["Rig", "RigError"]
 
@@ -111,18 +112,7 @@ class Rig:
             injections = feed.frames_until(cycle + BURST)
             if injections:
                 lock.inject(0, [each.frame for each in injections], [each.start for each in injections])
-        self._talk(self.epoch_ns + cycle * CYCLE_NS)
-
-    def _talk(self, now_ns):
-        self.pty.pump()
-        while True:
-            self.daemon.pump(now_ns, received=self.pty.to_host)
-            while self.device.unsent or self.device.bytes_sent != self.pty.from_host:
-                self.device.flush()
-                self.pty.pump()
-            if self.pty.backlog == 0:
-                return
-            self.pty.pump()
+        talk(self.daemon, self.device, self.pty, self.epoch_ns + cycle * CYCLE_NS)
 
     def until(self, condition, what, wall_s=_START_S, feed=None):
         """Step until ``condition()``. Raises :class:`RigError` with what was waited for."""

@@ -4,16 +4,9 @@ import json
 
 import pytest
 
-from sim.board.tap import TapError, TapNamespace
 from sim.soak.__main__ import main
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _namespace():
-    try:
-        TapNamespace().close()
-    except TapError as error:
-        pytest.skip(f"no network namespace here: {error}")
+pytestmark = pytest.mark.usefixtures("namespace")
 
 
 @pytest.mark.timeout(600)

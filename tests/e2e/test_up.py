@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from host.control import Client
-from sim.board.tap import TapError, TapNamespace
 
 ROOT = Path(__file__).parents[2]
 PING = """
@@ -29,14 +28,6 @@ print(s.recv(100)[20:].hex())
 """
 
 
-@pytest.fixture(autouse=True)
-def _namespace():
-    try:
-        TapNamespace().close()
-    except TapError as error:
-        pytest.skip(f"no network namespace here: {error}")
-
-
 def next_line(process, seconds):
     """The next JSON text that it prints."""
     assert select.select([process.stdout], [], [], seconds)[0], "it says nothing"
@@ -44,6 +35,7 @@ def next_line(process, seconds):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("namespace")
 def test_up(tmp_path):
     config = tmp_path / "up.toml"
     text = (ROOT / "config" / "first_light.toml").read_text()
