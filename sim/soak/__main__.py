@@ -15,7 +15,7 @@ from sim.board.tap import TapError
 from sim.kernel import ExchangeError
 from sim.soak.impairment import Rates, parse_rules
 from sim.soak.rig import RigError
-from sim.soak.run import soak
+from sim.soak.run import Outcome, soak
 
 #: (name, quotes, host messages, shares out and back, golden model too), of the long form and the short one.
 _MIXED = {"drop": 0.05, "reorder": 0.05, "duplicate": 0.02}
@@ -56,12 +56,15 @@ def main(arguments=None):
                       TimeElapsedColumn(), console=console) as progress:
             for n, (name, quotes, messages, shares, golden) in enumerate(runs):
                 task = progress.add_task(name, total=1.0)
-                outcomes.append(soak(
-                    name, quotes=quotes, messages=messages, out=Rates(**shares), back=Rates(**shares),
-                    rules=rules if any(rules) else ((), ()), seed=options.seed + n, golden=golden,
-                    capture=options.out / "soak.pcap",
-                    progress=lambda share, task=task: progress.update(task, completed=share)))
-    except (TapError, ExchangeError, RigError) as error:
+                try:
+                    outcomes.append(soak(
+                        name, quotes=quotes, messages=messages, out=Rates(**shares), back=Rates(**shares),
+                        rules=rules if any(rules) else ((), ()), seed=options.seed + n, golden=golden,
+                        capture=options.out / "soak.pcap",
+                        progress=lambda share, task=task: progress.update(task, completed=share)))
+                except RigError as error:
+                    outcomes.append(Outcome(name, options.seed + n, trigger_to_quote=[0, 0], faults=[str(error)]))
+    except (TapError, ExchangeError) as error:
         print(f"make soak: {error}", file=sys.stderr)
         return 2
     table = Table("wire", "quotes", "host messages", "sent again", "bytes out", "bytes back", "most unacknowledged",

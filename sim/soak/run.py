@@ -34,7 +34,7 @@ _SETTINGS = {
 #: The golden model takes the buffer for received bytes to have room: no more come than it can hold.
 _SMALL = {"receive_window_bytes": "1500"}
 _LOGON_MOST = 256       # bytes that come before the hand-over: the answer to the logon
-_DRAIN_S = 120.0
+_DRAIN_S = 300.0        # wall time: Linux waits for up to two minutes before it sends again
 _STALL_S = 150.0        # wall time: more than the longest time-out of Linux
 
 
@@ -170,7 +170,7 @@ def _play(rig, quotes, messages, feed, progress):
             raise RigError(f"nothing has been sent for {_STALL_S:g} s: {_where(rig)}")
     # Everything is acknowledged and answered: the exchange has the whole stream, and we have all that it says.
     stop = daemon.submit("disarm", daemon.disarm())
-    rig.until(lambda: stop.done, "the card did not disarm")
+    rig.until(lambda: stop.done, "the card did not disarm", wall_s=_DRAIN_S)
 
     def drained():
         _, whole = _stream(rig.sent)
