@@ -25,9 +25,11 @@ LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_s
           "px_notional_ticks": TICK_LIMIT - 1, "max_long_lots": 1 << 30, "max_short_lots": 1 << 30,
           "stale_cycles": 10_000_000, "lot_mult": 1, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF,
           "drift_band": 0xFFFF}
+#: Time-outs far beyond the end of a run.
+RESENDS = {"rto_first": 1 << 24, "rto_min": 1 << 10, "rto_max": 1 << 25, "rto_most": 31}
 SETTINGS = {"session_burst": 60_000, "session_interval": 100, "symbol_burst": 255, "symbol_interval": 100,
             "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "init_peer_window": 65_000, "window": 60_000,
-            "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8, "duplicate_cycles": 1,
+            **RESENDS, "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8, "duplicate_cycles": 1,
             "fills_cycles": 1, "fills_lots": 1, "fills_delta": 1, "fills_most": 1, "repeats_most": 1,
             "refusals_cycles": 1, "refusals_most": 1, "drift_cycles": 1,
             "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 1 << 30,
@@ -171,7 +173,7 @@ def test_late_inputs_are_refused():
         model.feed_frame(WireFrame(900, bytes(64)))
 
 
-@pytest.mark.parametrize("lacks", ["arm", "connect", *SETTINGS])
+@pytest.mark.parametrize("lacks", ["arm", "connect", *(name for name in SETTINGS if name not in RESENDS)])
 def test_nothing_leaves_before_everything_is_set(lacks):
     """Arming, session, tokens, dead-man: each one missing keeps the port silent."""
     options = {"settings": {k: v for k, v in SETTINGS.items() if k != lacks}}
