@@ -123,7 +123,7 @@ def test_frame_encoder():
     encoder = templates.frame_encoder()
     verilog.convert(encoder)
     assert encoder.header_size == templates.BODY_OFFSET
-    assert encoder.sizes == {"quote": 115, "mass_cancel": 49, "ack": 0, "session_tx": 32}
+    assert encoder.sizes == {"quote": 115, "mass_cancel": 49, "ack": 0, "session_tx": 32, "resent": 32, "probe": 0}
 
 
 @pytest.mark.parametrize("seed", range(16))
