@@ -14,7 +14,7 @@ from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B
 
 STARBASE = sbe.load("starbase_orders")
 #: Time-outs far beyond the end of a run.
-RESENDS = {"rto_first": 1 << 24, "rto_min": 1 << 10, "rto_max": 1 << 25, "rto_most": 31}
+RESENDS = {"rto_first": 1 << 24, "rto_min": 1 << 24, "rto_max": 1 << 25, "rto_most": 31}
 LOCAL = {"local_mac": 0x020000000001, "local_ip": 0x0A000001, "local_port": 40000}
 PEER = {"peer_mac": 0x020000000002, "peer_ip": 0x0A000002, "peer_port": 4210}
 _BOARDS = {}

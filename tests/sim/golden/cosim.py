@@ -31,7 +31,7 @@ LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_s
           "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 200_000, "lot_mult": 1000,
           "lot_exp": -3, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF, "drift_band": 0xFFFF}
 #: Time-outs far beyond the end of a run.
-RESENDS = {"rto_first": 1 << 24, "rto_min": 1 << 10, "rto_max": 1 << 25, "rto_most": 31, "ack_delay": 0}
+RESENDS = {"rto_first": 1 << 24, "rto_min": 1 << 24, "rto_max": 1 << 25, "rto_most": 31, "ack_delay": 0}
 MIDS = {i.security_id: i.mid_ticks for i in INSTRUMENTS}
 
 

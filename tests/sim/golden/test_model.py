@@ -26,7 +26,7 @@ LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_s
           "stale_cycles": 10_000_000, "lot_mult": 1, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF,
           "drift_band": 0xFFFF}
 #: Time-outs far beyond the end of a run.
-RESENDS = {"rto_first": 1 << 24, "rto_min": 1 << 10, "rto_max": 1 << 25, "rto_most": 31}
+RESENDS = {"rto_first": 1 << 24, "rto_min": 1 << 24, "rto_max": 1 << 25, "rto_most": 31}
 SETTINGS = {"session_burst": 60_000, "session_interval": 100, "symbol_burst": 255, "symbol_interval": 100,
             "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "init_peer_window": 65_000, "window": 60_000,
             **RESENDS, "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8, "duplicate_cycles": 1,
