@@ -8,7 +8,8 @@ __all__ = ["Order", "orders", "quotes"]
 
 _SCHEMA = sbe.load("starbase_orders")
 _HEADER = _SCHEMA.composites["MessageHeader"]
-_BODY = net.ETHERNET.size + net.IPV4.size + net.TCP.size
+_TCP_AT = net.ETHERNET.size + net.IPV4.size
+_BODY = _TCP_AT + net.TCP.size
 _NAMES = {_SCHEMA[name].id: name for name in ("MassQuoteRequest", "MassQuoteCancelRequest")}
 
 
@@ -21,13 +22,19 @@ class Order(NamedTuple):
 
 
 def orders(frames):
-    """:class:`Order` s among frames (:class:`sim.board.board.TxFrame`), in their order; everything else is left out."""
-    out = []
+    """:class:`Order` s among frames (:class:`sim.board.board.TxFrame`), in their order; everything else is left out.
+
+    What is sent again asks for nothing: the exchange reads every byte of the stream once."""
+    out, seen = [], set()
     for frame in frames:
         data = frame.frame
         if net.ETHERNET.unpack(data)["ethertype"] != net.ETHERTYPE_IPV4:
             continue
         payload = data[_BODY:net.ETHERNET.size + net.IPV4.unpack(data, net.ETHERNET.size)["total_length"]]
+        segment = net.TCP["seq"].unpack(data, _TCP_AT), payload
+        if payload and segment in seen:
+            continue
+        seen.add(segment)
         while len(payload) >= _HEADER.size:
             header = _HEADER.unpack(payload)
             name = _NAMES.get(header["messageTypeId"])
