@@ -68,6 +68,16 @@ def _one_line(*kinds):
         _fail(" ".join(str(error).split()) or type(error).__name__)
 
 
+@contextmanager
+def _building():
+    """A bar while the virtual board is built; gives the function that is called with (share done, what)."""
+    console = Console(stderr=True)
+    with Progress(TextColumn("build the virtual board"), BarColumn(), TimeElapsedColumn(), console=console,
+                  transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda share, what: bar.update(task, completed=share, visible=share < 1.0)
+
+
 def _config(path):
     with _one_line(configuration.ConfigError):
         return configuration.load(path)
@@ -260,15 +270,8 @@ def board(
     from sim.board.tap import TapError
     from sim.board.verilate import BuildError
     from sim.replay import ReplayError
-    console = Console(stderr=True)
     with _one_line(configuration.ConfigError, ReplayError, BuildError, TapError, ValueError, OSError), \
-            Progress(TextColumn("build the virtual board"), BarColumn(), TimeElapsedColumn(), console=console,
-                     transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0)
-
-        def progress(share, what):
-            bar.update(task, completed=share, visible=share < 1.0)
-
+            _building() as progress:
         live.run_board(loaded.source, capture, seed, max_packets, every, lambda text: print(text, flush=True), progress,
                        tap)
 
@@ -310,15 +313,8 @@ def up(
     from sim.kernel import ExchangeError
     from sim.replay import ReplayError
     from sim.up import UpError, run_up
-    console = Console(stderr=True)
     with _one_line(configuration.ConfigError, ReplayError, BuildError, TapError, ExchangeError, UpError, OSError), \
-            Progress(TextColumn("build the virtual board"), BarColumn(), TimeElapsedColumn(), console=console,
-                     transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0)
-
-        def progress(share, what):
-            bar.update(task, completed=share, visible=share < 1.0)
-
+            _building() as progress:
         run_up(loaded.source, capture, seed, max_packets, every, lambda text: print(text, flush=True), progress)
 
 

@@ -184,12 +184,9 @@ class SlowPath:
 
     def _icmp(self, packet, frame):
         """Answer an echo request to our address, with what it carries (RFC 1122, 3.2.2.6); nothing else is asked."""
-        ip = packet[IP]
-        start, end = net.ETHERNET.size + ip.ihl * 4, net.ETHERNET.size + ip.len
-        message = frame[start:end]
-        if (int(IPv4Address(ip.dst)) != self.local_ip or ip.frag or ip.flags.MF or end > len(frame)
-                or checksum(frame[net.ETHERNET.size:start]) or len(message) < _ICMP_HEADER or checksum(message)
-                or message[:2] != bytes((_ECHO_REQUEST, 0))):
+        ip, message = packet[IP], _datagram_of(packet, frame)
+        if (int(IPv4Address(ip.dst)) != self.local_ip or ip.frag or ip.flags.MF or message is None
+                or len(message) < _ICMP_HEADER or checksum(message) or message[:2] != bytes((_ECHO_REQUEST, 0))):
             self.ignored += 1
             return
         self._frames.append(bytes(
@@ -331,9 +328,13 @@ class SlowPath:
 
 def _segment_of(packet, frame):
     """TCP segment (header and payload, without Ethernet padding) of a frame, ``None`` if its sums are wrong."""
+    segment = _datagram_of(packet, frame)
+    return None if segment is None or in4_chksum(net.PROTOCOL_TCP, packet[IP], segment) else segment
+
+
+def _datagram_of(packet, frame):
+    """What the IPv4 header of a frame is before, ``None`` if it does not end in the frame or the header's sum is
+    wrong."""
     ip = packet[IP]
     start, end = net.ETHERNET.size + ip.ihl * 4, net.ETHERNET.size + ip.len
-    segment = frame[start:end]
-    if end > len(frame) or checksum(frame[net.ETHERNET.size:start]) or in4_chksum(net.PROTOCOL_TCP, ip, segment):
-        return None
-    return segment
+    return None if end > len(frame) or checksum(frame[net.ETHERNET.size:start]) else frame[start:end]

@@ -19,6 +19,7 @@ __all__ = ["ExchangeError", "KernelExchange"]
 ROOT = Path(__file__).resolve().parents[1]
 MAC = 0x0200_0000_0002      #: of the kernel's end
 _START_S = 60.0             # wall time within which it listens
+_HEARTBEAT_S = 3600         # in its own time: that of a simulated card is slower
 
 
 class ExchangeError(RuntimeError):
@@ -53,7 +54,7 @@ class KernelExchange:
             self.tap = self._namespace.tap("t2q0", f"{address}/24", mac_text(MAC))
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "host.cli", "venue", "--config", str(Path(config_path).resolve()), "--host",
-                 address, "--port", str(session.peer_port), *map(str, options)],
+                 address, "--port", str(session.peer_port), "--heartbeat", str(_HEARTBEAT_S), *map(str, options)],
                 cwd=ROOT, preexec_fn=self._namespace.enter, start_new_session=True, text=True, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE)
             if not select.select([self._process.stdout], [], [], _START_S)[0] or not self._process.stdout.readline():

@@ -7,6 +7,7 @@ card and of the exchange counts simulated time. The host link over Ethernet, whi
 to a TAP interface.
 """
 
+import contextlib
 import json
 import signal
 import time
@@ -30,7 +31,7 @@ from sim.venue.session import Gateway
 from sim.venue.tcp_peer import TcpPeer
 from sim.venue.wire import ExchangeWire
 
-__all__ = ["ListeningLink", "LiveBoard", "LoopingFeed", "run_board"]
+__all__ = ["FedBoard", "LiveBoard", "LoopingFeed", "ends_by_signal", "run_board"]
 
 UNREAD = 256 * 1024     #: bytes on the link that no host has read, after which there is no host
 
@@ -172,7 +173,57 @@ class _LinkTap(TapPort):
         return super().frame_sent(frame)
 
 
-class LiveBoard:
+class FedBoard:
+    """The virtual board with a feed that goes round, and its host link on a pseudo-terminal.
+
+    Parameters
+    ----------
+    config, frames, board : as for :class:`LiveBoard`.
+    burst : cycles of a step.
+    on_event : as for :class:`LoopingFeed`.
+
+    Attributes
+    ----------
+    path : of the pseudo-terminal. feed : :class:`LoopingFeed`. link : :class:`ListeningLink`. wires : :class:`Wires`.
+    """
+
+    def __init__(self, config, frames, board, burst, on_event):
+        self.board, self._burst = board, burst
+        lines = tuple((line.ip, line.port) if line else (0, 0) for line in (config.feed.line_a, config.feed.line_b))
+        self.feed = LoopingFeed(frames, lines, listing.feed_ticks(config), on_event,
+                                params.feed_words(config.feed)["vlan"])
+        self.wires = Wires(board, burst=burst)
+        self.wires.attach("feed", self.feed)
+        self.link = ListeningLink(board)
+        self._pty = LinkPty(self.link)
+        self.path = self._pty.path
+
+    def step(self):
+        """One burst. Returns what was written to registers in it."""
+        self._pty.pump()
+        self.wires.run(self._burst)
+        self._pty.pump()
+        self.board.take_host_tx()
+        return self.board.take_register_writes()
+
+    def status(self):
+        """Where everything stands, as plain data. Times are simulated nanoseconds since the first cycle."""
+        state = self.link
+        return {
+            "time_ns": self.board.cycle * CYCLE_NS,
+            "state": registers.STATES[state.state],
+            "halt_cause": [name for name, bit in registers.HALT_CAUSES.items() if state.halt_cause >> bit & 1],
+            "feed_frames": self.feed.sent, "feed_rounds": self.feed.rounds,
+        }
+
+    def close(self):
+        """Take the pseudo-terminal away and free the board."""
+        self._pty.close()
+        self.wires.close()
+        self.board.close()
+
+
+class LiveBoard(FedBoard):
     """The virtual board with feed, exchange and pseudo-terminal.
 
     Parameters
@@ -185,28 +236,20 @@ class LiveBoard:
 
     Attributes
     ----------
-    path : of the pseudo-terminal. gateway : :class:`Gateway`. peer : :class:`TcpPeer`. feed : :class:`LoopingFeed`.
+    gateway : :class:`Gateway`. peer : :class:`TcpPeer`.
     """
 
     def __init__(self, config, frames, board, epoch_ns=None, tap=None):
-        self.config, self.board = config, board
+        self.config = config
         self.epoch_ns = time.time_ns() if epoch_ns is None else epoch_ns
         self.gateway = Gateway(listing.venue_config(config, config.secret()))
         self.peer = TcpPeer(listing.peer_config(config, PEER_MAC, delay_ns=DELAY_NS), self.gateway)
         self._mirror = MarketMirror(self.gateway, listing.feed_mappings(config))
-        lines = tuple((line.ip, line.port) if line else (0, 0) for line in (config.feed.line_a, config.feed.line_b))
-        self.feed = LoopingFeed(frames, lines, listing.feed_ticks(config), self._market,
-                                params.feed_words(config.feed)["vlan"])
         exchange = ExchangeWire(self.peer, self.epoch_ns)
-        self._burst = exchange.max_burst
-        self._wires = Wires(board, burst=self._burst)
-        self._wires.attach("feed", self.feed)
-        self._wires.attach("order", exchange)
-        self._link = ListeningLink(board)
+        super().__init__(config, frames, board, exchange.max_burst, self._market)
+        self.wires.attach("order", exchange)
         if tap is not None:
-            self._wires.attach("order", _LinkTap(tap, self._link))
-        self._pty = LinkPty(self._link)
-        self.path = self._pty.path
+            self.wires.attach("order", _LinkTap(tap, self.link))
         self._heartbeat, self._heartbeat_cycle = registers.BY_NAME["heartbeat"].address, None
 
     def _market(self, event):
@@ -214,18 +257,15 @@ class LiveBoard:
                      lambda now_ns: event.apply(self._mirror, now_ns))
 
     def step(self):
-        """One burst."""
-        self._pty.pump()
-        self._wires.run(self._burst)
-        self._pty.pump()
+        """One burst. Returns what was written to registers in it."""
+        writes = super().step()
         if self._pty.backlog > UNREAD:
-            self._link.lost += self._pty.discard()
-            self._link.present = False
-        beats = self.board.take_register_writes()
-        beats = beats[beats["address"] == self._heartbeat]
+            self.link.lost += self._pty.discard()
+            self.link.present = False
+        beats = writes[writes["address"] == self._heartbeat]
         if len(beats):
             self._heartbeat_cycle = int(beats["cycle"][-1])
-        self.board.take_host_tx()
+        return writes
 
     def status(self):
         """Where everything stands, as plain data. Times are simulated nanoseconds since the first cycle.
@@ -233,13 +273,10 @@ class LiveBoard:
         ``state_ns``: since when the card is in its state. ``heartbeat_ns``: when the host last fed the dead-man.
         ``flat_ns``: when the last order left the exchange's book; ``None`` while one is open, or before there was any.
         """
-        ledger, state = self.gateway.engine.ledger, self._link
+        ledger = self.gateway.engine.ledger
         flat_ns = ledger.last_open_ns()
-        return {
-            "time_ns": self.board.cycle * CYCLE_NS,
-            "state": registers.STATES[state.state],
-            "halt_cause": [name for name, bit in registers.HALT_CAUSES.items() if state.halt_cause >> bit & 1],
-            "state_ns": state.state_cycle * CYCLE_NS,
+        return super().status() | {
+            "state_ns": self.link.state_cycle * CYCLE_NS,
             "heartbeat_ns": None if self._heartbeat_cycle is None else self._heartbeat_cycle * CYCLE_NS,
             "open_orders": len(self.gateway.engine.open_orders()),
             "flat_ns": None if flat_ns is None else flat_ns - self.epoch_ns,
@@ -248,14 +285,21 @@ class LiveBoard:
             "fills": len(ledger.fills),
             "refused": sum(ledger.refusals.values()) + len(self.gateway.refusals),
             "wire_violations": len(self.peer.violations),
-            "feed_frames": self.feed.sent, "feed_rounds": self.feed.rounds, "link_bytes_lost": state.lost,
+            "link_bytes_lost": self.link.lost,
         }
 
-    def close(self):
-        """Take the pseudo-terminal away and free the board."""
-        self._pty.close()
-        self._wires.close()
-        self.board.close()
+
+@contextlib.contextmanager
+def ends_by_signal():
+    """A list that is not empty any more when SIGINT or SIGTERM has come; they end nothing else meanwhile."""
+    ended = []
+    handlers = {s: signal.signal(s, lambda signum, frame: ended.append(signum))
+                for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
 
 
 def run_board(config_path, capture=None, seed=1, max_packets=None, every_s=1.0, say=print, progress=None, tap=None):
@@ -275,10 +319,7 @@ def run_board(config_path, capture=None, seed=1, max_packets=None, every_s=1.0, 
     config = configuration.load(config_path)
     source = load_source(config, capture, seed, max_packets)
     board = VirtualBoard(progress=progress)
-    ended = []
-    handlers = {s: signal.signal(s, lambda signum, frame: ended.append(signum))
-                for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with ends_by_signal() as ended:
         live = LiveBoard(config, source.frames, board, tap=open_tap(tap) if tap else None)
         try:
             say(json.dumps({"link": live.path, "ethernet": f"eth:{tap}" if tap else None, "feed": source.name,
@@ -295,6 +336,3 @@ def run_board(config_path, capture=None, seed=1, max_packets=None, every_s=1.0, 
             say(json.dumps(live.status() | {"wall_s": round(time.monotonic() - began, 3), "ended": True}))
         finally:
             live.close()
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)

@@ -11,60 +11,21 @@ import subprocess
 import sys
 import time
 
-from hdl.control import registers
 from host import config as configuration
-from host import params
 from sim.board.board import CYCLE_NS, VirtualBoard
-from sim.board.ports import TapPort, Wires
-from sim.board.pty import LinkPty
+from sim.board.ports import TapPort
 from sim.kernel import KernelExchange
-from sim.live import ListeningLink, LoopingFeed
+from sim.live import FedBoard, ends_by_signal
 from sim.replay import load_source
-from sim.venue import listing
 
 __all__ = ["UpError", "run_up"]
 
 BURST = 2_500           # cycles between two looks at the wire
-_HEARTBEAT_S = 3600     # of the exchange, in its own time
 _STOP_S = 60.0
 
 
 class UpError(RuntimeError):
     """Something that was started has ended. The message says what."""
-
-
-class _Board:
-    """The virtual board between feed, wire and serial port."""
-
-    def __init__(self, config, frames, board, tap):
-        self.board = board
-        lines = tuple((line.ip, line.port) if line else (0, 0) for line in (config.feed.line_a, config.feed.line_b))
-        self.feed = LoopingFeed(frames, lines, listing.feed_ticks(config), lambda event: None,
-                                params.feed_words(config.feed)["vlan"])
-        self._wires = Wires(board, burst=BURST)
-        self._wires.attach("feed", self.feed)
-        self._wires.attach("order", TapPort(tap))
-        self.link = ListeningLink(board)
-        self._pty = LinkPty(self.link)
-        self.path = self._pty.path
-
-    def step(self):
-        self._pty.pump()
-        self._wires.run(BURST)
-        self._pty.pump()
-        self.board.take_register_writes()
-        self.board.take_host_tx()
-
-    def status(self):
-        """As plain data. Times are simulated nanoseconds since the first cycle."""
-        state = self.link
-        return {"time_ns": self.board.cycle * CYCLE_NS, "state": registers.STATES[state.state],
-                "halt_cause": [name for name, bit in registers.HALT_CAUSES.items() if state.halt_cause >> bit & 1],
-                "feed_frames": self.feed.sent, "feed_rounds": self.feed.rounds}
-
-    def close(self):
-        self._pty.close()
-        self.board.close()
 
 
 def run_up(config_path, capture=None, seed=1, max_packets=None, every_s=5.0, say=print, progress=None):
@@ -88,29 +49,21 @@ def run_up(config_path, capture=None, seed=1, max_packets=None, every_s=5.0, say
     """
     config = configuration.load(config_path)
     source = load_source(config, capture, seed, max_packets)
-    ended = []
-    handlers = {s: signal.signal(s, lambda signum, frame: ended.append(signum))
-                for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with KernelExchange(config, config_path, "--seed", seed, "--heartbeat", _HEARTBEAT_S) as exchange:
-            board = VirtualBoard(progress=progress)
-            live = _Board(config, source.frames, board, exchange.tap)
-            daemon = subprocess.Popen([sys.executable, "-m", "host.cli", "run", live.path, "--config",
-                                       str(config_path), "--log-level", "warning"], start_new_session=True,
-                                      stdin=subprocess.DEVNULL)
-            try:
-                say(json.dumps({"link": live.path, "ping": exchange.ping, "socket": str(config.host.control_socket),
-                                "daemon": daemon.pid, "feed": source.name, "cycle_ns": CYCLE_NS}))
-                _run(live, daemon, exchange, ended, every_s, say)
-                say(json.dumps(live.status() | {"exchange": json.loads(exchange.stop())}))
-            finally:
-                if daemon.poll() is None:
-                    daemon.kill()
-                    daemon.wait()
-                live.close()
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
+    with ends_by_signal() as ended, KernelExchange(config, config_path, "--seed", seed) as exchange:
+        live = FedBoard(config, source.frames, VirtualBoard(progress=progress), BURST, lambda event: None)
+        live.wires.attach("order", TapPort(exchange.tap))
+        daemon = subprocess.Popen([sys.executable, "-m", "host.cli", "run", live.path, "--config", str(config_path),
+                                   "--log-level", "warning"], start_new_session=True, stdin=subprocess.DEVNULL)
+        try:
+            say(json.dumps({"link": live.path, "ping": exchange.ping, "socket": str(config.host.control_socket),
+                            "daemon": daemon.pid, "feed": source.name, "cycle_ns": CYCLE_NS}))
+            _run(live, daemon, exchange, ended, every_s, say)
+            say(json.dumps(live.status() | {"exchange": json.loads(exchange.stop())}))
+        finally:
+            if daemon.poll() is None:
+                daemon.kill()
+                daemon.wait()
+            live.close()
 
 
 def _run(live, daemon, exchange, ended, every_s, say):

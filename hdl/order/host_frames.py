@@ -8,7 +8,7 @@ from hdl.layout import net
 from hdl.mac.stream import Packet
 from hdl.order.templates import PATCHED, STARBASE_HEADER
 
-__all__ = ["FRAME_TX", "SESSION_TX", "HostFrames"]
+__all__ = ["FRAME_TX", "MESSAGE_RANGE", "SESSION_TX", "HostFrames"]
 
 FRAME_TX, SESSION_TX = 0, 1     #: values of ``kind``
 

@@ -5,14 +5,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hdl.layout import net
 from hdl.memory import BLOCK, BlockMemory
-from hdl.order.templates import STARBASE_HEADER
+from hdl.order.host_frames import MESSAGE_RANGE
 
 __all__ = ["CURSOR_AT", "ENTRY_CYCLES", "HEAD_AT", "LENGTH_BITS", "POP_AT", "ROUND", "SHOW_AT", "RetransmitRing"]
 
-MTU = 1500
-LENGTH_BITS = (MTU - net.IPV4.size - net.TCP.size).bit_length()
+LENGTH_BITS = MESSAGE_RANGE[1].bit_length()
 #: From the last byte of a segment to the cycle from which it is in the list.
 ENTRY_CYCLES = 5
 #: Cycles from one look at the list to the next one.
@@ -100,7 +98,7 @@ class RetransmitRing(wiring.Component):
     @property
     def entries(self):
         """Segments that the list has room for: no more of them fit the ring."""
-        return self.size // STARBASE_HEADER.size
+        return self.size // MESSAGE_RANGE[0]
 
     def elaborate(self, platform):
         m = Module()

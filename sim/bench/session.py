@@ -15,6 +15,7 @@ from hdl.layout import net
 from host import link
 from host.integrity import SAID_BEFORE, Image
 from sim.golden.model import GoldenModel
+from sim.golden.resending import NEVER
 from sim.golden.session import Connection, tcp_frame
 from sim.lockstep import Lockstep
 from sim.market.generator import LINE_A, LINE_B, mantissas
@@ -156,8 +157,8 @@ class Session:
             self.lock.link_write(link.encode_write(BY_NAME["ref_value"].address, [_REFERENCE, _REFERENCE, 0, 256, n]))
         self.write("commit", 1)
         for name, value in {"init_snd_nxt": self._ours, "init_rcv_nxt": self._theirs, "init_peer_window": _WINDOW,
-                            "rto_first": 1 << 24, "rto_min": 1 << 24, "rto_max": 1 << 25, "rto_most": 31,
-                            "init_app_seq": 2, "init_peer_seq": 1, "session_enable": 1, "heartbeat": 1}.items():
+                            **NEVER, "init_app_seq": 2, "init_peer_seq": 1, "session_enable": 1,
+                            "heartbeat": 1}.items():
             self.write(name, value)
         for n in range(self.golden.instruments):    # the hand-over has made positions unknown
             self.lock.link_write(link.encode_write(BY_NAME["pos_value"].address, [0, 0, 0, 0, 1, n]))

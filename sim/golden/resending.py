@@ -8,7 +8,10 @@ from collections import deque
 from hdl.order import retransmit, ring
 from hdl.order.retransmit import ANSWER_CYCLES, TICK_CYCLES
 
-__all__ = ["Resending"]
+__all__ = ["NEVER", "Resending"]
+
+#: Registers with which nothing is sent again in any run: time-outs far beyond its end.
+NEVER = {"rto_first": 1 << 24, "rto_min": 1 << 24, "rto_max": 1 << 25, "rto_most": 31}
 
 _MASK = 0xFFFF_FFFF
 _TIMES = (1 << retransmit.TIME_BITS) - 1

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import structlog
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from sim.board.tap import TapError
 from sim.kernel import ExchangeError
-from sim.soak.impairment import Rates, parse_rules
+from sim.soak.impairment import KINDS, Rates, parse_rules
 from sim.soak.rig import RigError
 from sim.soak.run import Outcome, soak
 
@@ -22,7 +23,7 @@ _MIXED = {"drop": 0.05, "reorder": 0.05, "duplicate": 0.02}
 _LONG = [("all at once", 50_000, 5_000, _MIXED, False), ("none", 3_000, 300, {}, True),
          ("compared with the golden model", 1_000, 100, _MIXED, True),
          *((f"{name} 20 %", 600, 60, {name: 0.2}, False)
-           for name in ("drop", "duplicate", "reorder", "delay", "corrupt", "truncate"))]
+           for name in KINDS)]
 _SHORT = [("all at once", 600, 60, _MIXED, False), ("compared with the golden model", 250, 25, _MIXED, True),
           *((f"{name} 20 %", 60, 6, {name: 0.2}, False) for name in ("corrupt", "truncate"))]
 
@@ -59,8 +60,7 @@ def main(arguments=None):
                 try:
                     outcomes.append(soak(
                         name, quotes=quotes, messages=messages, out=Rates(**shares), back=Rates(**shares),
-                        rules=rules if any(rules) else ((), ()), seed=options.seed + n, golden=golden,
-                        capture=options.out / "soak.pcap",
+                        rules=rules, seed=options.seed + n, golden=golden, capture=options.out / "soak.pcap",
                         progress=lambda share, task=task: progress.update(task, completed=share)))
                 except RigError as error:
                     outcomes.append(Outcome(name, options.seed + n, trigger_to_quote=[0, 0], faults=[str(error)]))
@@ -75,7 +75,7 @@ def main(arguments=None):
                       f"{each.trigger_to_quote[0]} to {each.trigger_to_quote[1]}", f"{each.wall_s:,.0f}")
     console.print(table)
     path = options.out / "session.json"
-    path.write_text(json.dumps({"seed": options.seed, "runs": [each.plain() for each in outcomes]}, indent=1) + "\n")
+    path.write_text(json.dumps({"seed": options.seed, "runs": [asdict(each) for each in outcomes]}, indent=1) + "\n")
     faults = [f"{each.name}: {fault}" for each in outcomes for fault in each.faults]
     for fault in faults:
         print(f"FAILED {fault}")

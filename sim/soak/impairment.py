@@ -6,14 +6,16 @@ Of each direction by rate, with a seed, or by a script. Only TCP segments are to
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from hdl.layout import net
+from sim.soak.segments import segment_of
 
-__all__ = ["Impairment", "Rates", "Rule", "parse_rules"]
+__all__ = ["KINDS", "Impairment", "Rates", "Rule", "parse_rules"]
 
-_TCP_AT = net.ETHERNET.size + net.IPV4.size
-_RULE = re.compile(r"(?P<what>drop|duplicate|reorder|delay|corrupt|truncate) (?P<kind>segment|data|ack) "
+#: What can happen; of each there is a rate of this name.
+KINDS = ("drop", "duplicate", "reorder", "delay", "corrupt", "truncate")
+_RULE = re.compile(rf"(?P<what>{'|'.join(KINDS)}) (?P<kind>segment|data|ack) "
                    r"(?P<number>\d+)(?:st|nd|rd|th)?(?: x(?P<times>\d+))?")
 
 
@@ -35,7 +37,7 @@ class Rates:
     delay_cycles: int = 20_000
 
     def __post_init__(self):
-        shares = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "delay_cycles"}
+        shares = {name: getattr(self, name) for name in KINDS}
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share}, must be a share from 0 to 1")
@@ -63,8 +65,8 @@ def parse_rules(text):
     for part in filter(None, (part.strip() for part in re.split(r"[;\n]", text))):
         found = _RULE.fullmatch(part)
         if not found:
-            raise ValueError(f"{part!r} is no rule; must be like 'drop data 7th x2': drop, duplicate, reorder, delay, "
-                             f"corrupt or truncate, then segment, data or ack, its number, and how often")
+            raise ValueError(f"{part!r} is no rule; must be like 'drop data 7th x2': {', '.join(KINDS[:-1])} or "
+                             f"{KINDS[-1]}, then segment, data or ack, its number, and how often")
         rules.append(Rule(found["what"], found["kind"], int(found["number"]), int(found["times"] or 1)))
     return rules
 
@@ -93,10 +95,10 @@ class Impairment:
 
     def pass_(self, frame, cycle):
         """A frame comes in ``cycle``. Returns those that go on now, in order."""
-        segment = _segment(frame)
+        segment = segment_of(frame)
         if segment is None:
             return [frame]
-        what = self._what(*segment)
+        what = self._what(segment.seq, len(segment.payload))
         self.done[what] += 1
         out = []
         if what == "passed":
@@ -140,7 +142,7 @@ class Impairment:
                 rule.times -= 1
                 return rule.what
         chance = self._rng.random()
-        for name in ("drop", "duplicate", "reorder", "delay", "corrupt", "truncate"):
+        for name in KINDS:
             chance -= getattr(self.rates, name)
             if chance < 0:
                 return name
@@ -151,14 +153,3 @@ class Impairment:
         bit = self._rng.randrange(8 * net.ETHERNET.size, 8 * len(frame))
         out[bit // 8] ^= 1 << bit % 8
         return bytes(out)
-
-
-def _segment(frame):
-    """(sequence number, bytes of payload) of a frame with a TCP segment, ``None`` of any other one."""
-    if len(frame) < _TCP_AT + net.TCP.size or net.ETHERNET["ethertype"].unpack(frame) != net.ETHERTYPE_IPV4:
-        return None
-    ip = net.IPV4.unpack(frame, net.ETHERNET.size)
-    if ip["version_ihl"] != net.IPV4_NO_OPTIONS or ip["protocol"] != net.PROTOCOL_TCP:
-        return None
-    tcp = net.TCP.unpack(frame, _TCP_AT)
-    return tcp["seq"], ip["total_length"] - net.IPV4.size - 4 * (tcp["data_offset"] >> 4)

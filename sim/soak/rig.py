@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from hdl.layout import net
-from host import link
 from host.daemon import Daemon
 from host.serial_device import SerialDevice
 from sim.board.board import CYCLE_NS, VirtualBoard
@@ -22,11 +21,8 @@ from sim.talk import talk
 
 __all__ = ["Rig", "RigError"]
 
-ROOT = Path(__file__).resolve().parents[2]
 BURST = 2_500           # cycles between two looks at the wire
-_TCP_AT = net.ETHERNET.size + net.IPV4.size
-_HEARTBEAT_S = 3600     # of the exchange, in its own time: that of the card is slower
-_START_S = 60.0         # wall time within which the exchange listens, and the session comes up
+_START_S = 60.0         # wall time within which the session comes up
 
 
 class RigError(RuntimeError):
@@ -42,14 +38,13 @@ class Rig:
     folder : Path, for what the exchange records.
     out, back : :class:`Impairment` from the board to the kernel, and from the kernel to the board.
     seed : of the first TCP number.
-    golden : compare every frame with the golden model, too.
+    golden : compare every frame with the golden model, too; ``lock.finish()`` tells which differ.
 
     Attributes
     ----------
     sent : (cycle, frame without FCS) that the board has sent; came : likewise, that it was given.
     exchange : :class:`sim.kernel.KernelExchange`.
-    responses : every byte that the daemon was given of the session, since the hand-over.
-    mismatches : frames that differ from the golden model's.
+    responses : every byte that the daemon was given of the session.
     """
 
     def __init__(self, config, config_path, folder, *, out=None, back=None, seed=1, golden=False):
@@ -57,9 +52,8 @@ class Rig:
         self.out, self.back = out or Impairment(), back or Impairment()
         self.sent, self.came, self.responses = [], [], bytearray()
         self.epoch_ns = time.time_ns()
-        self._links = link.Decoder()
         self.daemon = self.pty = self.device = None
-        self.exchange = KernelExchange(config, config_path, "--heartbeat", _HEARTBEAT_S, "--record", self.folder)
+        self.exchange = KernelExchange(config, config_path, "--record", self.folder)
         self.tap = self.exchange.tap
         try:
             board = VirtualBoard()
@@ -73,12 +67,11 @@ class Rig:
             raise
 
     def _listen(self):
-        """Keep what the daemon is given of the session as it comes over the link."""
+        """Keep what the daemon is given of the session."""
         receive = self.daemon._session_bytes
 
         def heard(data):
-            if self.daemon.session is not None and self.daemon._handed_over:
-                self.responses += data
+            self.responses += data
             receive(data)
         self.daemon._session_bytes = heard
 
@@ -114,7 +107,7 @@ class Rig:
                 lock.inject(0, [each.frame for each in injections], [each.start for each in injections])
         talk(self.daemon, self.device, self.pty, self.epoch_ns + cycle * CYCLE_NS)
 
-    def until(self, condition, what, wall_s=_START_S, feed=None):
+    def until(self, condition, what, wall_s=_START_S):
         """Step until ``condition()``. Raises :class:`RigError` with what was waited for."""
         deadline = time.monotonic() + wall_s
         while not condition():
@@ -122,7 +115,7 @@ class Rig:
                 raise RigError(f"the daemon failed: {self.daemon.error}")
             if time.monotonic() > deadline:
                 raise RigError(f"{what}: not within {wall_s:g} s")
-            self.step(feed)
+            self.step()
 
     def start(self):
         """Bring the session up and arm."""
@@ -133,8 +126,8 @@ class Rig:
             raise RigError(f"the card did not arm: {arm.error}")
 
     def recorded(self, what):
-        """Bytes of the first connection that the exchange has ``"received"`` or ``"sent"``."""
-        return (self.folder / f"0.{what}").read_bytes()
+        """File with the bytes of the first connection that the exchange has ``"received"`` or ``"sent"``."""
+        return self.folder / f"0.{what}"
 
     def close(self):
         """Give everything back."""
@@ -151,8 +144,6 @@ class Rig:
 
 class _Alone:
     """A board with the interface of :class:`Lockstep`, and no model beside it."""
-
-    mismatches = ()
 
     def __init__(self, board):
         self.board, self._sent = board, []

@@ -6,24 +6,25 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hdl.layout import net, sbe
+from hdl.layout import sbe
 from host import config as configuration
 from sim.bench import traffic
 from sim.board.board import CYCLE_NS
 from sim.board.captures import CaptureWriter
 from sim.board.ports import Injection
-from sim.soak.impairment import Impairment, Rates
-from sim.soak.rig import BURST, ROOT, Rig, RigError
+from sim.kernel import ROOT
+from sim.soak.impairment import Impairment
+from sim.soak.rig import BURST, Rig, RigError
+from sim.soak.segments import is_whole, segment_of
 
 __all__ = ["Outcome", "soak"]
 
 _STARBASE = sbe.load("starbase_orders")
 _HEADER = _STARBASE.composites["MessageHeader"]
 _MASK = 0xFFFF_FFFF
-_TCP_AT = net.ETHERNET.size + net.IPV4.size
 #: Of the shipped configuration: limits that let quotes pass as fast as they come, and time-outs of a short wire.
 _SETTINGS = {
     "session_rate_per_s": "500_000", "session_burst": "60_000", "symbol_rate_per_s": "100_000", "symbol_burst": "255",
@@ -33,7 +34,6 @@ _SETTINGS = {
 }
 #: The golden model takes the buffer for received bytes to have room: no more come than it can hold.
 _SMALL = {"receive_window_bytes": "1500"}
-_LOGON_MOST = 256       # bytes that come before the hand-over: the answer to the logon
 _DRAIN_S = 300.0        # wall time: Linux waits for up to two minutes before it sends again
 _STALL_S = 150.0        # wall time: more than the longest time-out of Linux
 
@@ -48,7 +48,7 @@ class Busy:
     def __init__(self, start, seed, gap):
         self.market = traffic.Market(8, seed)
         self._moves = traffic.Moves(self.market)
-        self._gap, self._at, self._count = gap, start, 0
+        self._gap, self._at = gap, start
         self._waiting = self._arranged(self.market.warm_up())
 
     def _arranged(self, packets):
@@ -85,9 +85,6 @@ class Outcome:
     wall_s: float = 0.0
     faults: list = field(default_factory=list)
 
-    def plain(self):
-        return asdict(self)
-
 
 def soak(name, *, quotes, messages, out=None, back=None, rules=((), ()), seed=1, golden=False, capture=None,
          gap=(100, 500), progress=lambda share: None):
@@ -96,7 +93,8 @@ def soak(name, *, quotes, messages, out=None, back=None, rules=((), ()), seed=1,
     Parameters
     ----------
     name : of the outcome. quotes, messages : so many of each at least.
-    out, back : :class:`Rates` from the board to the exchange and back. rules : lists of rules, likewise.
+    out, back : :class:`sim.soak.impairment.Rates` from the board to the exchange and back. rules : lists of rules,
+        likewise.
     seed : of everything. golden : compare with the golden model, too. capture : pcap of all that was on the wire at the
         board's end. gap : idle cycles of the feed before each packet. progress : called with the share that is done.
 
@@ -109,18 +107,18 @@ def soak(name, *, quotes, messages, out=None, back=None, rules=((), ()), seed=1,
     with tempfile.TemporaryDirectory(prefix="t2q-soak-") as folder:
         path = _configuration(Path(folder), _SMALL if golden else {})
         config = configuration.load(path)
-        with Rig(config, path, folder, out=Impairment(seed, Rates()), back=Impairment(seed + 1, Rates()), seed=seed,
-                 golden=golden) as rig:
+        with Rig(config, path, folder, seed=seed, golden=golden) as rig:
             rig.start()
             first = rig.cycle
             rig.out, rig.back = (Impairment(2 * seed + n, rates, its) for n, (rates, its) in enumerate(
                 zip((out, back), rules, strict=True)))
             outcome = Outcome(name, seed)
             try:
-                _play(rig, quotes, messages, Busy(rig.cycle + 2 * BURST, seed, gap), progress)
+                stream = _play(rig, quotes, messages, Busy(rig.cycle + 2 * BURST, seed, gap), progress)
                 _figures(rig, outcome, first)
+                outcome.frames_compared = len(rig.sent) if golden else 0
                 rig.exchange.stop()
-                outcome.faults += _compare(rig, outcome, quotes, messages)
+                outcome.faults += _compare(rig, stream, outcome, quotes, messages)
             finally:
                 if capture is not None:
                     _write(rig, capture)
@@ -144,25 +142,27 @@ def _configuration(folder, changes):
 
 
 def _play(rig, quotes, messages, feed, progress):
-    daemon, said = rig.daemon, 0
-    count, known, next_message, looked = 0, set(), rig.cycle, 0
+    """Until all of it is sent, acknowledged and answered; returns the :class:`_Stream`."""
+    daemon, stream, said, looked, next_message = rig.daemon, _Stream(), 0, 0, rig.cycle
     stood, moved = 0, time.monotonic()
     every = max(1, 600 * quotes // max(1, messages))
-    while count < quotes or said < messages:
+
+    def look():
+        nonlocal looked
+        for _, frame in rig.sent[looked:]:
+            stream.take(frame)
+        looked = len(rig.sent)
+
+    while stream.quotes < quotes or said < messages:
         if daemon.phase == "failed":
             raise RigError(f"the daemon failed: {daemon.error}")
         if said < messages and rig.cycle >= next_message:
             said += 1
             daemon.session.send("TestRequest", {"correlationId": said}, daemon.now_ns)
             next_message = rig.cycle + every
-        rig.step(feed if count < quotes else None)
-        for _, frame in rig.sent[looked:]:
-            segment = _data(frame)
-            if segment and segment[0] not in known:
-                known.add(segment[0])
-                count += _is_quote(segment[1])
-        looked = len(rig.sent)
-        progress(min(1.0, count / quotes))
+        rig.step(feed if stream.quotes < quotes else None)
+        look()
+        progress(min(1.0, stream.quotes / quotes))
         now = time.monotonic()
         if looked != stood:
             stood, moved = looked, now
@@ -173,14 +173,15 @@ def _play(rig, quotes, messages, feed, progress):
     rig.until(lambda: stop.done, "the card did not disarm", wall_s=_DRAIN_S)
 
     def drained():
-        _, whole = _stream(rig.sent)
-        sent = rig.recorded("sent")
-        return len(rig.recorded("received")) == len(whole) and sent.endswith(rig.responses) and (
-            len(sent) - len(rig.responses) < _LOGON_MOST)
+        look()
+        had, told = (rig.recorded(what).stat().st_size for what in ("received", "sent"))
+        return had == len(stream.data) and told == len(rig.responses)
     deadline = time.monotonic() + _DRAIN_S
     while not drained() and time.monotonic() < deadline:
         for _ in range(20):
             rig.step()
+    look()
+    return stream
 
 
 def _where(rig):
@@ -202,57 +203,52 @@ def _figures(rig, outcome, first):
     outcome.segments_resent = read["segments_resent"].value
     outcome.simulated_ms = round((rig.cycle - first) * CYCLE_NS / 1e6, 3)
     outcome.impaired_out, outcome.impaired_back = dict(rig.out.done), dict(rig.back.done)
-    outcome.frames_compared = len(rig.sent) if not isinstance(rig.lock.mismatches, tuple) else 0
 
 
-def _data(frame):
-    """(number, payload) of a segment with data, else ``None``."""
-    if net.ETHERNET["ethertype"].unpack(frame) != net.ETHERTYPE_IPV4:
-        return None
-    ip, tcp = net.IPV4.unpack(frame, net.ETHERNET.size), net.TCP.unpack(frame, _TCP_AT)
-    payload = frame[_TCP_AT + 4 * (tcp["data_offset"] >> 4):net.ETHERNET.size + ip["total_length"]]
-    return (tcp["seq"], payload) if payload else None
+class _Stream:
+    """The stream that the board sends, from its frames: what is sent again has to be what it was.
+
+    Attributes
+    ----------
+    data : its bytes, each once. quotes : how many of its segments begin with one. faults : in words.
+    """
+
+    def __init__(self):
+        self.data, self.quotes, self.faults = bytearray(), 0, []
+        self._segments, self._next = {}, None
+
+    def take(self, frame):
+        segment = segment_of(frame)
+        if segment is None or not segment.payload:
+            return
+        seq, _, payload = segment
+        if self._segments.setdefault(seq, payload) != payload:
+            self.faults.append(f"segment {seq} was sent again as something else")
+        if self._next is None:
+            self._next = seq
+        if seq == self._next:
+            self.data += payload
+            self.quotes += _HEADER["messageTypeId"].unpack(payload) == _STARBASE["MassQuoteRequest"].id
+            self._next = seq + len(payload) & _MASK
+        elif (seq - self._next) & _MASK < 1 << 31:
+            self.faults.append(f"segment {seq} was sent, {self._next} was expected")
 
 
-def _is_quote(payload):
-    return _HEADER["messageTypeId"].unpack(payload) == _STARBASE["MassQuoteRequest"].id
-
-
-def _stream(sent):
-    """(faults, bytes) of the stream that the board has sent: what was sent again has to be what it was."""
-    faults, segments, next_, out = [], {}, None, bytearray()
-    for _, frame in sent:
-        found = _data(frame)
-        if found is None:
-            continue
-        seq, payload = found
-        if segments.setdefault(seq, payload) != payload:
-            faults.append(f"segment {seq} was sent again as something else")
-        if next_ is None:
-            next_ = seq
-        if seq == next_:
-            out += payload
-            next_ = next_ + len(payload) & _MASK
-        elif (seq - next_) & _MASK < 1 << 31:
-            faults.append(f"segment {seq} was sent, {next_} was expected")
-    return faults, bytes(out)
-
-
-def _compare(rig, outcome, quotes, messages):
+def _compare(rig, stream, outcome, quotes, messages):
     """What is wrong, in words."""
-    faults, stream = _stream(rig.sent)
-    received, sent, responses = rig.recorded("received"), rig.recorded("sent"), bytes(rig.responses)
-    outcome.stream_bytes, outcome.response_bytes = len(stream), len(responses)
-    if received != stream:
-        at = next((n for n, (a, b) in enumerate(zip(received, stream, strict=False)) if a != b), None)
-        faults.append(f"the exchange has received {len(received)} bytes, {len(stream)} were sent; the first that "
+    faults, data = stream.faults, stream.data
+    received, sent, responses = rig.recorded("received").read_bytes(), rig.recorded("sent").read_bytes(), rig.responses
+    outcome.stream_bytes, outcome.response_bytes = len(data), len(responses)
+    if received != data:
+        at = next((n for n, (a, b) in enumerate(zip(received, data, strict=False)) if a != b), None)
+        faults.append(f"the exchange has received {len(received)} bytes, {len(data)} were sent; the first that "
                       f"differs: {at}")
-    if not sent.endswith(responses) or len(sent) - len(responses) >= _LOGON_MOST:
-        faults.append(f"the exchange has sent {len(sent)} bytes, the daemon was given {len(responses)} of the session, "
-                      f"which are not the last of them")
+    if sent != responses:
+        faults.append(f"the exchange has sent {len(sent)} bytes, the daemon was given {len(responses)}, which are "
+                      f"others")
     kinds, at, number = Counter(), 0, None
-    while at < len(stream):
-        header = _HEADER.unpack(stream, at)
+    while at < len(data):
+        header = _HEADER.unpack(data, at)
         if number is not None and header["sequenceNumber"] != number + 1:
             faults.append(f"message {header['sequenceNumber']} after {number}")
         number = header["sequenceNumber"]
@@ -278,17 +274,15 @@ def _most_unacknowledged(rig):
     events = sorted([(cycle, 0, frame) for cycle, frame in rig.sent] + [(cycle, 1, frame) for cycle, frame in rig.came],
                     key=lambda event: event[:2])
     for _, came, frame in events:
-        if len(frame) < _TCP_AT + net.TCP.size or net.ETHERNET["ethertype"].unpack(frame) != net.ETHERTYPE_IPV4:
+        segment = segment_of(frame)
+        if segment is None:
             continue
-        tcp = net.TCP.unpack(frame, _TCP_AT)
         if came:
-            if una is not None and 0 < (tcp["ack"] - una) & _MASK <= (nxt - una) & _MASK:
-                una = tcp["ack"]
-            continue
-        found = _data(frame)
-        if found:
-            end = found[0] + len(found[1]) & _MASK
-            una = found[0] if una is None else una
+            if una is not None and 0 < (segment.ack - una) & _MASK <= (nxt - una) & _MASK:
+                una = segment.ack
+        elif segment.payload:
+            end = segment.seq + len(segment.payload) & _MASK
+            una = segment.seq if una is None else una
             nxt = end if nxt is None or (end - nxt) & _MASK < 1 << 31 else nxt
             most = max(most, (nxt - una) & _MASK)
     return most
@@ -296,21 +290,10 @@ def _most_unacknowledged(rig):
 
 def _write(rig, path):
     """All that the board has sent, and what it was given whole: what else comes says nothing to anybody."""
-    came = [each for each in rig.came if _whole(each[1])]
+    came = [each for each in rig.came if is_whole(each[1])]
     with CaptureWriter(path) as writer:
         for cycle, frame in sorted(rig.sent + came, key=lambda each: each[0]):
             writer.write(rig.epoch_ns + cycle * CYCLE_NS, frame)
-
-
-def _whole(frame):
-    """No frame of IPv4, or one with all of its datagram and right checksums."""
-    if len(frame) < _TCP_AT or net.ETHERNET["ethertype"].unpack(frame) != net.ETHERTYPE_IPV4:
-        return len(frame) >= net.ETHERNET.size
-    ip = net.IPV4.unpack(frame, net.ETHERNET.size)
-    segment = frame[_TCP_AT:net.ETHERNET.size + ip["total_length"]]
-    pseudo = net.PSEUDO.pack(src=ip["src"], dst=ip["dst"], protocol=net.PROTOCOL_TCP, length=len(segment))
-    return (len(frame) >= net.ETHERNET.size + ip["total_length"] and len(segment) >= net.TCP.size
-            and not net.checksum(frame[net.ETHERNET.size:_TCP_AT]) and not net.checksum(pseudo + segment))
 
 
 def _tshark(path):

@@ -9,12 +9,11 @@ from host import link
 from host.integrity import SAID_BEFORE, Image
 from sim.board.board import VirtualBoard
 from sim.golden.model import GoldenModel
+from sim.golden.resending import NEVER
 from sim.lockstep import Lockstep
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B
 
 STARBASE = sbe.load("starbase_orders")
-#: Time-outs far beyond the end of a run.
-RESENDS = {"rto_first": 1 << 24, "rto_min": 1 << 24, "rto_max": 1 << 25, "rto_most": 31}
 LOCAL = {"local_mac": 0x020000000001, "local_ip": 0x0A000001, "local_port": 40000}
 PEER = {"peer_mac": 0x020000000002, "peer_ip": 0x0A000002, "peer_port": 4210}
 _BOARDS = {}
@@ -150,7 +149,7 @@ class CoreBench:
         """Hand over a connection that never was opened, and arm. ``without``: registers that are not written, and
         ``"positions"``."""
         for name, value in (("init_snd_nxt", self.peer_ack), ("init_rcv_nxt", self.peer_seq),
-                            ("init_peer_window", 65535), ("init_app_seq", 2), *RESENDS.items(), ("session_enable", 1),
+                            ("init_peer_window", 65535), ("init_app_seq", 2), *NEVER.items(), ("session_enable", 1),
                             ("heartbeat", 1)):
             if name not in without:
                 self.write(name, value)

@@ -11,19 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import ICMP
 
 from host.control import Client
 
 ROOT = Path(__file__).parents[2]
 PING = """
-import socket, struct, sys
+import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
 s.settimeout(20)
-message = struct.pack("!BBHHH", 8, 0, 0, 7, 1) + b"12345678"
-words = struct.unpack("!8H", message)
-total = sum(words)
-total = (total & 0xFFFF) + (total >> 16)
-s.sendto(message[:2] + struct.pack("!H", ~total & 0xFFFF) + message[4:], (sys.argv[1], 0))
+s.sendto(bytes.fromhex(sys.argv[2]), (sys.argv[1], 0))
 print(s.recv(100)[20:].hex())
 """
 
@@ -66,8 +63,9 @@ def test_up(tmp_path):
             next_line(process, 30)
         if shutil.which("nsenter"):
             *enter, _, address = said["ping"].split()
-            answer = subprocess.run([*enter, sys.executable, "-c", PING, address], capture_output=True, text=True,
-                                    check=True, timeout=60).stdout.strip()
+            request = bytes(ICMP(id=7, seq=1) / b"12345678")
+            answer = subprocess.run([*enter, sys.executable, "-c", PING, address, request.hex()], capture_output=True,
+                                    text=True, check=True, timeout=60).stdout.strip()
             assert answer.startswith("0000")
             assert answer.endswith(b"12345678".hex())
         process.send_signal(signal.SIGINT)

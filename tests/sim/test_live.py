@@ -110,7 +110,7 @@ def test_a_host_that_comes_late(config):
     live = LiveBoard(config, frames(100), VirtualBoard(), epoch_ns=1_700_000_000_000_000_000)
     try:
         noise = link.encode("Read", bytes(3)) * 25_000      # a host that asks and never reads the answers
-        live._link.link_write(noise)
+        live.link.link_write(noise)
         while not live.status()["link_bytes_lost"]:
             live.step()
         assert live.status()["link_bytes_lost"] > UNREAD / 2

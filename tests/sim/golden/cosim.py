@@ -12,6 +12,7 @@ from sim.board.board import Inject
 from sim.golden.feed import WireFrame
 from sim.golden.model import GoldenModel
 from sim.golden.port import FRAME_TX, SESSION_TX
+from sim.golden.resending import NEVER
 from sim.golden.session import Connection, tcp_frame
 from sim.lockstep import HOST_LINK, expects
 from sim.market.generator import INSTRUMENTS
@@ -30,8 +31,6 @@ LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_s
           "max_notional_lo": 0xFFFF_FFFF, "max_notional_hi": 1, "px_notional_ticks": TICK_LIMIT - 1,
           "max_long_lots": 1 << 30, "max_short_lots": 1 << 30, "stale_cycles": 200_000, "lot_mult": 1000,
           "lot_exp": -3, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF, "drift_band": 0xFFFF}
-#: Time-outs far beyond the end of a run.
-RESENDS = {"rto_first": 1 << 24, "rto_min": 1 << 24, "rto_max": 1 << 25, "rto_most": 31, "ack_delay": 0}
 MIDS = {i.security_id: i.mid_ticks for i in INSTRUMENTS}
 
 
@@ -172,7 +171,8 @@ class CoSim:
     def hand_over(self, window=65535, **registers):
         """Give the fabric an established connection, and positions of 0."""
         values = LOCAL | {"init_snd_nxt": 0xFFFF_F000, "init_rcv_nxt": 5000, "init_peer_window": window,
-                          "window": 60_000, **RESENDS, "init_app_seq": 9, "init_peer_seq": self.peer_number,
+                          "window": 60_000, **NEVER, "ack_delay": 0, "init_app_seq": 9,
+                          "init_peer_seq": self.peer_number,
                           "last_processed": 4, "mmp_group": 77, "smp_id": 78, "quote_flags": 1,
                           "order_flags": 3} | registers
         for name, value in values.items():

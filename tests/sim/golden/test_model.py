@@ -12,6 +12,7 @@ from host.integrity import SAID_BEFORE, Image
 from sim.golden.feed import WireFrame
 from sim.golden.model import GoldenModel
 from sim.golden.quote import PULLED, SENT
+from sim.golden.resending import NEVER
 from sim.golden.session import Connection, tcp_frame
 from sim.market.generator import INSTRUMENTS, LINE_A, LINE_B, Instrument, MarketGenerator, generate
 from sim.market.schedule import schedule, wire_bytes
@@ -25,11 +26,9 @@ LIMITS = {"sym_en": 1, "bid_en": 1, "ask_en": 1, "ref_scale": 128 << 16, "half_s
           "px_notional_ticks": TICK_LIMIT - 1, "max_long_lots": 1 << 30, "max_short_lots": 1 << 30,
           "stale_cycles": 10_000_000, "lot_mult": 1, "tick_e9_lo": 500_000_000, "bands": 0xFFFF_FFFF,
           "drift_band": 0xFFFF}
-#: Time-outs far beyond the end of a run.
-RESENDS = {"rto_first": 1 << 24, "rto_min": 1 << 24, "rto_max": 1 << 25, "rto_most": 31}
 SETTINGS = {"session_burst": 60_000, "session_interval": 100, "symbol_burst": 255, "symbol_interval": 100,
             "deadman_cycles": 0xFFFF_FFFF, "heartbeat": 1, "init_peer_window": 65_000, "window": 60_000,
-            **RESENDS, "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8, "duplicate_cycles": 1,
+            **NEVER, "ref_cycles": 0xFFFF_FFFF, "live_most": 1023, "duplicate_most": 8, "duplicate_cycles": 1,
             "fills_cycles": 1, "fills_lots": 1, "fills_delta": 1, "fills_most": 1, "repeats_most": 1,
             "refusals_cycles": 1, "refusals_most": 1, "drift_cycles": 1,
             "loss_most": 1, "drawdown_most": 1, "equity_cycles": 0xFFFF_FFFF, "equity": 1 << 30,
@@ -173,7 +172,7 @@ def test_late_inputs_are_refused():
         model.feed_frame(WireFrame(900, bytes(64)))
 
 
-@pytest.mark.parametrize("lacks", ["arm", "connect", *(name for name in SETTINGS if name not in RESENDS)])
+@pytest.mark.parametrize("lacks", ["arm", "connect", *(name for name in SETTINGS if name not in NEVER)])
 def test_nothing_leaves_before_everything_is_set(lacks):
     """Arming, session, tokens, dead-man: each one missing keeps the port silent."""
     options = {"settings": {k: v for k, v in SETTINGS.items() if k != lacks}}
